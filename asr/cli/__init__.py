@@ -1,0 +1,40 @@
+"""The `asr` command: one small file a subcommand, heavy imports only inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from asr.errors import InputError
+
+app = typer.Typer(
+    name="asr",
+    help="Carousel: train recurrent speech recognisers, transcribe audio, score error rates.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def register() -> None:
+    """Import the command modules; each adds itself to `app`."""
+    from asr.cli import prepare, score  # noqa: F401
+
+
+def main() -> None:
+    """Run `asr`; a user's mistake is one line on standard error and exit status 2."""
+    register()
+    try:
+        app()
+    except InputError as error:
+        print(f"asr: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader (head, less) has left: that is its right. Nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("asr: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,39 @@
+"""Write aside, sync, then rename: a reader never sees half a file, a full disk never costs the old one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asr.errors import InputError
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and takes the place of ``path``.
+
+    Raises:
+        InputError: the folder cannot be written to or the disk is full; ``path`` is untouched.
+    """
+    path = Path(path)
+    # The suffix stays last: writers that choose the format by it keep working.
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        with aside.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        aside.replace(path)
+    except OSError as error:
+        where = error.filename or path
+        raise InputError(f"{path}: cannot be written ({error.strerror}: {where})") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
+    with write_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -1,0 +1,107 @@
+"""The values that travel through the pipeline: frozen, without logic.
+
+One legend everywhere: B batch, T frames, F feature bins, V labels (blank is 0), U label
+length, H hidden units, N samples. Times are seconds (``_s``), sample counts ``n_``, lengths
+are integer frames (``_lens``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A label (phone or word) and, where known, its time in seconds and its confidence in [0, 1]."""
+
+    label: str
+    start_s: float | None = None
+    end_s: float | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One stretch of audio by one speaker, and what is known of what was said.
+
+    ``text`` is the word transcript. ``words`` and ``phones`` are in spoken order; their times
+    are relative to the start of the utterance. ``None`` means unknown, ``()`` means none spoken.
+    """
+
+    id: str
+    audio: Path
+    speaker: str
+    duration_s: float
+    offset_s: float = 0.0
+    text: str | None = None
+    words: tuple[Segment, ...] | None = None
+    phones: tuple[Segment, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded utterances, ready for the model.
+
+    features: (B, T, F) float32, zero beyond each length. feature_lens: (B,) int64 frames.
+    targets: (B, U) int64 label ids (CTC) or (B, T') one label id per output frame (framewise),
+    padded with ``losses.IGNORE``. target_lens: (B,) int64. ids: utterance names.
+    """
+
+    ids: tuple[str, ...]
+    features: torch.Tensor
+    feature_lens: torch.Tensor
+    targets: torch.Tensor
+    target_lens: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What a decoder returns for one utterance; frames are the model's output frames.
+
+    labels: label ids without blanks. spans: (start, end) frames of each label, end exclusive.
+    confidences: in [0, 1], one a label. score = acoustic + lm + bonus, natural logarithms with
+    the weights already applied. words: spelled words, where the decoder knows any, and
+    word_spans: the (first, last + 1) positions in ``labels`` that each word covers.
+    """
+
+    labels: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    confidences: tuple[float, ...]
+    score: float
+    acoustic: float
+    lm: float = 0.0
+    bonus: float = 0.0
+    words: tuple[str, ...] | None = None
+    word_spans: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A hypothesis in symbols and seconds, as users see it."""
+
+    id: str
+    text: str
+    duration_s: float
+    score: float
+    labels: tuple[Segment, ...]
+    words: tuple[Segment, ...]
+    nbest: tuple[Transcript, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Corpus-level error counts; every rate is a fraction of the reference length."""
+
+    unit: str
+    substitutions: int
+    deletions: int
+    insertions: int
+    hits: int
+    utterances: int
+    wrong_utterances: int
+    policy: str
