@@ -1,10 +1,10 @@
-"""Write aside, sync, then rename: a reader never sees half a file, a full disk never costs the old one."""
+"""Write aside, sync, rename: no reader sees half a file, a full disk never costs the old one."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from asr.errors import InputError
@@ -12,7 +12,7 @@ from asr.errors import InputError
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes the place of ``path``.
+    """Yield a path beside ``path``; on success it is synced and takes the place of ``path``.
 
     Raises:
         InputError: the folder cannot be written to or the disk is full; ``path`` is untouched.
@@ -30,7 +30,9 @@ def write_aside(path: Path) -> Iterator[Path]:
         where = error.filename or path
         raise InputError(f"{path}: cannot be written ({error.strerror}: {where})") from error
     finally:
-        aside.unlink(missing_ok=True)
+        # Where the folder is no folder, there is nothing to remove, and the error above counts.
+        with suppress(OSError):
+            aside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

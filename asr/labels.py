@@ -19,8 +19,9 @@ SPACE = "<space>"
 UNKNOWN = "<unk>"
 SILENCE = "sil"
 UNITS = ("phone", "char", "word")
+SILENCE_POLICIES = ("count", "merge", "ignore")
 
-# Lee & Hon (1989), as in Kaldi's conf/phones.60-48-39.map: 39 <- {48: 61}. Unlisted phones are unchanged.
+# Lee & Hon (1989), as in Kaldi's conf/phones.60-48-39.map: 39 <- {48: 61}.
 _LEE_HON: dict[str, dict[str, str]] = {
     "aa": {"aa": "aa", "ao": "ao"},
     "ah": {"ah": "ah", "ax": "ax ax-h"},
@@ -62,7 +63,8 @@ _CMU = (
     "ow oy p r s sh t th uh uw v w y z zh"
 ).split()
 #: The CMU dictionary's phones with TIMIT's silences h# and pau as one symbol.
-CMU_40: dict[str, str | None] = {p: p for p in [*_CMU, SILENCE]} | {"h#": SILENCE, "pau": SILENCE}
+CMU_40: dict[str, str | None] = {p: p for p in (*_CMU, SILENCE)}
+CMU_40 |= {"h#": SILENCE, "pau": SILENCE}
 
 FOLDINGS: dict[str, Mapping[str, str | None] | None] = {
     "none": None,
@@ -119,7 +121,9 @@ def unit_symbols(utterance: Utterance, unit: str, folding: str = "none") -> list
     """
     if unit == "phone":
         if utterance.phones is None:
-            raise InputError(f"utterance {utterance.id}: has no phones; choose labels.unit=char or word")
+            raise InputError(
+                f"utterance {utterance.id}: has no phones; choose labels.unit=char or word"
+            )
         return fold([p.label for p in utterance.phones], folding, f"utterance {utterance.id}")
     if utterance.text is None:
         raise InputError(f"utterance {utterance.id}: has no text")
@@ -129,6 +133,33 @@ def unit_symbols(utterance: Utterance, unit: str, folding: str = "none") -> list
     if unit == "char":
         return [SPACE if c == " " else c for c in " ".join(words)]
     raise InputError(f"unit {unit!r} does not exist; choose one of {', '.join(UNITS)}")
+
+
+@dataclass
+class LabelConfig:
+    """What the model's labels are and how they are scored.
+
+    fold: phone folding before training. score_fold: folding of reference and hypothesis after
+    decoding. silence: how scoring treats it (count, merge or ignore).
+    """
+
+    unit: str = "phone"
+    fold: str = "none"
+    score_fold: str = "none"
+    silence: str = "count"
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise InputError(
+                f"labels.unit={self.unit!r} does not exist; choose one of {', '.join(UNITS)}"
+            )
+        if self.silence not in SILENCE_POLICIES:
+            raise InputError(
+                f"labels.silence={self.silence!r} does not exist; "
+                f"choose one of {', '.join(SILENCE_POLICIES)}"
+            )
+        folding_named(self.fold)
+        folding_named(self.score_fold)
 
 
 @dataclass(frozen=True)
@@ -151,7 +182,7 @@ class Labels:
     @property
     def ids(self) -> Mapping[str, int]:
         """Symbol -> id."""
-        return self._ids  # type: ignore[attr-defined, no-any-return]
+        return self._ids  # type: ignore[attr-defined]
 
     def encode(self, symbols: Iterable[str], where: str = "labels") -> list[int]:
         """Symbols -> ids. A word outside a word inventory becomes ``<unk>`` where there is one.
@@ -197,7 +228,9 @@ class Labels:
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: no readable label inventory ({error})") from error
         if not head.startswith("unit ") or head[5:] not in UNITS:
-            raise InputError(f"{path}:1: expected 'unit phone', 'unit char' or 'unit word', found {head!r}")
+            raise InputError(
+                f"{path}:1: expected 'unit phone', 'unit char' or 'unit word', found {head!r}"
+            )
         return cls(head[5:], tuple(symbols))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A label (phone or word) and, where known, its time in seconds and its confidence in [0, 1]."""
+    """A label (phone or word) and, where known, its time in seconds and confidence in [0, 1]."""
 
     label: str
     start_s: float | None = None

@@ -1,0 +1,78 @@
+"""`asr prepare`: a corpus as published -> manifests and an audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app
+
+if TYPE_CHECKING:
+    from asr.corpora import Audit
+
+SHOWN = 3
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[
+        str, typer.Argument(help="timit, so762, synthetic, kaldi, librispeech or jsonl")
+    ],
+    root: Annotated[Path, typer.Argument(help="where the corpus lies")],
+    out: Annotated[Path, typer.Argument(help="folder for <set>.jsonl and audit.json")],
+) -> None:
+    """Read a corpus, check it, and write its sets as JSONL manifests and an audit of its files."""
+    import json
+    from dataclasses import asdict
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from asr.corpora import load_corpus
+    from asr.files import write_text
+    from asr.manifest import write_manifest
+
+    stderr = Console(stderr=True)
+    progress = partial(
+        track,
+        description="Reading",
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+    loaded = load_corpus(corpus, root, progress)
+    table = Table("set")
+    for column in ("utterances", "speakers", "hours", "words", "phones"):
+        table.add_column(column, justify="right")
+    for name, utterances in loaded.sets.items():
+        write_manifest(out / f"{name}.jsonl", utterances)
+        table.add_row(
+            name,
+            str(len(utterances)),
+            str(len({u.speaker for u in utterances})),
+            f"{sum(u.duration_s for u in utterances) / 3600:.2f}",
+            str(sum(len((u.text or "").split()) for u in utterances)),
+            str(sum(len(u.phones or ()) for u in utterances)),
+        )
+    write_text(out / "audit.json", json.dumps(asdict(loaded.audit), indent=2) + "\n")
+    Console().print(table)
+    for line in _warnings(loaded.audit):
+        typer.echo(f"asr: {line}", err=True)
+    for reason, n_dropped in loaded.audit.dropped.items():
+        typer.echo(f"{n_dropped} dropped: {reason}")
+    typer.echo(f"{loaded.audit.used} of {loaded.audit.found} utterances are in {out}")
+
+
+def _warnings(audit: Audit) -> list[str]:
+    """What the user should know of: deviations in full, the first few of the files left out."""
+    lines = [f"warning: {deviation}" for deviation in audit.deviations]
+    for kind in ("missing", "corrupt", "stray"):
+        files: dict[str, str] = getattr(audit, kind)
+        if files:
+            lines.append(f"warning: {len(files)} files {kind} (all in audit.json)")
+            lines += [f"  {path}: {reason}" for path, reason in list(files.items())[:SHOWN]]
+    return lines

@@ -1,0 +1,1 @@
+"""Decoders: log-probabilities of one utterance in, `asr.types.Hypothesis` out."""

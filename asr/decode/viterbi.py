@@ -1,0 +1,371 @@
+"""Viterbi decoding of framewise models: label bigrams, minimum durations, priors divided out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from asr.decode.align import best_path
+from asr.decode.emission import checked, confidences
+from asr.decode.kernels import find_child, hash_table, resized
+from asr.errors import InputError
+from asr.types import Hypothesis
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """How labels follow each other, in natural logarithms; label 0 (the blank's slot) never occurs.
+
+    bigram: (V, V) log P(next | label). initial: (V,). final: (V,) log P(end | label).
+    min_durations: (V,) int32 frames. log_priors: (V,) log of each label's share of the frames.
+
+    A label may follow itself, as a new segment, where ``bigram[a, a]`` is finite.
+    `estimate_transitions` makes it -inf: frame labels cannot show such a boundary.
+    """
+
+    bigram: NDArray[np.float64]
+    initial: NDArray[np.float64]
+    final: NDArray[np.float64]
+    min_durations: NDArray[np.int32]
+    log_priors: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        V = len(self.initial)
+        if V < 2:
+            raise InputError(f"transitions need at least 2 labels, found {V}")
+        for field in fields(self):
+            shape = getattr(self, field.name).shape
+            expected = (V, V) if field.name == "bigram" else (V,)
+            if shape != expected:
+                raise InputError(f"transitions: {field.name} must be {expected}, found {shape}")
+        if self.min_durations[1:].min() < 1:
+            raise InputError("transitions: minimum durations must be 1 frame or more")
+        if not np.isfinite(self.log_priors[1:]).all():
+            raise InputError("transitions: log priors must be finite")
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields as plain arrays, to be stored."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Transitions:
+        """Undo `to_arrays`.
+
+        Raises:
+            InputError: an array is missing or has the wrong shape.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in arrays]
+        if missing:
+            raise InputError(f"transitions: no array {missing[0]!r}")
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class ViterbiOptions:
+    """Weights of the parts of a path's score.
+
+    prior_weight: of log P(label), subtracted from each frame's log-probability (Bourlard & Morgan
+    1994). transition_weight: of initial, bigram and final. bonus: added for each segment.
+    """
+
+    prior_weight: float = 0.5
+    transition_weight: float = 1.0
+    bonus: float = 0.0
+    nbest: int = 1
+
+    def __post_init__(self) -> None:
+        if self.nbest < 1:
+            raise InputError(f"Viterbi: nbest must be 1 or more, found {self.nbest}")
+
+
+def estimate_transitions(
+    frame_targets: Iterable[np.ndarray], V: int, duration_percentile: float = 5.0
+) -> Transitions:
+    """Count label runs, Witten-Bell smoothed (Witten & Bell 1991).
+
+    Args:
+        frame_targets: one array of label ids 1 .. V - 1 per utterance, one id a frame. Frames with
+            a negative id are left out: the labels on both sides then meet.
+        V: labels, with the blank's slot.
+        duration_percentile: of a label's run lengths, rounded down, is its minimum duration.
+
+    Raises:
+        InputError: a label outside 1 .. V - 1, or no labelled frame at all.
+    """
+    frames = np.zeros(V)
+    starts = np.zeros(V)
+    follows = np.zeros((V, V + 1))  # column V is the end of the utterance
+    durations: list[list[int]] = [[] for _ in range(V)]
+    for n, targets in enumerate(frame_targets):
+        labels = np.asarray(targets)
+        labels = labels[labels >= 0]
+        if len(labels) == 0:
+            continue
+        if labels.min() < 1 or labels.max() >= V:
+            raise InputError(f"frame labels {n}: expected 1 .. {V - 1}, found {labels.min()} .. "
+                             f"{labels.max()}")  # fmt: skip
+        firsts = np.flatnonzero(np.diff(labels, prepend=-1))
+        runs = labels[firsts]
+        frames += np.bincount(labels, minlength=V)
+        starts[runs[0]] += 1
+        np.add.at(follows, (runs, np.append(runs[1:], V)), 1)
+        for label, length in zip(runs, np.diff(np.append(firsts, len(labels))), strict=True):
+            durations[label].append(int(length))
+    if not frames.any():
+        raise InputError("there is no labelled frame to estimate transitions from")
+
+    # Every label's successors are smoothed towards how often each label (or the end) occurs after
+    # others; the blank's slot and the label itself get nothing.
+    anywhere = follows.sum(axis=0) + 1
+    anywhere[0] = 0
+    lower = np.tile(anywhere, (V, 1))
+    np.fill_diagonal(lower, 0)
+    lower /= lower.sum(axis=1, keepdims=True)
+    kinds = np.maximum((follows > 0).sum(axis=1, keepdims=True), 1)
+    total = follows.sum(axis=1, keepdims=True)
+    smoothed = (follows + kinds * lower) / (total + kinds)
+    smoothed[0] = 0
+    first = starts + (starts > 0).sum() * anywhere[:V] / anywhere[:V].sum()
+    prior = frames + 1
+    prior[0] = 0
+    with np.errstate(divide="ignore"):
+        log_prior = np.log(prior / prior.sum())
+        log_prior[0] = 0.0  # never used; kept finite
+        return Transitions(
+            np.log(smoothed[:, :V]),
+            np.log(first / first.sum()),
+            np.log(smoothed[:, V]),
+            np.array(
+                [max(1, int(np.percentile(d, duration_percentile))) if d else 1 for d in durations],
+                np.int32,
+            ),
+            log_prior,
+        )
+
+
+def viterbi(
+    log_probs: np.ndarray, transitions: Transitions, options: ViterbiOptions = ViterbiOptions()
+) -> list[Hypothesis]:
+    """Find the label sequences whose best segmentations score highest.
+
+    A segmentation scores sum of (log p - prior_weight * log prior) over its frames (``acoustic``)
+    + transition_weight * (initial + bigrams + final) (``lm``) + bonus a segment, and each segment
+    lasts its label's minimum duration at least. An utterance too short for that is decoded with
+    minimum durations of one frame.
+
+    Args:
+        log_probs: (T, V) natural logarithms of one utterance; column 0 is not used.
+
+    Returns:
+        At most ``options.nbest`` hypotheses with different labels, best first: exactly the best
+        ones, by list Viterbi over label histories (Seshadri & Sundberg 1994).
+
+    Raises:
+        InputError: a frame without a finite value, or no path at all.
+    """
+    log_probs = checked(log_probs)
+    T, V = log_probs.shape
+    if len(transitions.initial) != V:
+        raise InputError(
+            f"the transitions know {len(transitions.initial)} labels, the model has {V}"
+        )
+    if T == 0:
+        return [Hypothesis((), (), (), 0.0, 0.0)]
+    weight, bonus = options.transition_weight, options.bonus
+    emission = log_probs - np.float32(options.prior_weight) * transitions.log_priors.astype(
+        np.float32
+    )
+    min_durations = transitions.min_durations.astype(np.int64)
+    bigram, initial, final = (
+        _weighted(weight, a) for a in (transitions.bigram, transitions.initial, transitions.final)
+    )
+    arguments = (bigram + bonus, initial + bonus, final, options.nbest)
+    found = list_viterbi(emission, min_durations, *arguments)
+    if len(found[0]) == 0:
+        min_durations = np.ones_like(min_durations)
+        found = list_viterbi(emission, min_durations, *arguments)
+    if len(found[0]) == 0:
+        raise InputError(f"no label sequence is possible over the {T} frames")
+
+    hypotheses = []
+    for labels, length in zip(*found, strict=True):
+        sequence = labels[:length]
+        path, starts, ends = _segment(emission, sequence, min_durations[sequence])
+        acoustic = float(emission[np.arange(T), path].sum(dtype=np.float64))
+        lm = float(initial[sequence[0]] + bigram[sequence[:-1], sequence[1:]].sum())
+        lm += float(final[sequence[-1]])
+        hypotheses.append(
+            Hypothesis(
+                tuple(sequence.tolist()),
+                tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
+                confidences(log_probs, path, starts, ends),
+                acoustic + lm + bonus * int(length),
+                acoustic,
+                lm,
+                bonus * int(length),
+            )
+        )
+    return hypotheses
+
+
+def _weighted(weight: float, log_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight logarithms; what is impossible stays so at weight 0."""
+    return np.where(np.isneginf(log_values), -np.inf, weight * np.maximum(log_values, -1e30))
+
+
+def _segment(
+    emission: NDArray[np.float32], labels: NDArray[np.int64], min_durations: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the best frames (T,), starts (U,) and ends (U,) for a known label sequence."""
+    # A label is a chain of as many states as its minimum duration, the last with a loop.
+    owner = np.repeat(np.arange(len(labels)), min_durations)
+    loops = np.append(owner[1:] != owner[:-1], True)
+    counts = 1 * loops + (np.arange(len(owner)) > 0)
+    offsets = np.append(0, np.cumsum(counts))
+    predecessors = np.array(
+        [p for s in range(len(owner)) for p in ([s - 1] if s else []) + ([s] if loops[s] else [])],
+        np.int64,
+    )
+    start, final = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
+    start[0] = final[-1] = True
+    emits = labels[owner].astype(np.int32)
+    states, _ = best_path(emission, emits, offsets, predecessors, start, final)
+    segments = owner[states]
+    starts = np.searchsorted(segments, np.arange(len(labels)))
+    return labels[segments], starts, np.append(starts[1:], len(states))
+
+
+@njit(cache=True, nogil=True)
+def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # type: ignore[no-untyped-def]
+    """Return labels (N, longest) and lengths (N,) of the N <= nbest best label sequences.
+
+    A state is (label, frames spent in it, up to the minimum duration). Each keeps its ``nbest``
+    best paths with different label histories. That is exact: what follows a state depends on the
+    state alone, so a history worse than ``nbest`` others there is worse than ``nbest`` in the end.
+    Histories are nodes of a tree found by hash, so equal ones have one id.
+    """
+    n_frames, n_labels = emission.shape
+    first = np.zeros(n_labels + 1, np.int64)
+    for c in range(n_labels):
+        first[c + 1] = first[c] + (min_durations[c] if c else 0)
+    n_states = first[n_labels]
+    score = np.full((n_states, nbest), -np.inf)
+    history = np.zeros((n_states, nbest), np.int64)
+    enter = np.empty((n_labels, nbest))
+    enter_from = np.empty((n_labels, nbest), np.int64)
+    merged = np.empty(nbest)
+    merged_history = np.empty(nbest, np.int64)
+
+    room = 1024
+    parent = np.empty(room, np.int64)
+    label = np.empty(room, np.int64)
+    table = hash_table(parent, label, 0)
+    parent[0], label[0] = -1, 0
+    n_nodes = 1
+
+    for t in range(n_frames):
+        # 1. The best histories that may enter each label now.
+        enter[:] = -np.inf
+        for c in range(1, n_labels):
+            if t == 0:
+                enter[c, 0], enter_from[c, 0] = initial[c], 0
+                continue
+            for b in range(1, n_labels):
+                last = first[b + 1] - 1
+                for k in range(nbest):
+                    s = score[last, k] + bigram[b, c]
+                    if s <= enter[c, nbest - 1]:
+                        break
+                    at = nbest - 1
+                    while at > 0 and enter[c, at - 1] < s:
+                        enter[c, at], enter_from[c, at] = enter[c, at - 1], enter_from[c, at - 1]
+                        at -= 1
+                    enter[c, at], enter_from[c, at] = s, history[last, k]
+        if n_nodes + n_labels * nbest > room:
+            room *= 2
+            while n_nodes + n_labels * nbest > room:
+                room *= 2
+            parent, label = resized(parent, room), resized(label, room)
+            table = hash_table(parent, label, n_nodes)
+        for c in range(1, n_labels):
+            for k in range(nbest):
+                if enter[c, k] == -np.inf:
+                    break
+                place = find_child(table, parent, label, enter_from[c, k], c)
+                if table[place] < 0:
+                    table[place] = n_nodes
+                    parent[n_nodes], label[n_nodes] = enter_from[c, k], c
+                    n_nodes += 1
+                enter_from[c, k] = table[place]
+
+        # 2. Move on within each label; the last state also keeps its own paths.
+        for c in range(1, n_labels):
+            begin, last = first[c], first[c + 1] - 1
+            n = 0
+            i = j = 0
+            while n < nbest and (i < nbest or j < nbest):
+                stay = score[last, i] if i < nbest else -np.inf
+                if j >= nbest:
+                    come = -np.inf
+                elif last > begin:
+                    come = score[last - 1, j]
+                else:
+                    come = enter[c, j]
+                if stay == -np.inf and come == -np.inf:
+                    break
+                if stay >= come:
+                    s, h = stay, history[last, i]
+                    i += 1
+                else:
+                    s, h = come, history[last - 1, j] if last > begin else enter_from[c, j]
+                    j += 1
+                known = False
+                for m in range(n):
+                    known = known or merged_history[m] == h
+                if not known:
+                    merged[n], merged_history[n] = s, h
+                    n += 1
+            for d in range(last - 1, begin, -1):
+                score[d], history[d] = score[d - 1], history[d - 1]
+            score[begin], history[begin] = enter[c], enter_from[c]
+            score[last] = -np.inf
+            score[last, :n], history[last, :n] = merged[:n], merged_history[:n]
+            for d in range(begin, last + 1):
+                for k in range(nbest):
+                    score[d, k] += emission[t, c]
+
+    best = np.full(nbest, -np.inf)
+    best_history = np.zeros(nbest, np.int64)
+    for c in range(1, n_labels):
+        last = first[c + 1] - 1
+        for k in range(nbest):
+            s = score[last, k] + final[c]
+            if s <= best[nbest - 1]:
+                break
+            at = nbest - 1
+            while at > 0 and best[at - 1] < s:
+                best[at], best_history[at] = best[at - 1], best_history[at - 1]
+                at -= 1
+            best[at], best_history[at] = s, history[last, k]
+    n_best = 0
+    while n_best < nbest and best[n_best] > -np.inf:
+        n_best += 1
+    lengths = np.zeros(n_best, np.int64)
+    longest = 0
+    for n in range(n_best):
+        v = best_history[n]
+        while v > 0:
+            lengths[n] += 1
+            v = parent[v]
+        longest = max(longest, lengths[n])
+    labels = np.zeros((n_best, longest), np.int64)
+    for n in range(n_best):
+        v = best_history[n]
+        for u in range(lengths[n] - 1, -1, -1):
+            labels[n, u] = label[v]
+            v = parent[v]
+    return labels, lengths

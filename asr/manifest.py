@@ -1,0 +1,200 @@
+"""Manifests: one utterance a line as JSON, with NeMo's field names.
+
+Canonical fields: ``id``, ``audio_filepath``, ``offset``, ``duration`` (seconds), ``speaker``,
+``text``, ``words``, ``phones``. The last two are lists whose items are a label or, where times are
+known, ``[label, start_s, end_s]`` relative to the utterance. Only ``audio_filepath`` is required,
+so that NeMo's own manifests are read as they are; further fields are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asr.audio import audio_duration_s
+from asr.errors import InputError
+from asr.files import write_text
+from asr.types import Segment, Utterance
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Read a JSONL manifest.
+
+    Relative audio paths are taken from the manifest's folder. A missing id becomes the stem of the
+    audio file (with the offset in milliseconds where there is one, numbered where still not
+    unique), a missing speaker the id, and a missing duration is read from the audio.
+
+    Raises:
+        InputError: ``path:line: ...`` for a line that is not JSON, lacks ``audio_filepath``, has a
+            field of the wrong type, a time that cannot be or an id that was there before; also
+            where there is no such file or it holds no utterance.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputError(f"{path}: manifest cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: manifest is not UTF-8 text; expected JSON lines") from error
+    folder = path.parent.absolute()
+    utterances: list[Utterance] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            utterance = _utterance(_parsed(line), folder)
+            if utterance.id in first_line:
+                raise InputError(
+                    f"id {utterance.id!r} was already used on line {first_line[utterance.id]}"
+                )
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        if utterance.id:
+            first_line[utterance.id] = number
+        utterances.append(utterance)
+    if not utterances:
+        raise InputError(f"{path}: manifest is empty; expected one JSON object a line")
+    return _named(utterances, set(first_line))
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest that `read_manifest` gives back equal; whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    lines = [json.dumps(_record(u), ensure_ascii=False) + "\n" for u in utterances]
+    try:
+        write_text(path, "".join(lines))
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: an audio path is not UTF-8 ({error.object[error.start - 40 : error.end]!r}); "
+            "rename that file"
+        ) from error
+
+
+def _record(utterance: Utterance) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "id": utterance.id,
+        "audio_filepath": str(utterance.audio.absolute()),
+        "offset": utterance.offset_s,
+        "duration": utterance.duration_s,
+        "speaker": utterance.speaker,
+    }
+    if utterance.text is not None:
+        record["text"] = utterance.text
+    for name, segments in (("words", utterance.words), ("phones", utterance.phones)):
+        if segments is not None:
+            record[name] = [_item(segment) for segment in segments]
+    return record
+
+
+def _item(segment: Segment) -> str | list[Any]:
+    if segment.start_s is None or segment.end_s is None:
+        return segment.label
+    return [segment.label, segment.start_s, segment.end_s]
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON ({error}); expected one object a line") from error
+    if not isinstance(record, dict):
+        raise InputError(f"expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _utterance(record: dict[str, Any], folder: Path) -> Utterance:
+    """Check a line; an id that is not given stays empty until all lines are read."""
+    audio = _text(record, "audio_filepath")
+    if not audio:
+        raise InputError("field 'audio_filepath' is missing")
+    name = _text(record, "id") or ""
+    if name.split() not in ([], [name]):
+        raise InputError(f"field 'id' must not hold white space, found {name!r}")
+    offset_s = _seconds(record, "offset") or 0.0
+    duration_s = _seconds(record, "duration")
+    if duration_s is None:
+        duration_s = audio_duration_s(folder / audio) - offset_s
+    if duration_s <= 0:
+        raise InputError(f"field 'duration' must be positive, found {duration_s:g}")
+    return Utterance(
+        id=name,
+        audio=folder / audio,
+        speaker=_text(record, "speaker") or "",
+        duration_s=duration_s,
+        offset_s=offset_s,
+        text=_text(record, "text"),
+        words=_segments(record, "words"),
+        phones=_segments(record, "phones"),
+    )
+
+
+def _text(record: dict[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"field {name!r} must be a string, found {value!r}")
+    return value
+
+
+def _seconds(record: dict[str, Any], name: str) -> float | None:
+    value = record.get(name)
+    return None if value is None else _time(value, f"field {name!r}")
+
+
+def _time(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{where} must be a number of seconds, found {value!r}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{where} must be a time of at least 0 s, found {value!r}"[:200])
+    return seconds
+
+
+def _segments(record: dict[str, Any], name: str) -> tuple[Segment, ...] | None:
+    items = record.get(name)
+    if items is None:
+        return None
+    if not isinstance(items, list):
+        raise InputError(f"field {name!r} must be a list, found {items!r}")
+    return tuple(_segment(item, f"field {name!r}, item {i}") for i, item in enumerate(items, 1))
+
+
+def _segment(item: object, where: str) -> Segment:
+    if isinstance(item, str) and item:
+        return Segment(item)
+    if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not item[0]:
+        raise InputError(f"{where} must be a label or [label, start, end], found {item!r}")
+    start_s, end_s = _time(item[1], where), _time(item[2], where)
+    if end_s < start_s:
+        raise InputError(f"{where} ends before it starts: {item!r}")
+    return Segment(item[0], start_s, end_s)
+
+
+def _named(utterances: list[Utterance], taken: set[str]) -> list[Utterance]:
+    """Give ids to utterances that came without, and speakers likewise."""
+    copies: Counter[str] = Counter()
+    named = []
+    for utterance in utterances:
+        name = utterance.id
+        if not name:
+            stem = "_".join(utterance.audio.stem.split()) or "utterance"
+            if utterance.offset_s:
+                stem += f"-{round(utterance.offset_s * 1000):07d}"
+            name = stem
+            while name in taken:
+                copies[stem] += 1
+                name = f"{stem}-{copies[stem] + 1}"
+            taken.add(name)
+        named.append(replace(utterance, id=name, speaker=utterance.speaker or name))
+    return named

@@ -1,0 +1,1 @@
+"""Recurrent nets: cells, stacks of them, and the acoustic model."""

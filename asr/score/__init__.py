@@ -1,0 +1,1 @@
+"""Scoring: alignments, error rates by name and policy, transcript readers, aligned output."""

@@ -1,0 +1,458 @@
+import json
+import math
+import sys
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.cli import main
+from asr.cli import score as score_command
+from asr.errors import InputError
+from asr.labels import FOLDINGS, SILENCE_POLICIES, SPACE, UNITS
+from asr.score.error_rate import (
+    align,
+    error_rate,
+    phone_policy,
+    policy_name,
+    score_pairs,
+    total,
+    utterance_error_rate,
+)
+from asr.score.read import match, read_transcripts, token_pairs, tokens
+from asr.score.show import aligned_text, as_json, summary_line
+
+TOKENS = st.lists(
+    st.sampled_from(["a", "b", "c", "a b", "", "\u2028", "日本", "<space>"]), max_size=7
+)
+
+
+def scored(*pairs, unit="word"):
+    return score_pairs([(r.split(), h.split()) for r, h in pairs], unit, policy_name(unit))
+
+
+def counts(scores):
+    return scores.substitutions, scores.deletions, scores.insertions, scores.hits
+
+
+def edit_distance(reference, hypothesis):
+    row = list(range(len(hypothesis) + 1))
+    for i, r in enumerate(reference, 1):
+        previous, row = row, [i]
+        for j, h in enumerate(hypothesis, 1):
+            row.append(min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (r != h)))
+    return row[-1]
+
+
+# Counts
+
+
+def test_planted_counts():
+    scores = scored(("the cat sat on the mat", "the cat sit on mat now please"), ("a b c", "a c"))
+    # Either "the mat" -> "mat now" + "please", or two substitutions and an insertion.
+    assert scores.substitutions + scores.deletions + scores.insertions == 5
+    assert counts(scored(("a b c d", "a x c d e"))) == (1, 0, 1, 3)
+    assert counts(scored(("a b c d", "b d"))) == (0, 2, 0, 2)
+    assert counts(scored(("a", "b"))) == (1, 0, 0, 0)
+
+
+def test_the_rate_is_of_the_corpus_not_a_mean_of_rates():
+    scores = scored(("a", "b"), ("a b c d e f g h i", "a b c d e f g h i"))
+    assert error_rate(scores) == 1 / 10  # the mean of rates would be 1/2
+    assert utterance_error_rate(scores) == 1 / 2
+
+
+def test_empty_references_and_hypotheses():
+    scores = scored(("", "x y"), ("a b", ""), ("", ""), ("c", "c"))
+    assert counts(scores) == (0, 2, 2, 1)
+    assert (scores.utterances, scores.wrong_utterances) == (4, 2)
+    assert error_rate(scores) == 4 / 3
+
+
+def test_rates_without_reference_tokens_are_undefined():
+    scores = scored(("", "x"), ("", ""))
+    assert math.isnan(error_rate(scores))
+    assert as_json(scores)["error_rate"] is None
+    assert summary_line(scores).startswith("WER undefined, no reference words  [S 0, D 0, I 1 of 0")
+    nothing = score_pairs([], "word", "words, as written")
+    assert as_json(nothing)["utterance_error_rate"] is None
+    assert "0 utterances]" in summary_line(nothing)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TOKENS, TOKENS), max_size=3))
+def test_counts_agree_with_brute_force_edit_distance(pairs):
+    alignments = align(pairs)
+    scores = total(alignments, "word", "")
+    errors = scores.substitutions + scores.deletions + scores.insertions
+    assert errors == sum(edit_distance(r, h) for r, h in pairs)
+    assert scores.hits + scores.substitutions + scores.deletions == sum(len(r) for r, _ in pairs)
+    assert scores.hits + scores.substitutions + scores.insertions == sum(len(h) for _, h in pairs)
+    for (reference, hypothesis), alignment in zip(pairs, alignments, strict=True):
+        columns = alignment.columns
+        assert [c.reference for c in columns if c.error != "I"] == reference
+        assert [c.hypothesis for c in columns if c.error != "D"] == hypothesis
+        letters = [c.error for c in columns]
+        assert letters.count("S") == alignment.substitutions
+        assert letters.count("D") == alignment.deletions
+        assert letters.count("I") == alignment.insertions
+        assert all(c.reference == c.hypothesis for c in columns if c.error == "")
+        assert all(c.reference != c.hypothesis for c in columns if c.error == "S")
+        assert all(c.reference is None for c in columns if c.error == "I")
+        assert all(c.hypothesis is None for c in columns if c.error == "D")
+
+
+# Phones
+
+
+def test_folding():
+    phones = ["h#", "b", "ax", "tcl", "t", "axr", "q", "epi"]
+    assert phone_policy(phones, "none", "count") == phones
+    assert phone_policy(phones, "timit48", "count") == ["sil", "b", "ax", "cl", "t", "er", "epi"]
+    assert phone_policy(phones, "timit39", "count") == ["sil", "b", "ah", "sil", "t", "er", "sil"]
+
+
+# After folding: "sil sil b sil sil sil" against "sil b sil".
+REFERENCE, HYPOTHESIS = ["h#", "pau", "b", "bcl", "q", "pau", "h#"], ["h#", "b", "h#"]
+
+
+@pytest.mark.parametrize(
+    ("silence", "planted"),
+    [("count", (0, 3, 0, 3)), ("merge", (0, 0, 0, 3)), ("ignore", (0, 0, 0, 1))],
+)
+def test_silence_policies(silence, planted):
+    pair = [phone_policy(side, "timit39", silence) for side in (REFERENCE, HYPOTHESIS)]
+    scores = score_pairs([tuple(pair)], "phone", policy_name("phone", "timit39", silence))
+    assert counts(scores) == planted
+    assert scores.policy.startswith("phones folded to timit39, silence ")
+
+
+def test_silence_without_folding_is_sil_h_and_pau_but_no_closure():
+    phones = ["h#", "pau", "bcl", "b", "sil", "sil", "a", "h#"]
+    assert phone_policy(phones, "none", "merge") == ["h#", "bcl", "b", "sil", "a", "h#"]
+    assert phone_policy(phones, "none", "ignore") == ["bcl", "b", "a"]
+
+
+def test_stray_phone_names_its_line():
+    with pytest.raises(InputError, match=r"r\.trn:3: phone 'xx' is not in the inventory"):
+        phone_policy(["xx"], "timit39", "count", "r.trn:3")
+    with pytest.raises(InputError, match="silence policy 'drop' does not exist"):
+        phone_policy([], "timit39", "drop")
+
+
+def test_policies_are_named():
+    assert policy_name("word") == "words, as written"
+    assert policy_name("char") == "characters, as written"
+    assert policy_name("phone") == "phones as written, silence counted"
+    assert policy_name("phone", "timit39", "ignore") == "phones folded to timit39, silence ignored"
+
+
+@pytest.mark.parametrize(("unit", "name"), [("word", "WER"), ("char", "CER"), ("phone", "PER")])
+def test_the_unit_names_the_rate(unit, name):
+    assert summary_line(scored(("a b", "a c"), unit=unit)).startswith(f"{name} 50.00 %  [S 1, ")
+
+
+# Readers
+
+
+def written(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+FILES = {
+    "r.txt": "the cat\n\nmüde\n",
+    "r.trn": ";; comment\nthe cat (u1)\n(u2)\nmüde (u3)\n",
+    "text": "u1 the cat\nu2\nu3\tmüde\n",
+    "r.tsv": "a/u1.wav\tthe cat\nu2.flac\t\nb c/u3.wav\tmüde\n",
+    "r.jsonl": '{"id": "u1", "text": "the cat"}\n\n{"id": "u2", "text": ""}\n'
+    '{"audio_filepath": "/x/u3.wav", "text": "müde"}\n',
+    "r.json": '[{"id": "u1", "text": "the cat"},\n{"id": "u2", "text": ""},'
+    '\n{"id": "u3", "text": "m\\u00fcde"}]\n',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_every_format_reads_the_same_words(tmp_path, name, ending):
+    path = tmp_path / name
+    path.write_bytes(FILES[name].replace("\n", ending).encode("utf-8-sig"))
+    transcripts = read_transcripts(path)
+    ids = ["1", "2", "3"] if name == "r.txt" else ["u1", "u2", "u3"]
+    assert list(transcripts.lines) == ids
+    assert [tokens(line, "word") for line in transcripts.lines.values()] == [
+        ["the", "cat"],
+        [],
+        ["müde"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "format"),
+    [
+        ("hyp", '{"id": "a", "text": "b"}\n', "jsonl"),
+        ("hyp", "b c (a)\n(d)\n", "trn"),
+        ("hyp", "b c (a)\nd\n", "txt"),
+        ("hyp.txt", "b c (a)\n", "txt"),
+        ("hyp.txt", "a.wav\tb\n", "tsv"),
+        ("hyp.TRN", "b (a)\n", "trn"),
+        ("text", "a\tb\n", "kaldi"),
+        ("hyp", "", "txt"),
+    ],
+)
+def test_format_detection(tmp_path, name, text, format):
+    assert read_transcripts(written(tmp_path / name, text)).format == format
+
+
+def test_a_given_format_wins(tmp_path):
+    path = written(tmp_path / "hyp.txt", "u1 a b\n")
+    assert list(read_transcripts(path, "kaldi").lines) == ["u1"]
+    with pytest.raises(InputError, match="format 'ctx' does not exist; choose one of txt, trn"):
+        read_transcripts(path, "ctx")
+
+
+def test_phones_come_from_the_phones_field_else_from_the_text(tmp_path):
+    path = written(
+        tmp_path / "m.jsonl",
+        '{"id": "a", "text": "bee", "phones": [["b", 0.0, 0.1], ["iy", 0.1, 0.2]]}\n'
+        '{"id": "b", "text": "bee", "phones": ["b", {"label": "ix"}]}\n'
+        '{"id": "c", "text": "b iy"}\n',
+    )
+    lines = read_transcripts(path).lines.values()
+    assert [tokens(line, "phone", "timit39") for line in lines] == [
+        ["b", "iy"],
+        ["b", "ih"],
+        ["b", "iy"],
+    ]
+    assert next(tokens(line, "word") for line in lines) == ["bee"]
+
+
+def test_characters_count_single_spaces(tmp_path):
+    line = read_transcripts(written(tmp_path / "a.txt", " a  é\u3000b \n")).lines["1"]
+    assert tokens(line, "char") == ["a", SPACE, "é", SPACE, "b"]
+
+
+def test_nemo_hypotheses_are_pred_text(tmp_path):
+    path = written(
+        tmp_path / "nemo.jsonl", '{"audio_filepath": "u.wav", "text": "a b", "pred_text": "a c"}\n'
+    )
+    matched = match(read_transcripts(path), read_transcripts(path, hypothesis=True))
+    assert token_pairs(matched, "word") == [(["a", "b"], ["a", "c"])]
+
+
+def test_missing_and_unscored_are_told_apart(tmp_path):
+    references = read_transcripts(written(tmp_path / "r.trn", "a b (u1)\nc (u2)\n"))
+    hypotheses = read_transcripts(written(tmp_path / "h.trn", "z (u9)\na b (u1)\n"))
+    matched = match(references, hypotheses)
+    assert (matched.missing, matched.unscored) == (("u2",), ("u9",))
+    assert token_pairs(matched, "word") == [(["a", "b"], ["a", "b"]), (["c"], [])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("r.trn", "a (u1)\nno id\n", r"r.trn:2: expected 'words \(utterance_id\)', found 'no id'"),
+        ("r.trn", "a (u1)\nb (u1)\n", "r.trn:2: utterance id 'u1' was given before, at .*r.trn:1"),
+        ("text", "u1 a\nu1 b\n", "text:2: utterance id 'u1' was given before"),
+        ("r.tsv", "a.wav\tb\nno tab\n", "r.tsv:2: expected 'path TAB text'"),
+        ("r.jsonl", '{"id": "a", "text": "b"}\n{"id":\n', "r.jsonl:2: is not JSON"),
+        ("r.jsonl", '{"id": "a"}\n[1]\n', "r.jsonl:2: expected a JSON object"),
+        ("r.jsonl", '{"text": "a"}\n', "r.jsonl:1: expected 'id'"),
+        ("r.jsonl", '{"id": "a", "text": 3}\n', "r.jsonl:1: expected 'text' to be a string"),
+        ("r.jsonl", '{"id": "a", "phones": 3}\n', "r.jsonl:1: expected 'phones' to be a list"),
+        ("r.jsonl", '{"id": "a", "phones": [[]]}\n', "r.jsonl:1: expected 'phones' to be a list"),
+        ("r.jsonl", "[" * 100_000, "r.jsonl:1: is not JSON"),
+    ],
+)
+def test_malformed_files_name_file_and_line(tmp_path, name, text, message):
+    with pytest.raises(InputError, match=message):
+        read_transcripts(written(tmp_path / name, text))
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_transcripts(tmp_path / "none.trn")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_transcripts(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("müde".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        read_transcripts(tmp_path / "latin.txt")
+
+
+def test_lines_that_cannot_be_scored(tmp_path):
+    line = read_transcripts(written(tmp_path / "r.jsonl", '{"id": "a"}\n')).lines["a"]
+    with pytest.raises(InputError, match=r"r\.jsonl:1: has no text to score"):
+        tokens(line, "word")
+    with pytest.raises(InputError, match=r"r\.jsonl:1: has no phones and no text to score"):
+        tokens(line, "phone")
+
+
+def test_sets_that_cannot_be_matched(tmp_path):
+    two = read_transcripts(written(tmp_path / "two.txt", "a\nb\n"))
+    three = read_transcripts(written(tmp_path / "three.txt", "a\nb\nc\n"))
+    named = read_transcripts(written(tmp_path / "r.trn", "a (u1)\n"))
+    other = read_transcripts(written(tmp_path / "h.trn", "a (u2)\n"))
+    empty = read_transcripts(written(tmp_path / "empty.txt", ""))
+    with pytest.raises(InputError, match=r"two\.txt has 2 lines and .*three\.txt has 3;"):
+        match(two, three)
+    with pytest.raises(InputError, match=r"two\.txt: plain text has no utterance ids"):
+        match(named, two)
+    with pytest.raises(InputError, match=r"no utterance id in common .*'u1' and 'u2'"):
+        match(named, other)
+    with pytest.raises(InputError, match=r"empty\.txt: holds no transcripts"):
+        match(empty, two)
+
+
+@settings(deadline=None)
+@given(st.text(), st.sampled_from(["txt", "trn", "jsonl", "kaldi", "tsv", None]))
+def test_readers_take_any_text_or_say_what_is_wrong(tmp_path_factory, text, format):
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with suppress(InputError):
+        for line in read_transcripts(path, format).lines.values():
+            tokens(line, "word")
+
+
+# Output
+
+
+def test_aligned_text_wraps_by_terminal_cells():
+    (alignment,) = align([(["one", "日本", "three", "four"], ["one", "日", "three"])])
+    assert aligned_text(alignment, 80) == (
+        "REF:  one 日本 three four\nHYP:  one 日   three *\nEVAL:     S          D"
+    )
+    narrow = aligned_text(alignment, 20)
+    assert narrow == (
+        "REF:  one 日本 three\nHYP:  one 日   three\nEVAL:     S\n\nREF:  four\nHYP:  *\nEVAL: D"
+    )
+    assert aligned_text(alignment, 1).count("REF:") == 4
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `asr score ...`; return its exit status, standard output and standard error."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["asr", "score", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return run_command
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return (
+        written(tmp_path / "r.trn", "the cat sat (u1)\nhello (u2)\nh# b (u3)\n"),
+        written(tmp_path / "h.trn", "the dog sat (u1)\nhello (u2)\nmore (u9)\n"),
+    )
+
+
+def test_command_prints_one_line_and_lists_what_does_not_match(run, pair):
+    status, out, err = run(*pair, "--unit", "word")
+    assert status == 0
+    assert out == (
+        "WER 50.00 %  [S 1, D 2, I 0 of 6 words; 3 utterances, 66.67 % wrong]"
+        "  (words, as written)\n"
+    )
+    assert "h.trn: 1 reference(s) without a hypothesis, scored as all deleted: u3" in err
+    assert "h.trn: 1 hypotheses without a reference, not scored: u9" in err
+
+
+def test_command_shows_the_errors_only(run, pair):
+    lines = run(*pair, "--errors")[1].splitlines()
+    assert lines[1:6] == [
+        "",
+        "u1  [S 1, D 0, I 0 of 3]",
+        "REF:  the cat sat",
+        "HYP:  the dog sat",
+        "EVAL:     S",
+    ]
+    assert not any(line.startswith("u2") for line in lines)
+
+
+def test_command_json_has_these_keys(run, pair):
+    figures = json.loads(run(*pair, "--unit", "char", "--json")[1])
+    assert list(figures) == [
+        "unit",
+        "error_rate",
+        "substitutions",
+        "deletions",
+        "insertions",
+        "hits",
+        "reference_length",
+        "utterances",
+        "utterance_error_rate",
+        "policy",
+    ]
+    assert figures["error_rate"] == 7 / 20
+    assert figures["policy"] == "characters, as written"
+    errors = json.loads(run(*pair, "--json", "--errors")[1])["errors"]
+    assert errors[0] == {
+        "id": "u1",
+        "alignment": [["the", "the", ""], ["cat", "dog", "S"], ["sat", "sat", ""]],
+    }
+
+
+def test_command_folds_phones(run, tmp_path):
+    reference = written(tmp_path / "r.trn", "h# b ax pau h# (u)\n")
+    hypothesis = written(tmp_path / "h.txt", "u sil b ah sil\n")
+    options = ["--unit", "phone", "--fold", "timit39", "--format", "trn,kaldi"]
+    _, out, _ = run(reference, hypothesis, *options)
+    assert out.startswith("PER 20.00 %  [S 0, D 1, I 0 of 5 phones; 1 utterance, ")
+    assert out.endswith("(phones folded to timit39, silence counted)\n")
+    merged = json.loads(run(reference, hypothesis, *options, "--silence=merge", "--json")[1])
+    assert (merged["error_rate"], merged["reference_length"]) == (0.0, 4)
+
+
+def test_command_refuses_in_one_line(run, pair, tmp_path):
+    assert run(*pair, "--unit", "phoneme")[0] == 2
+    status, out, err = run(pair[0], tmp_path / "none")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert run(*pair, "--fold", "timit39")[::2] == (
+        2,
+        "asr: --fold and --silence are for --unit phone, not word\n",
+    )
+
+
+def test_command_aligns_as_nist_does(run, tmp_path):
+    reference = written(tmp_path / "r.trn", "Hello { big / @ } (uh) World (u1)\n")
+    hypothesis = written(tmp_path / "h.trn", "hello world (u1)\n")
+    _, out, _ = run(reference, hypothesis, "--alignment", "nist")
+    assert out.startswith("WER 0.00 %  [S 0, D 0, I 0 of 3 words;")
+    assert out.endswith("(words, in lower case, NIST alignment)\n")
+    bad = written(tmp_path / "bad.trn", "{ a (u1)\n")
+    status, _, err = run(bad, hypothesis, "--alignment", "nist")
+    assert (status, err) == (2, "asr: reference of utterance u1 has '{' without '}': '{ a'\n")
+
+
+def test_command_gives_intervals_and_compares(run, pair, tmp_path):
+    other = written(tmp_path / "b.trn", "the cat sat (u1)\nhello (u2)\nh# b (u3)\n")
+    _, out, _ = run(*pair, "--intervals")
+    assert out.splitlines()[1].startswith("  95 % interval ")
+    assert json.loads(run(*pair, "--intervals", "--json")[1])["over_utterances"]["groups"] == 3
+    _, out, _ = run(*pair, other, "--compare")
+    assert out.startswith("A: WER 50.00 %")
+    assert "\nB less A: -50.00 %\n" in out
+    assert json.loads(run(*pair, other, "--compare", "--json")[1])["difference"] == -0.5
+    assert run(*pair, other)[0] == run(*pair, "--compare")[0] == 2
+    assert run(*pair, other, "--compare", "--errors")[0] == 2
+
+
+def test_command_writes_a_report(run, pair, tmp_path):
+    assert run(*pair, "--report", tmp_path / "out")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "errors.csv",
+        "report.json",
+        "report.txt",
+        "speakers.csv",
+        "utterances.csv",
+    ]
+
+
+def test_command_offers_what_there_is():
+    assert {unit.value for unit in score_command.Unit} == set(UNITS)
+    assert {folding.value for folding in score_command.Folding} == set(FOLDINGS)
+    assert {policy.value for policy in score_command.Silence} == set(SILENCE_POLICIES)

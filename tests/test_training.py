@@ -1,0 +1,281 @@
+"""Training end to end on tones: it learns, resumes exactly, and says what goes wrong."""
+
+import json
+
+import pytest
+import torch
+from running import SMALL, asr
+from safetensors.torch import load_file
+from tones import build
+
+from asr import training
+from asr.checkpoint import load_bundle
+from asr.config import load_config
+from asr.errors import InputError
+
+
+def run(recipe, root, run_dir, *overrides, resume=False):
+    config, text = load_config(
+        recipe, [f"corpus.root={root}", f"run_dir={run_dir}", *SMALL, *overrides]
+    )
+    return training.train(config, text, resume)
+
+
+@pytest.fixture(scope="module")
+def ctc_run(tones, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "ctc"
+    return run_dir, run("recipes/demo/ctc.yaml", tones, run_dir, "trainer.max_epochs=12")
+
+
+def test_ctc_learns_phones_and_words(ctc_run):
+    run_dir, results = ctc_run
+    test = results["sets"]["test"]
+    assert test["greedy"]["PER"]["error_rate"] < 0.1
+    assert test["beam"]["PER"]["error_rate"] < 0.1
+    assert test["beam+lm"]["PER"]["error_rate"] < 0.1
+    assert test["beam+lexicon"]["WER"]["error_rate"] < 0.1
+    assert json.loads((run_dir / "results.json").read_text()) == results
+    assert results["policy"] == test["greedy"]["PER"]["policy"]
+
+
+def test_a_run_directory_is_complete(ctc_run):
+    run_dir, results = ctc_run
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "audit.json",
+        "train.log",
+        "metrics.jsonl",
+        "skipped.json",
+        "last.safetensors",
+        "manifests/test.jsonl",
+        "decoded/test.greedy.jsonl",
+        "model/weights.safetensors",
+        "model/config.json",
+        "model/labels.txt",
+        "model/lexicon.txt",
+    ):
+        assert (run_dir / name).is_file(), name
+    assert list((run_dir / "tensorboard").iterdir())
+    metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [m["epoch"] for m in metrics] == list(range(1, results["epochs"] + 1))
+    assert {"loss", "dev_PER", "blank_rate", "lr", "waiting", "audio_s_per_s"} <= metrics[0].keys()
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+
+
+def test_results_equal_asr_score(ctc_run, monkeypatch, capsys):
+    run_dir, results = ctc_run
+    code, out, _ = asr(
+        monkeypatch,
+        capsys,
+        "score",
+        run_dir / "manifests/test.jsonl",
+        run_dir / "decoded/test.greedy.jsonl",
+        "--unit",
+        "phone",
+        "--fold",
+        "cmu40",
+        "--json",
+    )
+    assert code == 0
+    scored, kept = json.loads(out), results["sets"]["test"]["greedy"]["PER"]
+    assert {k: scored[k] for k in kept} == kept
+
+
+def test_framewise_learns_phones(tones, tmp_path):
+    results = run(
+        "recipes/so762/framewise.yaml",
+        tones,
+        tmp_path / "run",
+        "corpus.kind=synthetic",
+        "trainer.max_epochs=8",
+    )
+    assert list(results["sets"]["test"]) == ["viterbi"]
+    assert results["sets"]["test"]["viterbi"]["PER"]["error_rate"] < 0.1
+
+
+def test_characters_learn_words(tones, tmp_path):
+    results = run(
+        "recipes/so762/chars.yaml",
+        tones,
+        tmp_path / "run",
+        "corpus.kind=synthetic",
+        "features.stack=1",
+        "trainer.max_epochs=12",
+    )
+    assert results["sets"]["test"]["greedy"].keys() >= {"CER", "WER"}
+    assert results["sets"]["test"]["greedy"]["CER"]["error_rate"] < 0.5
+
+
+def test_framewise_epochs_start_a_ctc_model(tones, tmp_path):
+    run(
+        "recipes/demo/ctc.yaml",
+        tones,
+        tmp_path / "run",
+        "loss.framewise_epochs=2",
+        "trainer.max_epochs=3",
+        "trainer.tune=false",
+    )
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["criterion"] for line in lines] == ["framewise"] * 2 + ["ctc"]
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("overrides", [[], ["optim.schedule=plateau", "augment=specaugment"]])
+def test_resuming_equals_an_uninterrupted_run(tones, tmp_path, monkeypatch, overrides):
+    overrides = ["trainer.max_epochs=4", "trainer.tune=false", "model.dropout=0.2", *overrides]
+    run("recipes/demo/ctc.yaml", tones, tmp_path / "whole", *overrides)
+
+    save = training.save_state
+
+    def save_and_stop(run_dir, model, optimizer, state):
+        save(run_dir, model, optimizer, state)
+        if state.epoch == 2:
+            raise StopError
+
+    monkeypatch.setattr(training, "save_state", save_and_stop)
+    with pytest.raises(StopError):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "cut", *overrides)
+    monkeypatch.setattr(training, "save_state", save)
+    run("recipes/demo/ctc.yaml", tones, tmp_path / "cut", *overrides, resume=True)
+
+    for name in ("last.safetensors", "model/weights.safetensors"):
+        whole, cut = load_file(tmp_path / "whole" / name), load_file(tmp_path / "cut" / name)
+        assert whole.keys() == cut.keys()
+        assert all(torch.equal(whole[k], cut[k]) for k in whole), name
+    metrics = [
+        [json.loads(line)["loss"] for line in (tmp_path / d / "metrics.jsonl").open()]
+        for d in ("whole", "cut")
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_the_same_seed_gives_the_same_weights(tones, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(
+            "recipes/demo/ctc.yaml",
+            tones,
+            tmp_path / name,
+            f"seed={seed}",
+            "trainer.max_epochs=1",
+            "trainer.tune=false",
+        )
+    a, b, c = (load_file(tmp_path / n / "last.safetensors") for n in "abc")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_early_stopping(tones, tmp_path):
+    results = run(
+        "recipes/demo/ctc.yaml",
+        tones,
+        tmp_path / "run",
+        "trainer.max_epochs=9",
+        "trainer.patience=1",
+        "trainer.tune=false",
+        "optim.lr=1e-9",
+    )
+    assert results["epochs"] == 2
+
+
+def test_an_existing_run_is_refused(ctc_run, tones):
+    run_dir, _ = ctc_run
+    before = (run_dir / "results.json").read_bytes()
+    with pytest.raises(InputError, match="--resume"):
+        run("recipes/demo/ctc.yaml", tones, run_dir)
+    assert (run_dir / "results.json").read_bytes() == before
+
+
+def test_nothing_to_resume(tones, tmp_path):
+    with pytest.raises(InputError, match="nothing to resume"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", resume=True)
+
+
+def test_a_wrong_root_leaves_no_run_directory(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        run("recipes/demo/ctc.yaml", tmp_path / "nowhere", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_and_impossible_utterances_are_skipped_counted_and_listed(tmp_path):
+    root = build(tmp_path / "corpus", n_train=24)
+    folder = root / "TRAIN/DR1/MTR0"
+    broken = folder / "U000.WAV"
+    broken.write_bytes(broken.read_bytes()[:1024] + b"\0" * 2)
+    short = folder / "U002.WAV"
+    short.write_bytes(short.read_bytes())
+    # Far more phones than frames: CTC has no path.
+    n_samples = int((folder / "U002.TXT").read_text().split()[1])
+    edges = [n_samples * i // 200 for i in range(201)]
+    phones = [f"{a} {b} {'aa' if i % 2 else 'm'}" for i, (a, b) in enumerate(zip(edges, edges[1:]))]  # noqa: B905, RUF007
+    (folder / "U002.PHN").write_text("\n".join(phones) + "\n")
+    results = run(
+        "recipes/demo/ctc.yaml",
+        root,
+        tmp_path / "run",
+        "trainer.max_epochs=1",
+        "trainer.tune=false",
+        "trainer.max_skipped=0.2",
+    )
+    skipped = json.loads((tmp_path / "run/skipped.json").read_text())["train"]
+    audit = json.loads((tmp_path / "run/audit.json").read_text())
+    assert any("200 labels need" in reason for reason in skipped.values())
+    assert results["skipped"]["train"] == len(skipped) == 1
+    assert any("U000" in path for path in audit["corrupt"])
+    with pytest.raises(InputError, match="max_skipped"):
+        run(
+            "recipes/demo/ctc.yaml",
+            root,
+            tmp_path / "strict",
+            "trainer.max_epochs=1",
+            "trainer.max_skipped=0",
+        )
+
+
+def test_infinite_losses_are_skipped_counted_and_stop_the_run(tones, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ctc_loss", lambda *a: torch.tensor(float("nan")))
+    with pytest.raises(InputError, match="max_bad_steps=3"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_bad_steps=3")
+    assert "left out: loss nan" in (tmp_path / "run/train.log").read_text()
+
+
+def test_dev_inside_train_is_refused(tones, tmp_path):
+    with pytest.raises(InputError, match="shares"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "corpus.dev=train")
+
+
+@pytest.mark.parametrize("how", ["speaker", "global", "none"])
+def test_every_normalisation_trains_and_travels(tones, tmp_path, how):
+    run(
+        "recipes/demo/ctc.yaml",
+        tones,
+        tmp_path / "run",
+        f"features.normalize={how}",
+        "trainer.max_epochs=1",
+        "trainer.tune=false",
+    )
+    assert (load_bundle(tmp_path / "run").stats is not None) == (how == "global")
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path, monkeypatch):
+    overrides = ("trainer.max_epochs=3", "trainer.tune=false")
+    run_dir = tmp_path / "run"
+    save = training.save_tensors
+
+    def full(path, tensors, metadata):
+        if path.name == "last.safetensors" and '"epoch": 2' in metadata["state"]:
+            with training.write_aside(path) as aside:
+                aside.write_bytes(b"half a che")
+                raise OSError(28, "No space left on device", str(aside))
+        save(path, tensors, metadata)
+
+    monkeypatch.setattr(training, "save_tensors", full)
+    with pytest.raises(InputError, match="No space left"):
+        run("recipes/demo/ctc.yaml", tones, run_dir, *overrides)
+    monkeypatch.setattr(training, "save_tensors", save)
+    assert not list(run_dir.glob(".*.part*"))
+    results = run("recipes/demo/ctc.yaml", tones, run_dir, *overrides, resume=True)
+    assert results["epochs"] == 3
