@@ -92,12 +92,8 @@ def audio_duration_s(path: Path) -> float:
         return float(sound.frames / sound.samplerate)
 
 
-def write_sphere(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write samples (N,) int16 as TIMIT does: NIST SPHERE, 1024-byte header, little-endian PCM.
-
-    Raises:
-        InputError: the file cannot be written; nothing is left behind.
-    """
+def sphere_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
+    """Samples (N,) int16 as TIMIT stores them: NIST SPHERE, 1024-byte header, little-endian PCM."""
     if samples.ndim != 1 or samples.dtype != np.int16 or not len(samples):
         raise ValueError(f"expected int16 samples (N,), found {samples.dtype} {samples.shape}")
     header = "\n".join(
@@ -115,10 +111,17 @@ def write_sphere(path: Path, samples: np.ndarray, sample_rate: int) -> None:
             "end_head\n",
         ]
     )
+    return header.encode("ascii").ljust(SPHERE_HEADER_BYTES) + samples.astype("<i2").tobytes()
+
+
+def write_sphere(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write samples (N,) int16 as `sphere_bytes`.
+
+    Raises:
+        InputError: the file cannot be written; nothing is left behind.
+    """
     with write_aside(path) as aside:
-        aside.write_bytes(
-            header.encode("ascii").ljust(SPHERE_HEADER_BYTES) + samples.astype("<i2").tobytes()
-        )
+        aside.write_bytes(sphere_bytes(samples, sample_rate))
 
 
 @contextmanager

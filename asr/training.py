@@ -273,7 +273,6 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
             state.best_rate, state.best_epoch = rate, state.epoch
             save_weights(run / "model", bundle)
         follow_plateau(config.optim, state, is_best)
-        save_state(run, model, optimizer, state)
         metrics = {
             "epoch": state.epoch,
             "criterion": epoch.criterion,
@@ -290,6 +289,8 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
         }
         with (run / "metrics.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(metrics) + "\n")
+        # After the metrics: resuming drops those that outrun the state, but could not make them up.
+        save_state(run, model, optimizer, state)
         for name, value in metrics.items():
             if isinstance(value, (int, float)) and name != "epoch":
                 tensorboard.add_scalar(name, value, state.epoch)

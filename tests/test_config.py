@@ -72,10 +72,10 @@ def test_a_resolved_configuration_reads_back(tmp_path):
 
 def test_sweeps_multiply():
     assert sweep(["seed=1,2", "model.layers=3", "optim.lr=1e-3,1e-4"]) == [
-        ["seed=1", "model.layers=3", "optim.lr=1e-3"],
-        ["seed=1", "model.layers=3", "optim.lr=1e-4"],
-        ["seed=2", "model.layers=3", "optim.lr=1e-3"],
-        ["seed=2", "model.layers=3", "optim.lr=1e-4"],
+        ["seed=1", "model.layers=3", "optim.lr=0.001"],
+        ["seed=1", "model.layers=3", "optim.lr=0.0001"],
+        ["seed=2", "model.layers=3", "optim.lr=0.001"],
+        ["seed=2", "model.layers=3", "optim.lr=0.0001"],
     ]
 
 

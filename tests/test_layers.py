@@ -6,7 +6,8 @@ from pathlib import Path
 import asr
 
 ORDER = """errors types files audio labels manifest corpora features augment losses data models lm
-decode score formats checkpoint evaluate training recognizer report serve config cli""".split()
+decode score formats checkpoint evaluate training recognizer report memory
+memory_pictures serve config cli""".split()
 ROOT = Path(asr.__file__).parent
 
 

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +154,15 @@ def test_without_espeak_one_line_says_what_to_install(tmp_path, monkeypatch):
 def test_voices_are_in_one_split_only():
     voices = [v for split in VOICES.values() for sex in split.values() for v in sex]
     assert len(voices) == len(set(voices))
+
+
+@needs_espeak
+def test_voices_exist():
+    import espeakng_loader
+
+    # espeak-ng speaks with its plain voice, silently, where a variant is missing.
+    variants = {path.name for path in Path(espeakng_loader.get_data_path(), "voices/!v").iterdir()}
+    assert {v for split in VOICES.values() for sex in split.values() for v in sex} <= variants
 
 
 @given(st.integers(0, 2**32))

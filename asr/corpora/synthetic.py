@@ -35,7 +35,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from asr.audio import write_sphere
+from asr.audio import sphere_bytes
 from asr.errors import InputError
 
 ESPEAK_RATE = 22050
@@ -317,7 +317,8 @@ def _write_corpus(out: Path, jobs: list[Job], seed: int) -> None:
 def _write_utterance(stem: Path, samples: np.ndarray, said: Segments) -> None:
     pcm = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write_sphere(stem.with_suffix(".WAV"), pcm, SAMPLE_RATE)
+    # Not write_sphere: the whole corpus is written aside, and 700 syncs may take half a minute.
+    stem.with_suffix(".WAV").write_bytes(sphere_bytes(pcm, SAMPLE_RATE))
     for suffix, spans in {".PHN": said.phones, ".WRD": said.words}.items():
         lines = "".join(f"{span.start} {span.end} {span.label}\n" for span in spans)
         stem.with_suffix(suffix).write_text(lines, encoding="utf-8")
@@ -384,14 +385,17 @@ def _espeak() -> ctypes.CDLL:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:
         raise InputError(f"espeak-ng's library cannot be loaded: {error}") from error
-    rate = library.espeak_Initialize(
-        _AUDIO_OUTPUT_SYNCHRONOUS,
-        0,
-        espeakng_loader.get_data_path().encode(),
-        _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT,
-    )
+    # espeak-ng cuts paths at 160 bytes, so that it must find its data from the working directory,
+    # which this process has to itself.
+    data = Path(espeakng_loader.get_data_path())
+    os.chdir(data.parent)
+    options = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, data.name.encode(), options)
     if rate != ESPEAK_RATE:
-        raise InputError(f"espeak-ng does not start: expected {ESPEAK_RATE} Hz, found {rate}")
+        raise InputError(
+            f"espeak-ng does not start with the data in {data}: expected {ESPEAK_RATE} Hz, found "
+            f"{rate}; reinstall espeakng-loader"
+        )
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     return library
 

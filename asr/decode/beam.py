@@ -28,6 +28,8 @@ from asr.lm.ngram import NO_LM, BoundNGram, advance
 from asr.types import Hypothesis
 
 LOG_10 = math.log(10.0)
+#: With a language model, at most this many labels of a frame (or the beam's width) are looked up.
+MOST_LABELS = 256
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ def beam_search(
         InputError: a frame without a finite best value, or no path spells words of the lexicon.
     """
     log_probs = checked(log_probs)
-    expected = log_probs.shape[1] if lexicon is None else len(lexicon.words)
-    if lm is not None and len(lm.token_of) != expected:
+    symbols = log_probs.shape[1] if lexicon is None else len(lexicon.words)
+    nodes = 0 if lexicon is None else len(lexicon.tree.label)
+    if lm is not None and (len(lm.token_of), len(lm.ahead)) != (symbols, nodes):
         raise InputError(
-            f"the language model is bound to {len(lm.token_of)} symbols, expected {expected}"
+            f"the language model is bound to {len(lm.token_of)} symbols, expected {symbols}: "
+            + ("bind it to the labels' symbols" if lexicon is None else "use Lexicon.bind")
         )
     if lm is None or options.lm_weight == 0:
         lm, lm_scale = NO_LM, 0.0
@@ -98,9 +102,9 @@ def beam_search(
         return _words(log_probs, lexicon, words, options.bonus)
     found = search_labels(log_probs, floors, *limits, lm_scale, lm)
     hypotheses = []
-    for labels, length, acoustic, lm_score in zip(*found, strict=True):
+    for labels, length, acoustic, lm_score, current in zip(*found, strict=True):
         sequence = tuple(labels[:length].tolist())
-        spans, confidences, _ = ctc_align(log_probs, sequence)
+        spans, confidences, _ = ctc_align(log_probs, sequence, tuple(current[:, : length + 1]))
         parts = float(acoustic), float(lm_score), options.bonus * len(sequence)
         hypotheses.append(Hypothesis(sequence, spans, confidences, sum(parts), *parts))
     return hypotheses
@@ -116,13 +120,15 @@ def _words(
     if len(found[0]) == 0:
         raise InputError(f"no words of the lexicon fit the {len(log_probs)} frames")
     hypotheses = []
-    for count, words, unfinished, acoustic, lm_score in zip(*found, strict=True):
+    for words, count, unfinished, acoustic, lm_score, current in zip(*found, strict=True):
         words = words[:count].tolist()
+        current = current[:, : count + 1]
         spellings = [lexicon.spellings[word] for word in words]
         if unfinished:
             spellings.append((lexicon.labels_to(int(unfinished)),))
+            current = np.append(current, [[len(log_probs)]] * 2, axis=1)
         labels, word_spans, spans, confidences, _ = ctc_align_words(
-            log_probs, spellings, lexicon.separators, lexicon.required
+            log_probs, spellings, lexicon.separators, lexicon.required, tuple(current)
         )
         parts = float(acoustic), float(lm_score), bonus * len(words)
         hypotheses.append(
@@ -143,7 +149,8 @@ def _words(
 def search_labels(  # type: ignore[no-untyped-def]
     log_probs, floors, beam, nbest, score_prune, bonus, lm_scale, lm
 ):
-    """Return labels (N, longest), lengths (N,), acoustic (N,) and weighted LM scores (N,).
+    """Return labels (N, longest), lengths (N,), acoustic (N,), weighted LM scores (N,) and, as
+    ``current`` (N, 2, longest + 1), the first and last frame with each prefix in the beam.
 
     floors (T,): labels below do not extend a prefix. lm_scale: LM weight times log 10.
 
@@ -164,8 +171,11 @@ def search_labels(  # type: ignore[no-untyped-def]
     lm_score = np.empty(room)
     ext = np.empty(room)
     slot = np.empty(room, np.int64)  # place in the beam, or -1
+    born = np.empty(room, np.int64)  # first and last frame in the beam
+    seen = np.empty(room, np.int64)
     table = hash_table(parent, label, 0)
     parent[0], label[0], lm_state[0], lm_score[0], ext[0], slot[0] = -1, BLANK, lm.start, 0, 0, 0
+    born[0] = seen[0] = 0
     n_nodes = 1
 
     # The beam, best first, and its successor.
@@ -193,8 +203,12 @@ def search_labels(  # type: ignore[no-untyped-def]
     first_child = np.empty(beam, np.int64)
     next_sibling = np.empty(beam, np.int64)
     alive = np.full(n_labels, -1, np.int64)  # stamp of the entry that has a living child by label
-    kept = np.empty(n_labels, np.int64)
-    kept_score = np.empty(n_labels)
+    reach = np.empty(beam)
+    # Without language model, labels beyond the best beam + 1 have no chance in any prefix: its own
+    # better extensions (and one may be its last label, which needs a blank before) fill the beam.
+    most_labels = min(n_labels, max(beam + 1, MOST_LABELS if use_lm else 0))
+    kept = np.empty(most_labels, np.int64)
+    kept_score = np.empty(most_labels)
 
     for t in range(n_frames):
         frame = log_probs[t]
@@ -226,31 +240,34 @@ def search_labels(  # type: ignore[no-untyped-def]
                 n_heap += 1
                 sift_up(heap, heap_slot, n_heap - 1)
 
-        # 2. The labels worth extending by, best first. No candidate at or below the threshold can
-        # survive; language model log-probabilities are at most 0, so `reach` bounds the score.
+        # 2. The labels worth extending by, best first. `reach` bounds the score of an entry's
+        # extensions but for their frame's score; at or below the threshold none can survive.
         threshold = best_score - score_prune
         if n_heap == beam:
             threshold = max(threshold, heap[0])
-        reach = -np.inf
+        highest = -np.inf
         for i in range(n_beam):
-            reach = max(reach, total[i] + ext[node[i]] + bonus)
-        floor = max(floors[t], threshold - reach)
+            reach[i] = total[i] + ext[node[i]] + bonus
+            if use_lm:
+                reach[i] += lm_scale * lm.trie.log10_best[lm_state[node[i]]]
+            highest = max(highest, reach[i])
+        floor = max(floors[t], threshold - highest)
         n_kept = 0
         for c in range(1, n_labels):
             if frame[c] >= floor and frame[c] > -np.inf:
-                kept[n_kept], kept_score[n_kept] = c, frame[c]
-                n_kept += 1
+                if n_kept < most_labels:
+                    kept[n_kept], kept_score[n_kept] = c, frame[c]
+                    n_kept += 1
+                    sift_up(kept_score, kept, n_kept - 1)
+                elif frame[c] > kept_score[0]:
+                    replace_smallest(kept_score, kept, n_kept, frame[c], c)
         sort_descending(kept_score, kept, n_kept)
 
-        # 3. Extend prefixes by labels, until for one prefix no further label can survive, and until
-        # for the prefixes left not even the best label can.
+        # 3. Extend prefixes by labels, until no further label can survive.
         for i in range(n_beam):
-            if n_kept == 0:
-                break
+            if n_kept == 0 or reach[i] + kept_score[0] <= threshold:
+                continue
             v = node[i]
-            reach = total[i] + ext[v] + bonus
-            if i > 0 and reach + kept_score[0] <= threshold:
-                break
             stamp = t * beam + i
             child = first_child[i]
             while child >= 0:
@@ -258,7 +275,7 @@ def search_labels(  # type: ignore[no-untyped-def]
                 child = next_sibling[child]
             for k in range(n_kept):
                 c = kept[k]
-                if reach + kept_score[k] <= threshold:
+                if reach[i] + kept_score[k] <= threshold:
                     break
                 if alive[c] == stamp:
                     continue
@@ -297,11 +314,13 @@ def search_labels(  # type: ignore[no-untyped-def]
             n_nodes = len(living)
             lm_state[:n_nodes], lm_score[:n_nodes] = lm_state[living], lm_score[living]
             ext[:n_nodes], slot[:n_nodes] = ext[living], slot[living]
+            born[:n_nodes], seen[:n_nodes] = born[living], seen[living]
             if 2 * n_nodes + beam > room:
                 room = 4 * n_nodes + beam
                 parent, label = resized(parent, room), resized(label, room)
                 lm_state, lm_score = resized(lm_state, room), resized(lm_score, room)
                 ext, slot = resized(ext, room), resized(slot, room)
+                born, seen = resized(born, room), resized(seen, room)
                 table = hash_table(parent, label, n_nodes)
         for j in range(n_heap):
             at = heap_slot[j]
@@ -316,7 +335,7 @@ def search_labels(  # type: ignore[no-untyped-def]
                     w = n_nodes
                     n_nodes += 1
                     table[place] = w
-                    parent[w], label[w], slot[w] = node[i], by[at], -1
+                    parent[w], label[w], slot[w], born[w] = node[i], by[at], -1, t
                     lm_state[w] = by_state[at]
                     lm_score[w] = lm_score[node[i]] + by_lm[at]
                     ext[w] = ext[node[i]] + by_lm[at] + bonus
@@ -327,6 +346,7 @@ def search_labels(  # type: ignore[no-untyped-def]
             slot[node[i]] = -1
         for j in range(n_heap):
             slot[next_node[j]] = j
+            seen[next_node[j]] = t
         node, next_node = next_node, node
         pb, next_pb = next_pb, pb
         pnb, next_pnb = next_pnb, pnb
@@ -354,9 +374,12 @@ def search_labels(  # type: ignore[no-untyped-def]
             lengths[n] += 1
             v = parent[v]
     labels = np.zeros((n_best, lengths.max()), np.int64)
+    current = np.zeros((n_best, 2, lengths.max() + 1), np.int64)
     for n in range(n_best):
         v = node[order[n]]
         for u in range(lengths[n] - 1, -1, -1):
             labels[n, u] = label[v]
+            current[n, 0, u + 1], current[n, 1, u + 1] = born[v], seen[v]
             v = parent[v]
-    return labels, lengths, acoustics, lm_scores
+        current[n, 0, 0], current[n, 1, 0] = born[0], seen[0]
+    return labels, lengths, acoustics, lm_scores, current

@@ -105,7 +105,7 @@ class Decoder:
     def _word_lm(self) -> BoundNGram | None:
         if self.word_lm is None or self.lexicon is None:
             return None
-        return self.word_lm.bind(self.lexicon.words)
+        return self.lexicon.bind(self.word_lm)
 
     def batch(self, log_probs: Sequence[np.ndarray], n_threads: int = 2) -> list[list[Hypothesis]]:
         """Decode many utterances; the result does not depend on the number of threads."""

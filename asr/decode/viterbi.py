@@ -233,7 +233,9 @@ def _segment(
     start, final = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
     start[0] = final[-1] = True
     emits = labels[owner].astype(np.int32)
-    states, _ = best_path(emission, emits, offsets, predecessors, start, final)
+    T = len(emission)
+    band = np.zeros(T, np.int64), np.full(T, len(owner) - 1)
+    states, _ = best_path(emission, emits, offsets, predecessors, start, final, *band)
     segments = owner[states]
     starts = np.searchsorted(segments, np.arange(len(labels)))
     return labels[segments], starts, np.append(starts[1:], len(states))

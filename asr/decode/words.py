@@ -23,7 +23,8 @@ from asr.lm.ngram import advance
 def search_words(  # type: ignore[no-untyped-def]
     log_probs, floors, beam, nbest, score_prune, bonus, lm_scale, lm, tree
 ):
-    """Return counts (N,), words (N, longest), unfinished (N,), acoustic (N,) and LM scores (N,).
+    """Return words (N, longest), counts (N,), unfinished (N,), acoustic (N,), LM scores (N,) and,
+    as ``current`` (N, 2, longest + 1), the first and last frame with each history in the beam.
 
     A hypothesis is a pair (words so far, place). The places are: 0, nothing said yet; n, inside a
     word at tree node n; N + n, after a word that ended at node n; 2 N + k, in separator k. A place
@@ -48,6 +49,9 @@ def search_words(  # type: ignore[no-untyped-def]
     lm_score = np.empty(room)
     ext = np.empty(room)
     table = hash_table(parent, word, 0)
+    born = np.empty(room, np.int64)
+    seen = np.empty(room, np.int64)
+    born[0] = seen[0] = 0
     parent[0], word[0], lm_state[0], lm_score[0], ext[0] = -1, -1, lm.start, 0.0, 0.0
     n_histories, prune_at = 1, room // 2
 
@@ -81,7 +85,7 @@ def search_words(  # type: ignore[no-untyped-def]
 
         # 1. Carry over: blank, or the last label again.
         n_cand = n_beam
-        best_score, worst_score = -np.inf, np.inf
+        best_score = -np.inf
         for i in range(n_beam):
             c_history[i], c_place[i] = history[i], place[i]
             c_pb[i] = total[i] + frame[BLANK]
@@ -94,11 +98,15 @@ def search_words(  # type: ignore[no-untyped-def]
             score = log_add(c_pb[i], c_pnb[i]) + ext[history[i]]
             if use_lm and 0 < p < after:
                 score += lm_scale * lm.ahead[p]
-            best_score, worst_score = max(best_score, score), min(worst_score, score)
-        # As many as fit score at least the worst of these: what is below cannot survive.
+            best_score = max(best_score, score)
+            heap[i], heap_slot[i] = score, i
+            sift_up(heap, heap_slot, i)
+        # The heap holds the best candidates so far at the score that they came with. Merging only
+        # raises it, so once the heap is full, nothing below its smallest can survive.
+        n_heap = n_beam
         threshold = best_score - score_prune
-        if n_beam == beam:
-            threshold = max(threshold, worst_score)
+        if n_heap == beam:
+            threshold = max(threshold, heap[0])
 
         # 2. The labels that begin words, best first.
         n_kept = 0
@@ -117,6 +125,7 @@ def search_words(  # type: ignore[no-untyped-def]
                 last = tree.label[p] if p > 0 else BLANK
             else:
                 last = tree.separators[p - separator] if p >= separator else tree.label[p - after]
+            gain_at_most = max(bonus, 0.0)
             # Tree nodes that the next label may lead to.
             if inside:
                 low, high = tree.first_child[p], tree.first_child[p + 1]
@@ -136,7 +145,7 @@ def search_words(  # type: ignore[no-untyped-def]
                 if frame[c] < floors[t]:
                     continue
                 # Look-ahead and language model are at most 0, so this bounds the score.
-                if total[i] + frame[c] + ext[h] + max(bonus, 0.0) <= threshold:
+                if total[i] + frame[c] + ext[h] + gain_at_most <= threshold:
                     if not inside and k < high:
                         k = high - 1  # word beginnings are sorted: no other can survive
                     continue
@@ -163,26 +172,25 @@ def search_words(  # type: ignore[no-untyped-def]
                         score = acoustic + ext[h]
                         if use_lm and to < after:
                             score += lm_scale * lm.ahead[to]
-                        if score <= threshold:
-                            continue
                     else:
                         at = find_child(table, parent, word, h, w)
                         h_to = table[at]
                         if h_to >= 0:
-                            if acoustic + ext[h_to] <= threshold:
-                                continue
+                            score = acoustic + ext[h_to]
                         else:
                             gain, state = 0.0, 0
                             if use_lm:
                                 gain, state = advance(lm.trie, lm_state[h], lm.token_of[w])
                                 gain *= lm_scale
-                            if acoustic + ext[h] + gain + bonus <= threshold:
+                            score = acoustic + ext[h] + gain + bonus
+                            if score <= threshold:
                                 continue
                             if n_histories == room:
                                 room *= 2
                                 parent, word = resized(parent, room), resized(word, room)
                                 lm_state = resized(lm_state, room)
                                 lm_score, ext = resized(lm_score, room), resized(ext, room)
+                                born, seen = resized(born, room), resized(seen, room)
                                 table = hash_table(parent, word, n_histories)
                                 at = find_child(table, parent, word, h, w)
                             h_to = n_histories
@@ -191,6 +199,9 @@ def search_words(  # type: ignore[no-untyped-def]
                             parent[h_to], word[h_to], lm_state[h_to] = h, w, state
                             lm_score[h_to] = lm_score[h] + gain
                             ext[h_to] = ext[h] + gain + bonus
+                            born[h_to] = -1
+                    if score <= threshold:
+                        continue
                     at = find_child(c_table, c_history, c_place, h_to, to)
                     if c_table[at] >= 0:
                         j = c_table[at]
@@ -213,6 +224,16 @@ def search_words(  # type: ignore[no-untyped-def]
                     c_history[n_cand], c_place[n_cand] = h_to, to
                     c_pb[n_cand], c_pnb[n_cand] = -np.inf, acoustic
                     n_cand += 1
+                    if n_heap < beam:
+                        heap[n_heap] = score
+                        n_heap += 1
+                        sift_up(heap, heap_slot, n_heap - 1)
+                    else:
+                        replace_smallest(heap, heap_slot, n_heap, score, 0)
+                    best_score = max(best_score, score)
+                    threshold = max(threshold, best_score - score_prune)
+                    if n_heap == beam:
+                        threshold = max(threshold, heap[0])
 
         # 4. The best become the beam.
         n_heap = 0
@@ -241,6 +262,9 @@ def search_words(  # type: ignore[no-untyped-def]
         for j in range(n_beam):
             at = heap_slot[j]
             history[j], place[j] = c_history[at], c_place[at]
+            if born[history[j]] < 0:
+                born[history[j]] = t
+            seen[history[j]] = t
             pb[j], pnb[j], total[j] = c_pb[at], c_pnb[at], log_add(c_pb[at], c_pnb[at])
         if n_histories > prune_at:
             # Only the histories that lead to a living hypothesis are needed on.
@@ -249,6 +273,7 @@ def search_words(  # type: ignore[no-untyped-def]
             lm_state[:n_histories] = lm_state[living]
             lm_score[:n_histories] = lm_score[living]
             ext[:n_histories] = ext[living]
+            born[:n_histories], seen[:n_histories] = born[living], seen[living]
             prune_at = max(room // 2, 2 * n_histories)
 
     # Sum the places in which the same words may end; the end of the sentence is scored.
@@ -294,9 +319,12 @@ def search_words(  # type: ignore[no-untyped-def]
             v = parent[v]
         longest = max(longest, counts[n])
     words = np.zeros((n_best, longest), np.int64)
+    current = np.zeros((n_best, 2, longest + 1), np.int64)
     for n in range(n_best):
         v = final_history[order[n]]
         for u in range(counts[n] - 1, -1, -1):
             words[n, u] = word[v]
+            current[n, 0, u + 1], current[n, 1, u + 1] = born[v], seen[v]
             v = parent[v]
-    return counts, words, final_place[order], acoustic_of[order], lm_of[order]
+        current[n, 0, 0], current[n, 1, 0] = born[0], seen[0]
+    return words, counts, final_place[order], acoustic_of[order], lm_of[order], current

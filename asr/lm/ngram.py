@@ -37,7 +37,8 @@ class Trie(NamedTuple):
     The children of node s are the nodes first_child[s] .. first_child[s + 1] - 1, sorted by token.
     shorter[s]: the longest proper suffix of s that is a node, where a failed lookup goes on after
     adding log10_backoff[s]. after[s]: the context in which the token after the n-gram s is looked
-    up: s or its longest suffix that can make a difference.
+    up: s or its longest suffix that can make a difference. log10_best[s]: no token is more
+    probable after s.
     """
 
     first_child: NDArray[np.int32]
@@ -46,6 +47,7 @@ class Trie(NamedTuple):
     log10_backoff: NDArray[np.float64]
     shorter: NDArray[np.int32]
     after: NDArray[np.int32]
+    log10_best: NDArray[np.float64]
 
 
 class BoundNGram(NamedTuple):
@@ -63,7 +65,7 @@ class BoundNGram(NamedTuple):
 
 #: Stands in where there is no language model: compiled code wants one type.
 NO_LM = BoundNGram(
-    Trie(*(np.zeros(0, t) for t in (np.int32, np.int32, float, float, np.int32, np.int32))),
+    Trie(*(np.zeros(0, t) for t in (np.int32, np.int32, float, float, np.int32, np.int32, float))),
     np.zeros(0, np.int32),
     0,
     0,
@@ -186,7 +188,8 @@ class NGram:
         (Heafield et al. 2013): n-grams that begin with ``<s>`` keep their raw counts, ``<unk>`` is
         a unigram never seen, unigrams are interpolated with the uniform distribution over all
         tokens but ``<s>``, and P(<s>) is 1. Where the counts give no valid discounts, those of
-        ``lmplz --discount_fallback`` are used, with a warning.
+        ``lmplz --discount_fallback`` are used, with a warning. Where no sentence is that long, the
+        order is lower.
 
         Raises:
             InputError: no sentence, an order below 1, or a sentence that holds a reserved token.
@@ -194,10 +197,11 @@ class NGram:
         if order < 1:
             raise InputError(f"n-gram order must be 1 or more, found {order}")
         tokens, stream = _number(sentences)
+        room = _positions_in_sentence(stream)
+        order = min(order, int(room.max()) + 1)
         # Per order (index n - 1): each n-gram's parent node, last token, suffix (a row of the order
         # below) and counts. `ending` is the n-gram that ends at each position of the stream.
         ending = stream.astype(np.int64) + 1
-        room = _positions_in_sentence(stream)
         parents = [np.zeros(len(tokens), np.int64)]
         last = [np.arange(len(tokens))]
         suffix = [np.zeros(len(tokens), np.int64)]
@@ -256,14 +260,17 @@ class NGram:
 
 
 def _number(sentences: Iterable[Sequence[str]]) -> tuple[list[str], NDArray[np.int32]]:
-    """Return the tokens, sorted after the special ones, and all sentences as one stream of ids."""
+    """Return the tokens, sorted after the special ones, and all sentences as one stream of ids.
+
+    ``<unk>`` in a sentence is a token like others: it stands for the words too rare to keep.
+    """
     seen: dict[str, int] = {UNK: 0, BOS: 1, EOS: 2}
     stream: list[int] = []
     for sentence in sentences:
         stream.append(1)
         for token in sentence:
             number = seen.setdefault(token, len(seen))
-            if number < 3:
+            if number in (1, 2):
                 raise InputError(f"language model text holds the reserved token {token!r}")
             stream.append(number)
         stream.append(2)
@@ -318,7 +325,10 @@ def _trie(
     # merge more.
     plain = (first_child[:-1] == first_child[1:]) & (log10_backoff == 0)
     after = np.where(plain, 0, np.arange(size))
+    best = np.full(size, -np.inf)
+    np.maximum.at(best, parents[1:], np.where(token[1:] == 1, -np.inf, log10_prob[1:]))
     first = first_child[1]
+    best[1:first] = np.maximum(best[1:first], log10_backoff[1:first] + best[0])
     while first < size:
         order = np.arange(first, first_child[first])
         nodes, context = order, shorter[parents[order]]
@@ -329,6 +339,7 @@ def _trie(
             shorter[nodes[hit]] = found[hit]
             nodes, context = nodes[~hit], shorter[context[~hit]]
         after[order] = np.where(plain[order], after[shorter[order]], order)
+        best[order] = np.maximum(best[order], log10_backoff[order] + best[shorter[order]])
         first = first_child[first]
     return Trie(
         first_child.astype(np.int32),
@@ -337,6 +348,7 @@ def _trie(
         log10_backoff.astype(np.float64),
         shorter.astype(np.int32),
         after.astype(np.int32),
+        best,
     )
 
 

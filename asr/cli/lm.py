@@ -1,0 +1,313 @@
+"""`asr lm`: train, score and sample language models, n-gram and LSTM."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.lm.lstm import NeuralConfig
+
+lm_app = typer.Typer(
+    help="Language models, n-gram and LSTM: train them on text, score text, draw sentences.",
+    no_args_is_help=True,
+)
+app.add_typer(lm_app, name="lm")
+
+
+class Kind(StrEnum):
+    NGRAM = "ngram"
+    LSTM = "lstm"
+
+
+class Unit(StrEnum):
+    WORD = "word"
+    CHAR = "char"
+    PHONE = "phone"
+
+
+class Folding(StrEnum):
+    NONE = "none"
+    TIMIT48 = "timit48"
+    TIMIT39 = "timit39"
+    CMU40 = "cmu40"
+
+
+Text = Annotated[
+    Path,
+    typer.Argument(metavar="TEXT", help="A sentence a line; or a manifest (.jsonl)."),
+]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="LM", help="An ARPA file, perhaps gzipped, or a model directory."),
+]
+FOLD_HELP = "Fold phones, after TIMIT's custom."
+NEURAL = "With --kind lstm"
+NEURAL_ONLY = "cell layers hidden dropout tie carry epochs batch bptt lr seed".split()
+
+
+@lm_app.command()
+def train(
+    context: typer.Context,
+    text: Text,
+    out: Annotated[
+        Path,
+        typer.Option(help="The ARPA file to write (gzipped if it ends in .gz), or a new folder."),
+    ],
+    kind: Annotated[Kind, typer.Option(help="What to train.")] = Kind.NGRAM,
+    unit: Annotated[
+        Unit, typer.Option(help="What a token is. The phones of a text stand apart, as words do.")
+    ] = Unit.WORD,
+    fold: Annotated[Folding, typer.Option(help=FOLD_HELP)] = Folding.NONE,
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Text to measure the perplexity on. An LSTM needs one: by default it holds out "
+            "the last tenth of the sentences.",
+        ),
+    ] = None,
+    min_count: Annotated[
+        int | None,
+        typer.Option(
+            help="Rarer tokens are the unknown token <unk>.", show_default="1 for ngram, 2 for lstm"
+        ),
+    ] = None,
+    order: Annotated[
+        int, typer.Option(help="Tokens in an n-gram.", rich_help_panel="With --kind ngram")
+    ] = 3,
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="rnn, lstm, peephole, coupled, gru or gru_before.", rich_help_panel=NEURAL
+        ),
+    ] = "lstm",
+    layers: Annotated[int, typer.Option(help="Recurrent layers.", rich_help_panel=NEURAL)] = 1,
+    hidden: Annotated[int, typer.Option(help="Units of a layer.", rich_help_panel=NEURAL)] = 256,
+    dropout: Annotated[float, typer.Option(help="Between layers.", rich_help_panel=NEURAL)] = 0.3,
+    tie: Annotated[
+        bool,
+        typer.Option(help="One weight matrix for embedding and output.", rich_help_panel=NEURAL),
+    ] = True,
+    carry: Annotated[
+        bool | None,
+        typer.Option(
+            "--carry/--independent",
+            help="A line goes on from the one before, or starts afresh.",
+            show_default="carry for a text, independent for a manifest",
+            rich_help_panel=NEURAL,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the text.", rich_help_panel=NEURAL)] = 10,
+    batch: Annotated[
+        int, typer.Option(help="Rows trained side by side.", rich_help_panel=NEURAL)
+    ] = 32,
+    bptt: Annotated[
+        int, typer.Option(help="Steps that errors flow back.", rich_help_panel=NEURAL)
+    ] = 64,
+    lr: Annotated[
+        float,
+        typer.Option(
+            help="Learning rate, halved after each epoch without a better dev perplexity.",
+            rich_help_panel=NEURAL,
+        ),
+    ] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Random seed.", rich_help_panel=NEURAL)] = 1,
+) -> None:
+    """Train a language model on TEXT.
+
+    ngram: interpolated modified Kneser-Ney, written as an ARPA file. lstm: a recurrent net, written
+    as a folder, the epoch with the best dev perplexity. Both predict the tokens of a sentence and
+    its end, so that their perplexities compare where the vocabularies (--min-count) are the same.
+    """
+    from asr.lm.lstm import NeuralConfig
+    from asr.lm.text import read_sentences
+    from asr.models.language import LanguageModelConfig
+
+    least = min_count if min_count is not None else 1 if kind == "ngram" else 2
+    given = [n for n in [*NEURAL_ONLY, "order"] if _is_given(context, n)]
+    foreign = [n for n in given if (n == "order") == (kind == "lstm")]
+    if foreign:
+        raise InputError(f"option {foreign[0]!r} is not for --kind {kind.value}")
+    sentences = read_sentences(text, unit, fold)
+    dev_sentences = read_sentences(dev, unit, fold) if dev else None
+    if kind == "ngram":
+        _train_ngram(sentences, dev_sentences, order, least, out)
+        return
+    config = NeuralConfig(
+        unit=unit.value,
+        fold=fold.value,
+        carry=text.suffix != ".jsonl" if carry is None else carry,
+        min_count=least,
+        model=LanguageModelConfig(cell, layers, hidden, dropout, tie),
+        epochs=epochs,
+        batch=batch,
+        bptt=bptt,
+        lr=lr,
+        seed=seed,
+    )
+    if dev_sentences is None:
+        n_held = max(1, len(sentences) // 10)
+        if n_held == len(sentences):
+            raise InputError(f"{text}: a single sentence: nothing can be held out; give --dev TEXT")
+        sentences, dev_sentences = sentences[:-n_held], sentences[-n_held:]
+    _train_neural(sentences, dev_sentences, config, out)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _train_ngram(
+    sentences: list[list[str]], dev: list[list[str]] | None, order: int, least: int, out: Path
+) -> None:
+    from asr.lm.ngram import UNK, NGram
+    from asr.lm.query import summarize, token_scores
+    from asr.lm.text import vocabulary
+
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; name the ARPA file to write")
+    known = set(vocabulary(sentences, least))
+    if least > 1:
+        sentences = [[t if t in known else UNK for t in sentence] for sentence in sentences]
+    lm = NGram.estimate(sentences, order)
+    lm.write_arpa(out)
+    n_tokens = sum(len(s) + 1 for s in sentences)
+    line = f"{out}: {order}-gram, {n_tokens} tokens, {len(known)} different"
+    if dev:
+        line += f", dev perplexity {summarize(lm, dev, token_scores(lm, dev)).perplexity:.2f}"
+    print(line)
+
+
+def _train_neural(
+    sentences: list[list[str]], dev: list[list[str]], config: NeuralConfig, out: Path
+) -> None:
+    from asr.lm.lstm import Epoch, NeuralLM
+    from asr.lm.lstm import train as train_lm
+    from asr.training import progress_bar
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not an empty folder; choose another")
+
+    best: list[Epoch] = []
+
+    def on_epoch(lm: NeuralLM, epoch: Epoch) -> None:
+        if epoch.is_best:
+            lm.save(out)
+            best[:] = [epoch]
+        typer.echo(
+            f"epoch {epoch.number}/{config.epochs}  loss {epoch.loss:.3f}  dev perplexity "
+            f"{epoch.dev_perplexity:.2f}{' *' * epoch.is_best}  lr {epoch.lr:.2g}  "
+            f"{epoch.wall_s:.0f} s",
+            err=True,
+        )
+
+    with progress_bar() as bar:
+        lm = train_lm(
+            sentences,
+            dev,
+            config,
+            lambda chunks: bar.track(chunks, description="training"),
+            on_epoch,
+        )
+    n_parameters = sum(p.numel() for p in lm.model.parameters())
+    print(
+        f"{out}: {config.model.cell}, {n_parameters} parameters, {len(lm.tokens) - 3} different "
+        f"tokens, dev perplexity {best[0].dev_perplexity:.2f} (epoch {best[0].number})"
+    )
+
+
+@lm_app.command()
+def score(
+    lm: Model,
+    text: Text,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Give the score of each line.")] = False,
+    unit: Annotated[
+        Unit | None,
+        typer.Option(help="What a token is.", show_default="the model's, char if it has <space>"),
+    ] = None,
+    fold: Annotated[
+        Folding | None, typer.Option(help=FOLD_HELP, show_default="the model's")
+    ] = None,
+) -> None:
+    """Print the perplexity of TEXT under LM, with and without out-of-vocabulary tokens.
+
+    As in KenLM, the tokens counted are all of a sentence and its end, and an out-of-vocabulary
+    token is scored as <unk>. Blank lines are skipped.
+    """
+    import json
+    from dataclasses import asdict
+
+    from asr.lm.lstm import NeuralLM
+    from asr.lm.query import load_lm, summarize, token_scores, unit_of
+    from asr.lm.text import join, read_sentences
+
+    model = load_lm(lm)
+    of_model = unit_of(model)
+    folding = model.config.fold if isinstance(model, NeuralLM) else "none"
+    if isinstance(model, NeuralLM) and unit not in (None, of_model):
+        raise InputError(f"{lm}: is a model of {of_model}s, which --unit {unit} does not fit")
+    chosen = unit.value if unit else of_model
+    sentences = read_sentences(text, chosen, fold.value if fold else folding)
+    scores = token_scores(model, sentences)
+    summary = summarize(model, sentences, scores)
+    by_line = [
+        {
+            **asdict(summarize(model, [sentence], [row])),
+            "text": join(sentence, chosen),
+        }
+        for sentence, row in zip(sentences if lines else [], scores, strict=False)
+    ]
+    if as_json:
+        document = asdict(summary) | ({"lines": by_line} if lines else {})
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    for line in by_line:
+        print("{log10_prob:.4f}\t{tokens}\t{oov}\t{perplexity:.2f}\t{text}".format(**line))
+    print(
+        f"perplexity {summary.perplexity:.2f}, without out-of-vocabulary tokens "
+        f"{summary.perplexity_without_oov:.2f}  ({summary.tokens} tokens, {summary.oov} "
+        f"out of vocabulary, log10 P {summary.log10_prob:.2f})"
+    )
+
+
+@lm_app.command()
+def sample(
+    lm: Model,
+    prime: Annotated[str, typer.Option(help="The first words; the model draws the rest.")] = "",
+    count: Annotated[int, typer.Option(help="Sentences to draw.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(help="1: as the model says; lower: more of the likely.")
+    ] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Draw among that many likeliest tokens; 0: all.")] = 0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop there if the sentence does not end.", show_default="100, characters 500"
+        ),
+    ] = None,
+) -> None:
+    """Draw sentences from LM, one a line."""
+    import sys
+
+    from asr.lm.query import load_lm, unit_of
+    from asr.lm.query import sample as draw
+    from asr.lm.text import join, split
+
+    model = load_lm(lm)
+    unit = unit_of(model)
+    first = split(prime, unit)
+    for token in dict.fromkeys(t for t in first if not model.id(t)):
+        print(f"asr: {unit} {token!r} is not in the vocabulary: read as <unk>", file=sys.stderr)
+    limit = max_tokens if max_tokens is not None else 500 if unit == "char" else 100
+    for drawn in draw(model, first, count, seed, temperature, top_k, limit):
+        print(join([*first, *drawn], unit))

@@ -1,0 +1,333 @@
+"""Recurrent language models (LSTM or any other cell): train, score, save, load.
+
+A sentence w1 .. wn is read as ``<s>`` w1 .. wn and predicted as w1 .. wn ``</s>``: exactly the
+predictions of an n-gram model, so that perplexities of both over the same vocabulary compare.
+
+A language model directory holds:
+    weights.safetensors  the weights
+    config.json          what it is and how it was trained
+    vocabulary.txt       a token a line, <unk>, <s>, </s> first
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional as F
+
+from asr.errors import InputError
+from asr.files import write_aside, write_text
+from asr.labels import UNITS, folding_named
+from asr.lm.ngram import BOS, EOS, UNK
+from asr.lm.text import vocabulary
+from asr.models.language import START, LanguageModel, LanguageModelConfig
+
+FORMAT = "carousel-lm-1"
+WEIGHTS, CONFIG, VOCABULARY = "weights.safetensors", "config.json", "vocabulary.txt"
+END = 2
+"""Id of ``</s>``; that of ``<s>`` is START."""
+PAD = -100
+"""Target where a row has ended; the loss leaves it out."""
+SCORED_AT_ONCE = 1024
+"""Tokens: what scoring computes at once, so that a large vocabulary fits memory."""
+SCORED_ROWS = 32
+
+
+@dataclass
+class NeuralConfig:
+    """A language model and its training.
+
+    fold: of phones. carry: each line goes on from the one before, as in a book: the state is
+    carried over line ends, in training and in scoring. Otherwise each line starts afresh, as
+    utterances do. min_count: rarer tokens are ``<unk>``.
+
+    batch: rows that are trained side by side. bptt: steps that errors flow back (truncated
+    back-propagation through time, Williams & Peng 1990); the state goes on. lr: of Adam;
+    multiplied by lr_factor after each epoch without a new best dev perplexity.
+    """
+
+    unit: str = "word"
+    fold: str = "none"
+    carry: bool = True
+    min_count: int = 2
+    model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    epochs: int = 10
+    batch: int = 32
+    bptt: int = 64
+    lr: float = 2e-3
+    lr_factor: float = 0.5
+    clip_norm: float = 1.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise InputError(f"unit {self.unit!r} does not exist; choose one of {', '.join(UNITS)}")
+        folding_named(self.fold)
+        if min(self.epochs, self.batch, self.bptt, self.min_count) < 1 or self.lr <= 0:
+            raise InputError(
+                "language model: epochs, batch, bptt and min_count must be 1 or more, lr above 0"
+            )
+
+
+class Block(NamedTuple):
+    """Tokens side by side. inputs: (B, L), padded with 0. targets: (B, L), padded with PAD."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def chunks(self, steps: int) -> list[Block]:
+        """Cut along the time axis."""
+        cut = (self.inputs.split(steps, dim=1), self.targets.split(steps, dim=1))
+        return [Block(*pair) for pair in zip(*cut, strict=True)]
+
+
+def stream_block(sentences: Sequence[Sequence[int]], rows: int) -> Block:
+    """All sentences as one stream, cut into ``rows`` equally long rows."""
+    inputs = torch.tensor([t for s in sentences for t in (START, *s)])
+    targets = torch.tensor([t for s in sentences for t in (*s, END)])
+    length = math.ceil(len(inputs) / rows)
+    rest = rows * length - len(inputs)
+    return Block(
+        F.pad(inputs, (0, rest)).view(rows, length),
+        F.pad(targets, (0, rest), value=PAD).view(rows, length),
+    )
+
+
+def padded_block(sentences: Sequence[Sequence[int]]) -> Block:
+    """A row a sentence."""
+    length = 1 + max(map(len, sentences))
+    inputs = [[START, *s] + [0] * (length - 1 - len(s)) for s in sentences]
+    targets = [[*s, END] + [PAD] * (length - 1 - len(s)) for s in sentences]
+    return Block(torch.tensor(inputs), torch.tensor(targets))
+
+
+@dataclass
+class NeuralLM:
+    """A recurrent model over string tokens; ``tokens`` begins with ``<unk>``, ``<s>``, ``</s>``."""
+
+    config: NeuralConfig
+    tokens: tuple[str, ...]
+    model: LanguageModel
+
+    def __post_init__(self) -> None:
+        self._ids = {token: i for i, token in enumerate(self.tokens)}
+
+    def id(self, token: str) -> int:
+        """Token -> id; 0 (``<unk>``) for a token that the model does not know."""
+        return self._ids.get(token, 0)
+
+    def encode(self, sentence: Iterable[str]) -> list[int]:
+        """Tokens -> ids."""
+        return [self.id(token) for token in sentence]
+
+    def initial_state(self, n: int = 1) -> Tensor:
+        """States (n, S, H) to `advance` with ``<s>`` first."""
+        return self.model.initial_state(n)
+
+    @torch.inference_mode()
+    def advance(self, states: Tensor, tokens: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Read a token for each of B hypotheses.
+
+        states (B, S, H), tokens: B ids -> log P(next token) (B, V) in natural logarithms, -inf for
+        ``<s>``, and the states (B, S, H) after. Hypotheses are picked by indexing the states.
+
+        Raises:
+            InputError: states of another shape.
+        """
+        self.model.eval()
+        log_probs, states = self.model(torch.as_tensor(tokens)[:, None], states)
+        return log_probs[:, 0], states
+
+    def scores(
+        self, sentences: Sequence[Sequence[str]], at_once: int = SCORED_AT_ONCE
+    ) -> list[list[float]]:
+        """Return log10 P of each token of each sentence and of the sentence's end.
+
+        With ``config.carry``, a sentence is scored in the state that the one before left.
+        ``at_once``: tokens computed at once; the result does not depend on it.
+        """
+        encoded = [self.encode(sentence) for sentence in sentences]
+        if not encoded:
+            return []
+        if self.config.carry:
+            flat = iter(self._score(stream_block(encoded, 1), at_once)[0])
+            return [[next(flat) for _ in range(len(s) + 1)] for s in encoded]
+        found: list[list[float]] = [[] for _ in encoded]
+        by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        for first in range(0, len(encoded), SCORED_ROWS):
+            picked = by_length[first : first + SCORED_ROWS]
+            block = padded_block([encoded[i] for i in picked])
+            for i, row in zip(picked, self._score(block, at_once // len(picked)), strict=True):
+                found[i] = row[: len(encoded[i]) + 1]
+        return found
+
+    @torch.inference_mode()
+    def _score(self, block: Block, steps: int) -> list[list[float]]:
+        self.model.eval()
+        states = self.model.initial_state(len(block.inputs))
+        pieces = []
+        for inputs, targets in block.chunks(max(1, steps)):
+            log_probs, states = self.model(inputs, states)
+            pieces.append(log_probs.gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0])
+        return (torch.cat(pieces, dim=1).double() / math.log(10)).tolist()
+
+    def save(self, folder: Path) -> None:
+        """Write a language model directory; each file is replaced whole, the weights last."""
+        folder = Path(folder)
+        config = {"format": FORMAT, **asdict(self.config)}
+        write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+        write_text(folder / VOCABULARY, "".join(token + "\n" for token in self.tokens))
+        with write_aside(folder / WEIGHTS) as aside:
+            aside.write_bytes(safetensors.torch.save(self.model.state_dict()))
+
+    @classmethod
+    def load(cls, folder: Path) -> NeuralLM:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: something is missing, of another version, or of another shape than the
+                configuration says; the line names the file.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder}: not a language model directory: expected {CONFIG} there, as "
+                "asr lm train --kind lstm writes"
+            )
+        path = folder / CONFIG
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format", None) != FORMAT:
+                raise InputError(f"{path}: expected a language model of format {FORMAT!r}")
+            config = NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
+            path = folder / VOCABULARY
+            tokens = tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+            path = folder / WEIGHTS
+            tensors = safetensors.torch.load(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise InputError(f"{path}: not a file of a language model ({error})") from error
+        if tokens[:3] != (UNK, BOS, EOS) or len(set(tokens)) != len(tokens):
+            raise InputError(
+                f"{folder / VOCABULARY}: expected {UNK}, {BOS}, {EOS} first, and each token once"
+            )
+        model = LanguageModel(config.model, len(tokens))
+        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for name in sorted(own.keys() | found.keys()):
+            if own.get(name) != found.get(name):
+                raise InputError(
+                    f"{path}: {name!r} has shape {found.get(name)}: {CONFIG} and {VOCABULARY} "
+                    f"make it {own.get(name)}"
+                )
+        model.load_state_dict(tensors)
+        return cls(config, tokens, model.eval())
+
+
+def perplexity(scores: Iterable[Sequence[float]]) -> float:
+    """10 to the mean negative log10 probability of a token, the ends of sentences included."""
+    every = [score for sentence in scores for score in sentence]
+    mean = -math.fsum(every) / len(every)
+    return 10.0**mean if mean < 300 else math.inf
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch brought. loss: nats a token on train, while training."""
+
+    number: int
+    loss: float
+    dev_perplexity: float
+    lr: float
+    is_best: bool
+    wall_s: float
+
+
+def train(
+    sentences: Sequence[Sequence[str]],
+    dev: Sequence[Sequence[str]],
+    config: NeuralConfig,
+    track: Callable[[Sequence[tuple[Block, bool]]], Iterable[tuple[Block, bool]]] = iter,
+    on_epoch: Callable[[NeuralLM, Epoch], None] = lambda lm, epoch: None,
+) -> NeuralLM:
+    """Train on ``sentences`` and return the model of the epoch with the best dev perplexity.
+
+    track: wraps an epoch's chunks, for a progress bar. on_epoch: called after each epoch.
+
+    Raises:
+        InputError: a vocabulary of fewer than two tokens, or a loss that is not finite.
+    """
+    tokens = (UNK, BOS, EOS, *vocabulary(sentences, config.min_count))
+    order = np.random.default_rng(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = LanguageModel(config.model, len(tokens))
+        lm = NeuralLM(config, tokens, model)
+        encoded = [lm.encode(sentence) for sentence in sentences]
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+        lr, best, best_weights = config.lr, math.inf, model.state_dict()
+        for number in range(1, config.epochs + 1):
+            began = time.perf_counter()
+            optimizer.param_groups[0]["lr"] = lr
+            model.train()
+            total, count = 0.0, 0
+            states = lm.initial_state()
+            for (inputs, targets), is_first in track(_epoch_chunks(encoded, config, order)):
+                states = lm.initial_state(len(inputs)) if is_first else states.detach()
+                log_probs, states = model(inputs, states)
+                n = int((targets != PAD).sum())
+                loss = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                optimizer.step()
+                total, count = total + n * loss.item(), count + n
+            if not math.isfinite(total):
+                raise InputError(f"epoch {number}: the loss is not finite; try a lower lr")
+            dev_perplexity = perplexity(lm.scores(dev))
+            is_best = dev_perplexity < best
+            if is_best:
+                best, best_weights = dev_perplexity, copy.deepcopy(model.state_dict())
+            wall_s = time.perf_counter() - began
+            on_epoch(lm, Epoch(number, total / count, dev_perplexity, lr, is_best, wall_s))
+            if not is_best:
+                lr *= config.lr_factor
+    model.load_state_dict(best_weights)
+    return lm
+
+
+def _epoch_chunks(
+    sentences: Sequence[Sequence[int]], config: NeuralConfig, order: np.random.Generator
+) -> list[tuple[Block, bool]]:
+    """The chunks of an epoch, each with whether its rows start afresh.
+
+    With ``carry``, all is one stream, begun at another sentence in each epoch. Otherwise rows are
+    sentences of about one length, in random order.
+    """
+    if config.carry:
+        first = int(order.integers(len(sentences)))
+        blocks = [stream_block([*sentences[first:], *sentences[:first]], config.batch)]
+    else:
+        shuffled = order.permutation(len(sentences)).tolist()
+        shuffled.sort(key=lambda i: len(sentences[i]))
+        starts = order.permutation(np.arange(0, len(shuffled), config.batch)).tolist()
+        blocks = [
+            padded_block([sentences[i] for i in shuffled[start : start + config.batch]])
+            for start in starts
+        ]
+    return [
+        (chunk, i == 0) for block in blocks for i, chunk in enumerate(block.chunks(config.bptt))
+    ]

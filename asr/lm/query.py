@@ -1,0 +1,175 @@
+"""Ask a language model of either kind, n-gram or neural: load, score, sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.errors import InputError
+from asr.labels import SPACE
+from asr.lm.lstm import END, NeuralLM, perplexity
+from asr.lm.ngram import NGram, advance
+from asr.models.language import START
+
+LanguageModel = NGram | NeuralLM
+
+
+def load_lm(path: Path) -> LanguageModel:
+    """Read an ARPA file, plain or gzipped, or a language model directory.
+
+    Raises:
+        InputError: there is nothing of that name, or it is neither.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such language model; expected an ARPA file or a directory")
+    return NeuralLM.load(path) if path.is_dir() else NGram.read_arpa(path)
+
+
+def unit_of(lm: LanguageModel) -> str:
+    """The unit of the model's tokens; an n-gram with ``<space>`` is one of characters."""
+    if isinstance(lm, NeuralLM):
+        return lm.config.unit
+    return "char" if lm.id(SPACE) else "word"
+
+
+@dataclass(frozen=True)
+class LmScore:
+    """How well a model predicts a text, in KenLM's terms.
+
+    tokens: predictions, one end of sentence each included. oov: tokens that the model does not
+    know, scored as ``<unk>``. perplexity: over all tokens; without_oov leaves those out of the sum
+    and of the count.
+    """
+
+    log10_prob: float
+    tokens: int
+    oov: int
+    perplexity: float
+    perplexity_without_oov: float
+
+
+def token_scores(lm: LanguageModel, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+    """log10 P of each token of each sentence and of the sentence's end."""
+    if isinstance(lm, NeuralLM):
+        return lm.scores(sentences)
+    return [lm.scores(sentence) for sentence in sentences]
+
+
+def summarize(
+    lm: LanguageModel, sentences: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]
+) -> LmScore:
+    """The summary over ``sentences``, one at least, of what `token_scores` found for them."""
+    # The last score of a sentence is that of its end, which every model knows.
+    known = [
+        [
+            s
+            for s, token in zip(row, [*sentence, None], strict=True)
+            if token is None or lm.id(token)
+        ]
+        for sentence, row in zip(sentences, scores, strict=True)
+    ]
+    tokens = sum(map(len, scores))
+    return LmScore(
+        log10_prob=math.fsum(s for row in scores for s in row),
+        tokens=tokens,
+        oov=tokens - sum(map(len, known)),
+        perplexity=perplexity(scores),
+        perplexity_without_oov=perplexity(known),
+    )
+
+
+def next_log_probs(lm: NGram, state: int) -> NDArray[np.float64]:
+    """Return log P(token | state) (V,) of every token, in natural logarithms."""
+    trie = lm.trie
+    chain = []
+    while state != 0:
+        chain.append(state)
+        state = int(trie.shorter[state])
+    log10_probs = trie.log10_prob[1 : 1 + len(lm.tokens)].copy()
+    for node in reversed(chain):
+        log10_probs += trie.log10_backoff[node]
+        children = slice(trie.first_child[node], trie.first_child[node + 1])
+        log10_probs[trie.token[children]] = trie.log10_prob[children]
+    return log10_probs * math.log(10)
+
+
+def sample(
+    lm: LanguageModel,
+    prime: Sequence[str],
+    count: int,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    max_tokens: int = 100,
+) -> list[list[str]]:
+    """Draw ``count`` continuations of ``prime``, each until ``</s>`` or ``max_tokens``.
+
+    temperature: 1 draws from the model's own distribution, towards 0 the likeliest token wins.
+    top_k: draw among that many likeliest tokens; 0 is all. ``<unk>`` is read where the prime has
+    an unknown token, and never drawn.
+
+    Raises:
+        InputError: a temperature, top_k, count or max_tokens that cannot be.
+    """
+    if not 0 < temperature < math.inf or top_k < 0 or count < 1 or max_tokens < 1:
+        raise InputError(
+            f"sampling: temperature must be above 0, count and max_tokens 1 or more, top_k 0 or "
+            f"more, found {temperature:g}, {count}, {max_tokens} and {top_k}"
+        )
+    read, first = _reader(lm)
+    rng = np.random.default_rng(seed)
+    primed_log_probs, primed = read(first, START)
+    for token in prime:
+        primed_log_probs, primed = read(primed, lm.id(token))
+    drawn: list[list[str]] = []
+    for _ in range(count):
+        tokens: list[str] = []
+        log_probs, state = primed_log_probs, primed
+        while len(tokens) < max_tokens:
+            choice = int(rng.choice(len(lm.tokens), p=_tempered(log_probs, temperature, top_k)))
+            if choice == END:
+                break
+            tokens.append(lm.tokens[choice])
+            log_probs, state = read(state, choice)
+        drawn.append(tokens)
+    return drawn
+
+
+def _tempered(
+    log_probs: NDArray[np.float64], temperature: float, top_k: int
+) -> NDArray[np.float64]:
+    """Return the probabilities (V,) to draw from."""
+    allowed = log_probs.astype(np.float64)
+    allowed[[0, START]] = -math.inf
+    if 0 < top_k < len(allowed):
+        # A stable sort: of equally likely tokens the first stay, and exactly top_k do.
+        allowed[np.argsort(-allowed, kind="stable")[top_k:]] = -math.inf
+    weights = np.exp((allowed - allowed.max()) / temperature)
+    return weights / weights.sum()
+
+
+Read = Callable[[Any, int], tuple[NDArray[np.float64], Any]]
+
+
+def _reader(lm: LanguageModel) -> tuple[Read, Any]:
+    """Return (state, token) -> (log-probs of the next token, state), and the first state."""
+    if isinstance(lm, NeuralLM):
+
+        def read(state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
+            log_probs, state = lm.advance(state, [token])
+            return log_probs[0].numpy(), state
+
+        return read, lm.initial_state()
+
+    def look_up(state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
+        _, after = advance(lm.trie, state, token)
+        return next_log_probs(lm, after), after
+
+    return look_up, 0

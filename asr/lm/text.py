@@ -1,0 +1,84 @@
+"""Text for language models: sentences as lists of tokens, and the vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from asr.errors import InputError
+from asr.labels import SPACE, fold, unit_symbols
+from asr.lm.ngram import BOS, EOS, UNK
+from asr.manifest import read_manifest
+
+
+def split(line: str, unit: str) -> list[str]:
+    """A line as tokens: its characters, a space being ``<space>``, or what white space separates.
+
+    White space at the ends goes, and any amount of it between words is one space.
+    """
+    words = line.split()
+    if unit != "char":
+        return words
+    return [SPACE if c == " " else c for c in " ".join(words)]
+
+
+def join(tokens: Iterable[str], unit: str) -> str:
+    """The reverse of `split`."""
+    if unit != "char":
+        return " ".join(tokens)
+    return "".join(" " if t == SPACE else t for t in tokens)
+
+
+def read_sentences(path: Path, unit: str, folding: str = "none") -> list[list[str]]:
+    """Read a text, a sentence a line, or a manifest (.jsonl), whose utterances are the sentences.
+
+    unit: word, char or phone; the phones of a text are what white space separates. folding: of
+    phones. Empty lines and utterances are no sentences.
+
+    Raises:
+        InputError: no such file, not UTF-8, no sentence in it, or a token that cannot be one, with
+            its line or utterance.
+    """
+    path = Path(path)
+    if folding != "none" and unit != "phone":
+        raise InputError(f"folding {folding!r} is for phones, not for unit {unit!r}")
+    found: list[tuple[str, list[str]]] = []
+    if path.suffix == ".jsonl":
+        for utterance in read_manifest(path):
+            where = f"{path}: utterance {utterance.id}"
+            found.append((where, unit_symbols(utterance, unit, folding)))
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise InputError(f"{path}: text cannot be read ({reason})") from error
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}:{number}"
+            tokens = split(line, unit)
+            found.append((where, fold(tokens, folding, where) if unit == "phone" else tokens))
+    for where, tokens in found:
+        for token in tokens:
+            if token in (BOS, EOS) or token.split() != [token]:
+                raise InputError(f"{where}: {token!r} cannot be a token of a language model")
+    sentences = [tokens for _, tokens in found if tokens]
+    if not sentences:
+        raise InputError(f"{path}: empty: expected at least one sentence")
+    return sentences
+
+
+def vocabulary(sentences: Iterable[Sequence[str]], min_count: int) -> list[str]:
+    """The tokens that occur at least ``min_count`` times, sorted; ``<unk>`` is not among them.
+
+    Raises:
+        InputError: fewer than two, which leaves nothing to learn.
+    """
+    counts = Counter(token for sentence in sentences for token in sentence)
+    kept = sorted(token for token, n in counts.items() if n >= min_count and token != UNK)
+    if len(kept) < 2:
+        raise InputError(
+            f"language model text: a vocabulary of {len(kept)} tokens (of {len(counts)}, those "
+            f"that occur {min_count} times or more) leaves nothing to learn: expected 2 or more"
+        )
+    return kept

@@ -1,0 +1,98 @@
+"""The language model: tokens in, log-probabilities of the next token out, with states to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr.errors import InputError
+from asr.models.cells import find_cell
+
+START = 1
+"""The token that begins a sentence: it is read and never predicted."""
+
+
+@dataclass
+class LanguageModelConfig:
+    """``layers`` recurrent layers of ``hidden`` units, which is also the size of an embedding.
+
+    dropout: on the embedding, between layers and before the output, not through time (Zaremba et
+    al. 2014). tie: the output uses the embedding's weights (Press & Wolf 2017).
+    """
+
+    cell: str = "lstm"
+    layers: int = 1
+    hidden: int = 256
+    dropout: float = 0.3
+    tie: bool = True
+
+    def __post_init__(self) -> None:
+        find_cell(self.cell)
+        if self.layers < 1 or self.hidden < 1:
+            raise InputError(
+                f"language model: layers and hidden must be 1 or more, "
+                f"found {self.layers} and {self.hidden}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"language model: dropout={self.dropout}: expected 0 to below 1")
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers and a softmax over V tokens (Mikolov et al. 2010).
+
+    The states of all layers are one tensor (B, S, H), S being layers times the states of a cell
+    (two for an LSTM: h and c), so that a beam search picks hypotheses by indexing it.
+    """
+
+    never: Tensor
+
+    def __init__(self, config: LanguageModelConfig, n_tokens: int) -> None:
+        super().__init__()
+        cell = find_cell(config.cell)
+        self.hidden = config.hidden
+        self.n_states = config.layers * len(cell.states)
+        self.embedding = nn.Embedding(n_tokens, config.hidden)
+        self.cells = nn.ModuleList(cell(config.hidden, config.hidden) for _ in range(config.layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.untied = None if config.tie else nn.Parameter(torch.empty(n_tokens, config.hidden))
+        self.bias = nn.Parameter(torch.zeros(n_tokens))
+        never = torch.zeros(n_tokens).index_fill(0, torch.tensor(START), -torch.inf)
+        self.register_buffer("never", never, persistent=False)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        if self.untied is not None:
+            nn.init.uniform_(self.untied, -0.1, 0.1)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, H): the embedding's own weights where tied."""
+        return self.embedding.weight if self.untied is None else self.untied
+
+    def initial_state(self, n: int = 1) -> Tensor:
+        """The states (n, S, H) before anything is read: zero."""
+        return self.bias.new_zeros(n, self.n_states, self.hidden)
+
+    def forward(self, tokens: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens (B, T) int64, states (B, S, H) before them -> log-probs (B, T, V), states after.
+
+        log_probs[b, t] are natural logarithms of P(next token | states, tokens[b, : t + 1]).
+
+        Raises:
+            InputError: states of another shape.
+        """
+        expected = (len(tokens), self.n_states, self.hidden)
+        if states.shape != expected:
+            raise InputError(
+                f"language model states have shape {tuple(states.shape)}: expected {expected}"
+            )
+        before = states.transpose(0, 1).contiguous().split(self.n_states // len(self.cells))
+        after: list[Tensor] = []
+        x = self.dropout(self.embedding(tokens))
+        for cell, state in zip(self.cells, before, strict=True):
+            x, state = cell(x, state=tuple(state))
+            x = self.dropout(x)
+            after.extend(state)
+        logits = F.linear(x, self.output_weight, self.bias + self.never)
+        return logits.log_softmax(dim=2), torch.stack(after, dim=1)

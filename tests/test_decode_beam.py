@@ -1,0 +1,147 @@
+"""Prefix beam search over labels against all paths and against a textbook version."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from decode_oracle import BIGRAM, all_sums, draw, textbook_beam
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.decode.beam import BeamOptions, beam_search
+from asr.decode.greedy import greedy
+from asr.errors import InputError
+from asr.lm.ngram import NGram
+
+SYMBOLS = ["<blank>", "a", "b"]
+LM = NGram.estimate([line.split() for line in BIGRAM], 2)
+EXACT = {"beam": 5000, "label_prune": math.inf, "score_prune": math.inf}
+
+
+def same(found, labels, score):
+    assert found.labels == labels
+    assert found.score == pytest.approx(score, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    T=st.integers(0, 5),
+    V=st.integers(2, 3),
+    holes=st.sampled_from([0.0, 0.3]),
+    weight=st.sampled_from([0.0, 0.7]),
+    bonus=st.sampled_from([0.0, 0.4]),
+)
+def test_equals_enumeration_of_all_paths(seed, T, V, holes, weight, bonus):
+    log_probs = draw(seed, T, V, holes=holes)
+    expected = []
+    for labels, acoustic in all_sums(log_probs).items():
+        lm = weight * math.log(10) * LM.score([SYMBOLS[i] for i in labels])
+        expected.append((acoustic + lm + bonus * len(labels), labels, acoustic))
+    expected.sort(reverse=True)
+    options = BeamOptions(nbest=10_000, lm_weight=weight, bonus=bonus, **EXACT)
+    found = beam_search(log_probs, options, LM.bind(SYMBOLS[:V]))
+    assert len(found) == len(expected)
+    for hypothesis, (score, labels, acoustic) in zip(found, expected, strict=True):
+        same(hypothesis, labels, score)
+        assert hypothesis.acoustic == pytest.approx(acoustic, abs=1e-6)
+        assert hypothesis.score == pytest.approx(
+            hypothesis.acoustic + hypothesis.lm + hypothesis.bonus, abs=1e-9
+        )
+
+
+@pytest.mark.parametrize(("beam", "T"), [(1, 30), (4, 40), (16, 40), (3, 900)])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_equals_the_textbook_at_the_same_beam(beam, T, weight):
+    # 900 frames fill the tree of prefixes more than once.
+    log_probs = draw(beam, T, 3, spread=1.0)
+    settings = {"lm_weight": weight, "bonus": 0.2}
+    expected = textbook_beam(log_probs, beam, LM, SYMBOLS, **settings)
+    options = BeamOptions(**(EXACT | {"beam": beam}), nbest=beam, **settings)
+    found = beam_search(log_probs, options, LM.bind(SYMBOLS))
+    assert len(found) == len(expected)
+    for hypothesis, (score, labels) in zip(found, expected, strict=True):
+        same(hypothesis, labels, score)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32), beam=st.integers(1, 40), V=st.integers(2, 90))
+def test_properties_under_pruning(seed, beam, V):
+    log_probs = draw(seed, 40, V, spread=2.0)
+    found = beam_search(log_probs, BeamOptions(beam=beam, nbest=beam))
+    assert 1 <= len(found) <= beam
+    assert len({h.labels for h in found}) == len(found)
+    scores = [h.score for h in found]
+    assert scores == sorted(scores, reverse=True)
+    for h in found:
+        assert len(h.labels) == len(h.spans) == len(h.confidences)
+        assert all(0 <= c <= 1 for c in h.confidences)
+        assert all(a < b for a, b in h.spans)
+        assert all(b <= a for (_, b), (a, _) in zip(h.spans, h.spans[1:], strict=False))
+        assert h.score == h.acoustic + h.lm + h.bonus
+    # The best path is one of the paths of its labels.
+    best_path = greedy(log_probs)
+    for h in found:
+        if h.labels == best_path.labels:
+            assert h.acoustic >= best_path.acoustic - 1e-6
+
+
+def test_pruning_loses_nothing_on_a_clear_utterance():
+    log_probs = draw(5, 300, 40, spread=6.0)
+    best = beam_search(log_probs, BeamOptions())[0]
+    exact = beam_search(log_probs, BeamOptions(beam=500, label_prune=99, score_prune=99))[0]
+    assert best.labels == exact.labels
+    assert best.score == pytest.approx(exact.score, abs=1e-4)
+
+
+def test_long_utterance_neither_underflows_nor_grows():
+    found = beam_search(draw(1, 20_000, 4, spread=1.0), BeamOptions(beam=4))[0]
+    assert -20_000 * math.log(4) < found.acoustic < 0
+    assert found.spans[-1][1] <= 20_000
+
+
+def test_same_result_with_one_thread_or_many():
+    utterances = [draw(n, 30 + n, 12, spread=1.0) for n in range(12)]
+
+    def decode(log_probs):
+        return beam_search(log_probs, BeamOptions(beam=8, nbest=4))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(decode, utterances)) == list(map(decode, utterances))
+
+
+def test_no_frames():
+    (found,) = beam_search(np.zeros((0, 4), np.float32))
+    assert found.labels == found.spans == found.confidences == ()
+    assert found.score == 0
+
+
+@pytest.mark.parametrize("search", [beam_search, greedy])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_bad_frames_are_named(search, value):
+    log_probs = draw(0, 6, 3)
+    log_probs[4] = value
+    with pytest.raises(InputError, match="frame 4 of 6"):
+        search(log_probs)
+    log_probs[2, 1] = np.nan
+    with pytest.raises(InputError, match="frame 2 of 6"):
+        search(log_probs)
+
+
+def test_bad_options():
+    for wrong in ({"beam": 0}, {"nbest": 0}, {"lm_weight": -1}, {"score_prune": math.nan}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            BeamOptions(**wrong)
+    with pytest.raises(InputError, match="bound to 2 symbols, expected 3"):
+        beam_search(draw(0, 4, 3), BeamOptions(lm_weight=1), LM.bind(["<blank>", "a"]))
+
+
+def test_greedy_by_hand():
+    p = np.array([[0.6, 0.4], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1], [0.4, 0.6]])
+    found = greedy(np.log(p))
+    assert found.labels == (1, 1)
+    assert found.spans == ((1, 3), (4, 5))
+    assert found.confidences == pytest.approx((0.75, 0.6))
+    assert found.score == pytest.approx(math.log(0.6 * 0.8 * 0.7 * 0.9 * 0.6))
+    assert greedy(np.zeros((0, 3))).labels == ()
