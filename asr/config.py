@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr.errors import InputError
-from asr.training import RunConfig
+from asr.recipe import RunConfig
 
 PACKAGE = Path(__file__).parent
 

@@ -20,9 +20,7 @@ from asr.score.error_rate import (
     error_rate,
     phone_policy,
     policy_name,
-    reference_length,
     score_pairs,
-    utterance_error_rate,
 )
 from asr.types import Hypothesis, Scores, Utterance
 
@@ -103,23 +101,6 @@ def score_hypotheses(
 def policy(config: LabelConfig) -> str:
     """The scoring policy of the model's own unit, to be printed beside its rate."""
     return policy_name(config.unit, config.score_fold, config.silence)
-
-
-def as_json(scores: Scores) -> dict[str, Any]:
-    """Scores as results.json and `asr score --json` write them; undefined rates are null."""
-    rate, wrong = error_rate(scores), utterance_error_rate(scores)
-    return {
-        "unit": scores.unit,
-        "error_rate": rate if rate == rate else None,
-        "substitutions": scores.substitutions,
-        "deletions": scores.deletions,
-        "insertions": scores.insertions,
-        "hits": scores.hits,
-        "reference_length": reference_length(scores),
-        "utterances": scores.utterances,
-        "utterance_error_rate": wrong if wrong == wrong else None,
-        "policy": scores.policy,
-    }
 
 
 @dataclass(frozen=True)

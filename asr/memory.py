@@ -17,10 +17,12 @@ import math
 import multiprocessing
 import signal
 import statistics
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -123,17 +125,16 @@ def count_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
+@cache
 def choose_hidden(start: Start, parameters: int) -> int:
     """The number of units with which a net comes nearest to so many parameters."""
 
-    def distance(hidden: int) -> int:
+    def count(hidden: int) -> int:
         with torch.device("meta"):
-            return abs(count_parameters(Net(start, hidden)) - parameters)
+            return count_parameters(Net(start, hidden))
 
-    hidden = 1
-    while distance(hidden + 1) < distance(hidden):
-        hidden += 1
-    return hidden
+    above = 1 + bisect_left(range(1, parameters), parameters, key=count)
+    return min(max(above - 1, 1), above, key=lambda hidden: abs(count(hidden) - parameters))
 
 
 def step_jacobians(cell: Cell, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -331,6 +332,7 @@ def _document(protocol: Protocol, seed: int, outcomes: dict[Trial, Outcome]) -> 
         accuracies = [[outcome.accuracy for outcome in runs[k]] for k in protocol.lengths]
         hidden = choose_hidden(start, protocol.parameters)
         nets[name] = asdict(start) | {
+            "forget_bias": start.forget_bias if CELLS[start.cell].keeps else None,
             "hidden": hidden,
             "parameters": count_parameters(Net(start, hidden)),
             "accuracy": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -40,95 +41,97 @@ LABEL_HEIGHT = 0.052
 
 def draw_gradient(found: dict[str, Any], path: Path) -> None:
     """Gradients over k before and after training, with the tanh RNN's singular values, as PNG."""
-    figure = Figure(figsize=(12, 8.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(12, 12), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 3, sharex=True, sharey=True)
-    figure.suptitle(
-        "The tanh RNN's gradient vanishes exponentially; along the LSTM's cell it stays",
-        fontsize=15,
-        fontweight="bold",
-    )
+    figure.suptitle(_gradient_title(found["nets"]), fontsize=16, fontweight="bold")
+    axes = figure.subplots(3, 2, sharex=True, sharey=True)
     k = found["gradient_k"]
-    titles = (
-        "by the memory: ‖∂h(t) / ∂c(t−k)‖, without a cell ∂h(t−k)",
-        "by the input: ‖∂h(t) / ∂x(t−k)‖",
-        "tanh RNN: singular values",
-    )
-    for row, stage in zip(axes, ("before", "after"), strict=True):
-        for axis, title in zip(row, titles, strict=True):
-            axis.set_title(title if stage == "before" else "", fontsize=10.5)
+    axes[0, 0].set_ylabel("by the memory, ‖∂h(t) / ∂c(t−k)‖\n(∂h(t−k) where there is no cell c)")
+    axes[1, 0].set_ylabel("by the input, ‖∂h(t) / ∂x(t−k)‖")
+    axes[2, 0].set_ylabel("tanh RNN: singular values\nof the Jacobians ∂h(j) / ∂h(j−1)")
+    for column, stage in zip(axes.T, ("before", "after"), strict=True):
+        column[0].set_title(f"{stage} training", fontsize=13, fontweight="bold")
+        column[-1].set_xlabel("k, frames back from the last")
+        for axis in column:
             axis.set_yscale("log")
             axis.set_ylim(FLOOR, CEILING)
             axis.set_xlim(0, k[-1])
+            axis.tick_params(labelleft=True)
             _clean(axis)
-        row[0].set_ylabel(f"{stage} training", fontsize=12, fontweight="bold")
         memory, by_input = [], []
         for name, net in found["nets"].items():
             norms = net["gradient"][stage]["norms"]
-            style = {"color": COLOURS[name], "linestyle": "--" if net["control"] else "-"}
-            state = norms.get("c", norms["h"])
-            row[0].plot(k, state, linewidth=1.6, **style)
-            row[1].plot(k, norms["x"], linewidth=1.6, **style)
-            memory.append((TITLES[name], COLOURS[name], state))
-            by_input.append((TITLES[name], COLOURS[name], norms["x"]))
-        _label(row[0], k, memory)
-        _label(row[1], k, by_input)
-        _singular_values(row[2], k, found["nets"]["rnn"]["gradient"][stage]["jacobians"])
-    for axis in axes[1]:
-        axis.set_xlabel("k, frames back from the last")
+            memory.append((TITLES[name], _style(name, net), norms.get("c", norms["h"])))
+            by_input.append((TITLES[name], _style(name, net), norms["x"]))
+        _lines(column[0], k, memory)
+        _lines(column[1], k, by_input)
+        jacobians = found["nets"]["rnn"]["gradient"][stage]["jacobians"]
+        singular = [
+            (f"{title}, {which}", {"color": colour, "linewidth": width}, jacobians[kind][which])
+            for kind, colour, title in (
+                ("single", "#7f8c8d", "each alone"),
+                ("product", COLOURS["rnn"], "product of k"),
+            )
+            for which, width in (("largest", 2.2), ("median", 1.5), ("smallest", 0.9))
+        ]
+        _lines(column[2], k, singular)
     with write_aside(path) as aside:
         figure.savefig(aside)
 
 
 def draw_recall(found: dict[str, Any], path: Path) -> None:
-    """Right answers against k, the mean over the runs with each run as a point, as PNG."""
-    figure = Figure(figsize=(12, 6.6), dpi=100, layout="constrained")
+    """Right answers against k, a panel a net: each run as a point, the mean as a line; as PNG."""
+    figure = Figure(figsize=(12, 6.2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    task, k = found["task"], found["recall_k"]
-    axis.set_title(
-        "Who came first? The tanh RNN falls to chance, the gated cells hold",
-        fontsize=15,
-        fontweight="bold",
-        loc="left",
+    task, k, nets = found["task"], found["recall_k"], found["nets"]
+    figure.suptitle(_recall_title(nets), fontsize=16, fontweight="bold")
+    figure.supxlabel(
+        f'k, random words between {" or ".join(task["names"])} and "{task["cue"]}", after which '
+        f"{' or '.join(task['answers'])} is right"
     )
-    axis.set_xscale("log")
-    axis.set_xticks(k, map(str, k))
-    axis.minorticks_off()
-    axis.set_xlabel(
-        f'k, random words between "{task["names"][0]}" or "{task["names"][1]}" and '
-        f'"{task["cue"]}", after which "{task["answers"][0]}" or "{task["answers"][1]}" is right'
-    )
-    axis.set_ylabel("right answers (%)")
-    axis.set_ylim(35, 105)
-    axis.axhline(100 * task["chance"], color="grey", linewidth=1, linestyle=":")
-    axis.annotate("chance", (k[0], 100 * task["chance"] - 2.5), color="grey")
-    _clean(axis)
-    lines = []
-    for name, net in found["nets"].items():
-        mean = [100 * a for a in net["accuracy"]["mean"]]
-        style = {"color": COLOURS[name], "linestyle": "--" if net["control"] else "-"}
-        axis.plot(k, mean, linewidth=2, **style)
+    figure.supylabel("right answers (%)")
+    axes = figure.subplots(2, len(nets) // 2, sharex=True, sharey=True)
+    for axis, (name, net) in zip(axes.flat, nets.items(), strict=True):
+        for other in nets.values():
+            axis.plot(k, [100 * a for a in other["accuracy"]["mean"]], color="0.85", linewidth=1)
+        axis.axhline(100 * task["chance"], color="grey", linewidth=1, linestyle=":")
+        axis.plot(k, [100 * a for a in net["accuracy"]["mean"]], linewidth=2.5, **_style(name, net))
         for length, runs in zip(k, net["accuracy"]["runs"], strict=True):
             axis.plot([length] * len(runs), [100 * r for r in runs], ".", color=COLOURS[name])
-        lines.append((TITLES[name], COLOURS[name], mean))
-    _label(axis, k, lines)
+        axis.set_title(TITLES[name], fontsize=11.5, color=COLOURS[name], fontweight="bold")
+        axis.set_xscale("log")
+        axis.set_xticks(k, map(str, k))
+        axis.minorticks_off()
+        axis.set_ylim(35, 104)
+        _clean(axis)
+    axes[0, 0].annotate("chance", (k[0], 100 * task["chance"] - 5), color="grey")
     with write_aside(path) as aside:
         figure.savefig(aside)
 
 
-def _singular_values(axis: Axes, k: Sequence[int], jacobians: dict[str, Any]) -> None:
-    """Of the product of Jacobians, and of its last factor alone; names at the lines."""
-    lines = []
-    for kind, colour, title in (
-        ("single", "#7f8c8d", "one Jacobian"),
-        ("product", "#c0392b", "product of k"),
-    ):
-        for which, width in (("largest", 2.0), ("median", 1.4), ("smallest", 0.9)):
-            values = jacobians[kind][which]
-            axis.plot(k, [float("nan") if v is None else v for v in values], colour, lw=width)
-            lines.append((f"{title}, {which}", colour, values))
-    _label(axis, k, lines)
+def _gradient_title(nets: dict[str, Any]) -> str:
+    """What one sees, where one sees it: at the longest k, before training."""
+    last = {
+        name: net["gradient"]["before"]["norms"]["x"][-1]
+        for name, net in nets.items()
+        if not net["control"]
+    }
+    if all(last["rnn"] < 1e-6 * norm for name, norm in last.items() if name != "rnn"):
+        return "The tanh RNN's gradient vanishes exponentially, the gated cells' comes through"
+    return "The gradient of the last output, back through time"
+
+
+def _recall_title(nets: dict[str, Any]) -> str:
+    """What one sees, where one sees it: at the longest k."""
+    last = {n: net["accuracy"]["mean"][-1] for n, net in nets.items() if not net["control"]}
+    if last["rnn"] < 0.6 and all(mean > 0.9 for name, mean in last.items() if name != "rnn"):
+        return "Who came first? The tanh RNN falls to chance, the gated cells remember"
+    return "Who came first? Right answers after k words"
+
+
+def _style(name: str, net: dict[str, Any]) -> dict[str, Any]:
+    """Colour of a net, dashes for a control."""
+    return {"color": COLOURS[name], "linestyle": "--" if net["control"] else "-"}
 
 
 def _clean(axis: Axes) -> None:
@@ -138,36 +141,32 @@ def _clean(axis: Axes) -> None:
     axis.set_axisbelow(True)
 
 
-def _label(
-    axis: Axes, k: Sequence[int], lines: Sequence[tuple[str, str, Sequence[float | None]]]
+def _lines(
+    axis: Axes,
+    k: Sequence[int],
+    lines: Sequence[tuple[str, dict[str, Any], Sequence[float | None]]],
 ) -> None:
-    """Write each line's name right of the axes at the line's end, none upon another.
+    """Plot lines on logarithmic axes, each with its name right of its end, none upon another.
 
-    A line that leaves the axes at the bottom, or ends, gets its name there, and the k of that.
+    Where a line ends before the last k, or leaves the axes below, its name says at which k.
     """
-    low, high = axis.get_ylim()
-    to_part = axis.transScale.transform
-    bottom, top = to_part((1, low))[1], to_part((1, high))[1]
+    bottom, top = (math.log10(limit) for limit in axis.get_ylim())
     labels = []
-    for title, colour, values in lines:
-        seen = [(x, y) for x, y in zip(k, values, strict=True) if y is not None and y >= low]
+    for title, style, values in lines:
+        axis.plot(k, [math.nan if v is None else v for v in values], **style)
+        seen = [(x, y) for x, y in zip(k, values, strict=True) if y is not None and y >= FLOOR]
         x, y = seen[-1]
         if x < k[-1]:
-            title += f" (to k = {x})"
-        labels.append([(to_part((x, y))[1] - bottom) / (top - bottom), title, colour])
+            title += f" (k ≤ {x})"
+        labels.append([(math.log10(y) - bottom) / (top - bottom), title, style["color"]])
     labels.sort()
-    _spread(labels)
-    for part, title, colour in labels:
-        axis.text(
-            1.02, part, title, color=colour, fontsize=9, va="center", transform=axis.transAxes
-        )
-
-
-def _spread(labels: list[list[Any]]) -> None:
-    """Push labels apart, from the lowest to the highest, and back below the top."""
     for below, label in pairwise(labels):
         label[0] = max(label[0], below[0] + LABEL_HEIGHT)
     ceiling = 1.0
     for label in reversed(labels):
         label[0] = min(label[0], ceiling)
         ceiling = label[0] - LABEL_HEIGHT
+    for height, title, colour in labels:
+        axis.annotate(
+            title, (1.02, height), xycoords="axes fraction", color=colour, fontsize=9, va="center"
+        )

@@ -1,33 +1,19 @@
-"""Training, from a configuration to a run directory; read `train` top to bottom.
-
-A run directory holds config.yaml (written by the command), environment.json, audit.json,
-manifests/, train.log, metrics.jsonl, tensorboard/, skipped.json, last.safetensors (all that
-resuming takes), model/ (the best epoch, a complete model directory), decoded/ and results.json.
-"""
+"""Training, from a configuration to a run directory; read `train` top to bottom."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import platform
-import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.progress
 import torch
-from rich.console import Console
 
-import asr
-from asr.augment import AugmentConfig
 from asr.checkpoint import (
     LEXICON,
     Bundle,
@@ -48,12 +34,10 @@ from asr.data import (
     make_examples,
     normalize_set,
 )
-from asr.decode.decoder import DecoderConfig, words_of
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
 from asr.evaluate import (
-    as_json,
     blank_rate,
     decode_set,
     decoders_of,
@@ -62,120 +46,32 @@ from asr.evaluate import (
     policy,
     tune,
 )
-from asr.features import FeatureConfig, Statistics, statistics
-from asr.files import write_aside, write_text
+from asr.features import Statistics, statistics
+from asr.files import write_text
 from asr.labels import LabelConfig, inventory, unit_symbols
 from asr.lm.ngram import NGram
-from asr.losses import LossConfig, ctc_loss, framewise_loss
+from asr.losses import ctc_loss, framewise_loss
 from asr.manifest import write_manifest
 from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import RecurrentConfig
+from asr.progress import progress_bar
+from asr.recipe import CorpusConfig, OptimConfig, RunConfig
+from asr.rundir import (
+    check_run_dir,
+    environment,
+    keep_metrics,
+    log,
+    open_log,
+    open_tensorboard,
+    write_hypotheses,
+)
 from asr.score.error_rate import RATE_NAMES, error_rate
-from asr.types import Batch, Hypothesis, Utterance
+from asr.score.show import as_json
+from asr.types import Batch, Utterance
 
 STATE_FORMAT = "carousel-state-1"
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-SCHEDULES = ("constant", "linear", "cosine", "plateau")
 # A greedy output with more blank than this has hardly any label in it.
 ALL_BLANK = 0.98
-
-
-@dataclass
-class CorpusConfig:
-    """Where the utterances come from; ``train``, ``dev`` and ``test`` name its sets.
-
-    lexicon: a file (word TAB phones) to decode words from phones with, relative to the root.
-    """
-
-    kind: str = "timit"
-    root: str = ""
-    train: list[str] = field(default_factory=lambda: ["train"])
-    dev: str = "dev"
-    test: list[str] = field(default_factory=lambda: ["test"])
-    lexicon: str = ""
-
-
-@dataclass
-class OptimConfig:
-    """Optimizer and learning rate; ``plateau_*`` hold for schedule=plateau alone."""
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    clip_norm: float = 5.0
-    schedule: str = "linear"
-    warmup_epochs: float = 0.5
-    plateau_epochs: int = 2
-    plateau_factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise InputError(
-                f"optim.name={self.name!r} does not exist; choose one of {', '.join(OPTIMIZERS)}"
-            )
-        if self.schedule not in SCHEDULES:
-            raise InputError(
-                f"optim.schedule={self.schedule!r} does not exist; "
-                f"choose one of {', '.join(SCHEDULES)}"
-            )
-        if self.lr <= 0 or self.clip_norm <= 0:
-            raise InputError("optim: lr and clip_norm must both be above 0")
-
-
-@dataclass
-class LmConfig:
-    """Orders of n-grams over labels and words, estimated from train's transcripts; 0: none."""
-
-    label_order: int = 0
-    word_order: int = 0
-
-
-@dataclass
-class TrainerConfig:
-    """The loop. patience: epochs without a better dev error rate before stopping; 0 never stops.
-
-    max_batch_s: padded audio seconds in a batch at most. max_bad_steps: steps with infinite or
-    NaN loss before giving up. max_skipped: share of a set's utterances that may be left out.
-    device: cpu, cuda, or auto. precision: float32, or bfloat16 (faster on processors with
-    AMX; weights, loss and updates stay float32). tune: choose the decoder's weights on dev at the
-    end.
-    """
-
-    max_epochs: int = 30
-    batch_size: int = 16
-    max_batch_s: float = 240.0
-    patience: int = 0
-    max_bad_steps: int = 20
-    max_skipped: float = 0.1
-    device: str = "auto"
-    precision: str = "float32"
-    tune: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_epochs < 1 or self.batch_size < 1 or self.max_batch_s <= 0:
-            raise InputError("trainer: max_epochs, batch_size and max_batch_s must be above 0")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"trainer.device={self.device!r}: expected auto, cpu or cuda")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"trainer.precision={self.precision!r}: expected float32 or bfloat16")
-
-
-@dataclass
-class RunConfig:
-    """All of a run."""
-
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    labels: LabelConfig = field(default_factory=LabelConfig)
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: RecurrentConfig = field(default_factory=RecurrentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    lm: LmConfig = field(default_factory=LmConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = 1
-    run_dir: str = ""
 
 
 @dataclass
@@ -190,9 +86,6 @@ class State:
     since_plateau: int = 0
     bad_steps: int = 0
     trained_s: float = 0.0
-
-
-log = logging.getLogger("asr.train")
 
 
 def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
@@ -325,20 +218,6 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
     return judge(config, run, bundle, examples, state, skipped, n_parameters, device)
 
 
-def check_run_dir(run: Path, resume: bool) -> None:
-    """Refuse to run into an existing run, or to resume where there is none."""
-    state = run / "last.safetensors"
-    if resume and not state.is_file():
-        raise InputError(f"{run}: nothing to resume: expected {state.name} there")
-    if not resume and run.is_file():
-        raise InputError(f"run_dir={run}: a file is in the way")
-    if not resume and run.is_dir() and any(run.iterdir()):
-        raise InputError(
-            f"run_dir={run}: exists and is not empty; choose another, or go on with it: "
-            f"asr train {run} --resume"
-        )
-
-
 def pick_device(name: str) -> torch.device:
     """The configured device; auto takes a GPU where there is one."""
     if name == "auto":
@@ -396,33 +275,6 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, list[Utteranc
                 f"set {name!r} shares {len(leak)} utterances with train, such as {leak[0]}"
             )
     return sets
-
-
-def environment() -> dict[str, Any]:
-    """What a figure needs beside it to be compared."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "asr": asr.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": processor_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": sys.argv,
-    }
-
-
-def processor_name() -> str:
-    """The processor's model, as far as the system tells."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def build(
@@ -490,20 +342,6 @@ def build(
         texts = [(u.text or "").split() for u in sets["train"]]
         bundle.word_lm = NGram.estimate(texts, config.lm.word_order)
     return bundle, examples, skipped
-
-
-def progress_bar(*columns: str) -> rich.progress.Progress:
-    """A bar on standard error, there only where a person watches; ``columns`` are task fields."""
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        *(rich.progress.TextColumn("{task.fields[" + name + "]}") for name in columns),
-        rich.progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
 
 
 def report_skipped(name: str, n_all: int, reasons: dict[str, str], most: float) -> None:
@@ -741,35 +579,6 @@ def load_state(run: Path, model: AcousticModel, optimizer: torch.optim.Optimizer
     return State(**json.loads(metadata["state"]))
 
 
-def keep_metrics(run: Path, n_epochs: int) -> None:
-    """Drop metrics of epochs that an interrupted run logged but did not save."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    write_text(path, "".join(line + "\n" for line in lines[:n_epochs]))
-
-
-def open_log(run: Path) -> None:
-    """Log to the console and to train.log."""
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    to_file = logging.FileHandler(run / "train.log", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    to_console = logging.StreamHandler(sys.stderr)
-    to_console.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(to_file)
-    log.addHandler(to_console)
-
-
-def open_tensorboard(run: Path, epoch: int) -> Any:
-    """TensorBoard's writer; events after ``epoch`` from an interrupted run are purged."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / "tensorboard"), purge_step=epoch + 1)
-
-
 def judge(
     config: RunConfig,
     run: Path,
@@ -839,19 +648,3 @@ def judge(
     }
     write_text(run / "results.json", json.dumps(results, indent=2) + "\n")
     return results
-
-
-def write_hypotheses(
-    path: Path, utterances: Sequence[Utterance], hypotheses: Sequence[Hypothesis], bundle: Bundle
-) -> None:
-    """One JSON line an utterance, as `asr score` reads them: id, speaker, text and phones."""
-    with write_aside(path) as aside, aside.open("w", encoding="utf-8") as handle:
-        for utterance, hypothesis in zip(utterances, hypotheses, strict=True):
-            symbols = bundle.labels.decode(hypothesis.labels)
-            words = [w for w, _, _ in words_of(hypothesis, bundle.labels)]
-            line: dict[str, Any] = {"id": utterance.id, "speaker": utterance.speaker}
-            line["text"] = " ".join(words)
-            if bundle.labels.unit == "phone":
-                line["phones"] = symbols
-            line["score"] = hypothesis.score
-            handle.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import asr
 
-ORDER = """errors types files audio labels manifest corpora features augment losses data models lm
-decode score formats checkpoint evaluate training recognizer report memory
-memory_pictures serve config cli""".split()
+ORDER = """
+errors types files progress audio labels manifest corpora features augment losses data models lm
+decode score formats checkpoint evaluate recipe rundir training recognizer report memory
+memory_pictures serve config cli
+""".split()
 ROOT = Path(asr.__file__).parent
 
 

@@ -242,6 +242,8 @@ def test_a_loss_that_is_not_finite_is_one_line():
 
     with pytest.raises(InputError, match="epoch 2: the loss is not finite; try a lower lr"):
         train(regular(50, 1), regular(5, 2), config, on_epoch=poison)
+    with pytest.raises(InputError, match="epoch 1: the loss is not finite"):
+        train(regular(50, 1), regular(5, 2), replace(config, lr=1e30))
 
 
 def test_vocabulary():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -189,14 +190,18 @@ def _train_ngram(
 def _train_neural(
     sentences: list[list[str]], dev: list[list[str]], config: NeuralConfig, out: Path
 ) -> None:
-    from asr.lm.lstm import Epoch, NeuralLM
+    from asr.lm.lstm import Chunk, Epoch, NeuralLM
     from asr.lm.lstm import train as train_lm
-    from asr.training import progress_bar
+    from asr.progress import progress_bar
 
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; choose another")
 
     best: list[Epoch] = []
+
+    def tracked(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
+        with progress_bar() as bar:
+            yield from bar.track(chunks, description="training")
 
     def on_epoch(lm: NeuralLM, epoch: Epoch) -> None:
         if epoch.is_best:
@@ -209,14 +214,7 @@ def _train_neural(
             err=True,
         )
 
-    with progress_bar() as bar:
-        lm = train_lm(
-            sentences,
-            dev,
-            config,
-            lambda chunks: bar.track(chunks, description="training"),
-            on_epoch,
-        )
+    lm = train_lm(sentences, dev, config, tracked, on_epoch)
     n_parameters = sum(p.numel() for p in lm.model.parameters())
     print(
         f"{out}: {config.model.cell}, {n_parameters} parameters, {len(lm.tokens) - 3} different "

@@ -36,7 +36,7 @@ def memory(
     from asr.files import write_text
     from asr.memory import QUICK, Protocol, count_trials, measure
     from asr.memory_pictures import TITLES, draw_gradient, draw_recall
-    from asr.training import progress_bar
+    from asr.progress import progress_bar
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,10 @@ def memory(
     with progress_bar() as progress:
         task = progress.add_task("trainings", total=count_trials(protocol))
         found = measure(
-            protocol, seed, 1 if quick else min(os.cpu_count() or 1, 8), lambda: progress.advance(task)
+            protocol,
+            seed,
+            1 if quick else min(os.cpu_count() or 1, 8),
+            lambda: progress.advance(task),
         )
     write_text(out / "memory.json", json.dumps(found, indent=2) + "\n")
     draw_gradient(found, out / "gradient.png")

@@ -36,10 +36,12 @@ def search_words(  # type: ignore[no-untyped-def]
     no hypothesis ends with a whole word; else 0. Where no path has any probability, N is 0.
     """
     n_frames = len(log_probs)
+    label, first_child, first_word, ends_word, separators, required = tree
+    ahead = lm.ahead
     use_lm = lm_scale > 0.0
-    n_nodes_tree = len(tree.label)
+    n_nodes_tree = len(label)
     after, separator = n_nodes_tree, 2 * n_nodes_tree
-    n_separators = len(tree.separators)
+    n_separators = len(separators)
 
     # Word histories. ext is weighted LM and bonus together.
     room = max(1024, 8 * beam)
@@ -73,7 +75,7 @@ def search_words(  # type: ignore[no-untyped-def]
     c_table = hash_table(c_history, c_place, 0)
     heap = np.empty(beam)
     heap_slot = np.empty(beam, np.int64)
-    kept = np.empty(tree.first_child[1] - 1, np.int64)
+    kept = np.empty(first_child[1] - 1, np.int64)
     kept_score = np.empty(len(kept))
     # One entry's extensions: where to, at which frame score, from paths that end how.
     reach_place = np.empty(64, np.int64)
@@ -92,12 +94,12 @@ def search_words(  # type: ignore[no-untyped-def]
             c_pnb[i] = -np.inf
             p = place[i]
             if p > 0:
-                last = tree.separators[p - separator] if p >= separator else tree.label[p % after]
+                last = separators[p - separator] if p >= separator else label[p % after]
                 c_pnb[i] = pnb[i] + frame[last]
             c_table[find_child(c_table, c_history, c_place, history[i], p)] = i
             score = log_add(c_pb[i], c_pnb[i]) + ext[history[i]]
             if use_lm and 0 < p < after:
-                score += lm_scale * lm.ahead[p]
+                score += lm_scale * ahead[p]
             best_score = max(best_score, score)
             heap[i], heap_slot[i] = score, i
             sift_up(heap, heap_slot, i)
@@ -110,9 +112,9 @@ def search_words(  # type: ignore[no-untyped-def]
 
         # 2. The labels that begin words, best first.
         n_kept = 0
-        for n in range(tree.first_child[0], tree.first_child[1]):
-            if frame[tree.label[n]] >= floors[t]:
-                kept[n_kept], kept_score[n_kept] = n, frame[tree.label[n]]
+        for n in range(first_child[0], first_child[1]):
+            if frame[label[n]] >= floors[t]:
+                kept[n_kept], kept_score[n_kept] = n, frame[label[n]]
                 n_kept += 1
         sort_descending(kept_score, kept, n_kept)
 
@@ -122,14 +124,18 @@ def search_words(  # type: ignore[no-untyped-def]
             h = history[i]
             inside = 0 < p < after
             if inside or p == 0:
-                last = tree.label[p] if p > 0 else BLANK
+                last = label[p] if p > 0 else BLANK
             else:
-                last = tree.separators[p - separator] if p >= separator else tree.label[p - after]
-            gain_at_most = max(bonus, 0.0)
+                last = separators[p - separator] if p >= separator else label[p - after]
+            # The most that a whole word, or any step into or within a word, can add.
+            word_gain, gain = bonus, max(bonus, 0.0)
+            if use_lm:
+                word_gain += lm_scale * lm.trie.log10_best[lm_state[h]]
+                gain = max(word_gain, lm_scale * ahead[p if inside else 0])
             # Tree nodes that the next label may lead to.
             if inside:
-                low, high = tree.first_child[p], tree.first_child[p + 1]
-            elif after <= p < separator and tree.required:
+                low, high = first_child[p], first_child[p + 1]
+            elif after <= p < separator and required:
                 low, high = 0, 0
             else:
                 low, high = 0, n_kept
@@ -138,14 +144,13 @@ def search_words(  # type: ignore[no-untyped-def]
             while k + 1 < end:
                 k += 1
                 if k >= high:
-                    n, c = -1, tree.separators[k - high]
+                    n, c = -1, separators[k - high]
                 else:
                     n = k if inside else kept[k]
-                    c = tree.label[n]
+                    c = label[n]
                 if frame[c] < floors[t]:
                     continue
-                # Look-ahead and language model are at most 0, so this bounds the score.
-                if total[i] + frame[c] + ext[h] + gain_at_most <= threshold:
+                if total[i] + frame[c] + ext[h] + (gain if n >= 0 else 0.0) <= threshold:
                     if not inside and k < high:
                         k = high - 1  # word beginnings are sorted: no other can survive
                     continue
@@ -155,15 +160,15 @@ def search_words(  # type: ignore[no-untyped-def]
                     reach_place[0], reach_word[0] = separator + k - high, -1
                 else:
                     n_ways = 0
-                    if tree.first_child[n] < tree.first_child[n + 1]:
+                    if first_child[n] < first_child[n + 1]:
                         reach_place[0], reach_word[0] = n, -1
                         n_ways = 1
-                    n_words = tree.first_word[n + 1] - tree.first_word[n]
+                    n_words = first_word[n + 1] - first_word[n]
                     if n_ways + n_words > len(reach_word):
                         reach_place = resized(reach_place, 2 * (n_ways + n_words))
                         reach_word = resized(reach_word, 2 * (n_ways + n_words))
-                    for w in range(tree.first_word[n], tree.first_word[n + 1]):
-                        reach_place[n_ways], reach_word[n_ways] = after + n, tree.word[w]
+                    for w in range(first_word[n], first_word[n + 1]):
+                        reach_place[n_ways], reach_word[n_ways] = after + n, ends_word[w]
                         n_ways += 1
                 for way in range(n_ways):
                     to, w = reach_place[way], reach_word[way]
@@ -171,18 +176,20 @@ def search_words(  # type: ignore[no-untyped-def]
                     if w < 0:
                         score = acoustic + ext[h]
                         if use_lm and to < after:
-                            score += lm_scale * lm.ahead[to]
+                            score += lm_scale * ahead[to]
                     else:
+                        if acoustic + ext[h] + word_gain <= threshold:
+                            continue
                         at = find_child(table, parent, word, h, w)
                         h_to = table[at]
                         if h_to >= 0:
                             score = acoustic + ext[h_to]
                         else:
-                            gain, state = 0.0, 0
+                            added, state = 0.0, 0
                             if use_lm:
-                                gain, state = advance(lm.trie, lm_state[h], lm.token_of[w])
-                                gain *= lm_scale
-                            score = acoustic + ext[h] + gain + bonus
+                                added, state = advance(lm.trie, lm_state[h], lm.token_of[w])
+                                added *= lm_scale
+                            score = acoustic + ext[h] + added + bonus
                             if score <= threshold:
                                 continue
                             if n_histories == room:
@@ -197,8 +204,8 @@ def search_words(  # type: ignore[no-untyped-def]
                             n_histories += 1
                             table[at] = h_to
                             parent[h_to], word[h_to], lm_state[h_to] = h, w, state
-                            lm_score[h_to] = lm_score[h] + gain
-                            ext[h_to] = ext[h] + gain + bonus
+                            lm_score[h_to] = lm_score[h] + added
+                            ext[h_to] = ext[h] + added + bonus
                             born[h_to] = -1
                     if score <= threshold:
                         continue
@@ -242,7 +249,7 @@ def search_words(  # type: ignore[no-untyped-def]
             p = c_place[j]
             score = log_add(c_pb[j], c_pnb[j]) + ext[c_history[j]]
             if use_lm and 0 < p < after:
-                score += lm_scale * lm.ahead[p]
+                score += lm_scale * ahead[p]
             if score == -np.inf or score < best_score - score_prune:
                 continue
             best_score = max(best_score, score)

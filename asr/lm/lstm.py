@@ -93,6 +93,10 @@ class Block(NamedTuple):
         return [Block(*pair) for pair in zip(*cut, strict=True)]
 
 
+Chunk = tuple[Block, bool]
+"""Steps to train on at once, and whether their rows start afresh."""
+
+
 def stream_block(sentences: Sequence[Sequence[int]], rows: int) -> Block:
     """All sentences as one stream, cut into ``rows`` equally long rows."""
     inputs = torch.tensor([t for s in sentences for t in (START, *s)])
@@ -260,7 +264,7 @@ def train(
     sentences: Sequence[Sequence[str]],
     dev: Sequence[Sequence[str]],
     config: NeuralConfig,
-    track: Callable[[Sequence[tuple[Block, bool]]], Iterable[tuple[Block, bool]]] = iter,
+    track: Callable[[Sequence[Chunk]], Iterable[Chunk]] = iter,
     on_epoch: Callable[[NeuralLM, Epoch], None] = lambda lm, epoch: None,
 ) -> NeuralLM:
     """Train on ``sentences`` and return the model of the epoch with the best dev perplexity.
@@ -295,9 +299,9 @@ def train(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 optimizer.step()
                 total, count = total + n * loss.item(), count + n
-            if not math.isfinite(total):
-                raise InputError(f"epoch {number}: the loss is not finite; try a lower lr")
             dev_perplexity = perplexity(lm.scores(dev))
+            if not math.isfinite(total + dev_perplexity):
+                raise InputError(f"epoch {number}: the loss is not finite; try a lower lr")
             is_best = dev_perplexity < best
             if is_best:
                 best, best_weights = dev_perplexity, copy.deepcopy(model.state_dict())
@@ -311,8 +315,8 @@ def train(
 
 def _epoch_chunks(
     sentences: Sequence[Sequence[int]], config: NeuralConfig, order: np.random.Generator
-) -> list[tuple[Block, bool]]:
-    """The chunks of an epoch, each with whether its rows start afresh.
+) -> list[Chunk]:
+    """The chunks of an epoch.
 
     With ``carry``, all is one stream, begun at another sentence in each epoch. Otherwise rows are
     sentences of about one length, in random order.

@@ -1,0 +1,22 @@
+"""The progress bar of everything that takes long."""
+
+from __future__ import annotations
+
+import sys
+
+import rich.progress
+from rich.console import Console
+
+
+def progress_bar(*columns: str) -> rich.progress.Progress:
+    """A bar on standard error, there only where a person watches; ``columns`` are task fields."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        *(rich.progress.TextColumn("{task.fields[" + name + "]}") for name in columns),
+        rich.progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
