@@ -142,10 +142,10 @@ def decoders_of(bundle: Bundle) -> dict[str, DecoderConfig]:
 # Natural-log weights around the values that speech systems end with; dev chooses among them.
 LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
 BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
-WORD_LM_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0)
-WORD_BONUSES = (-2.0, 0.0, 2.0, 4.0)
-PRIOR_WEIGHTS = (0.0, 0.3, 0.6, 0.9)
-TRANSITION_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
+WORD_LM_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+WORD_BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+PRIOR_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.9)
+TRANSITION_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 def tune(

@@ -338,6 +338,8 @@ def build(
         )
     if lexicon is not None:
         bundle.lexicon = Lexicon.read(lexicon, labels, config.labels.fold)
+    else:
+        bundle.decoder = replace(config.decoder, lexicon=False)
     if config.lm.word_order:
         texts = [(u.text or "").split() for u in sets["train"]]
         bundle.word_lm = NGram.estimate(texts, config.lm.word_order)

@@ -79,9 +79,14 @@ def test_the_batch_has_no_influence(model, said):
     recognizer = Recognizer.load(model, name="greedy")
     alone = [recognizer.transcribe(u.audio) for u in said]
     together = list(recognizer.transcribe_files([u.audio for u in said], pytest.fail))
-    assert [t.labels for t in together] == pytest.approx([t.labels for t in alone]) or [
-        [s.label for s in t.labels] for t in together
-    ] == [[s.label for s in t.labels] for t in alone]
+    for one, other in zip(alone, together, strict=True):
+        assert [(s.label, s.start_s, s.end_s) for s in one.labels] == [
+            (s.label, s.start_s, s.end_s) for s in other.labels
+        ]
+        assert [s.confidence for s in one.labels] == pytest.approx(
+            [s.confidence for s in other.labels], abs=1e-5
+        )
+        assert one.score == pytest.approx(other.score, abs=1e-3)
 
 
 def test_any_rate_and_stereo(model, said, tmp_path):

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 def register() -> None:
     """Import the command modules; each adds itself to `app`."""
-    from asr.cli import demo, lm, memory, prepare, score, synthesize, train, transcribe  # noqa: F401
+    from asr.cli import demo, lm, memory, plot, prepare, score, synthesize, train, transcribe  # noqa: F401
 
 
 def main() -> None:

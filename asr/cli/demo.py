@@ -55,7 +55,7 @@ def demo(
     utterance = read_manifest(run / "manifests" / "test.jsonl")[0]
     print(f"4. {utterance.audio}")
     print(f"   said:  {utterance.text}")
-    show(Recognizer.load(run, name="beam", lexicon=True).transcribe(utterance.audio))
+    show(Recognizer.load(run).transcribe(utterance.audio))
     print(
         f"5. Everything lies in {out}: corpus/ (a TIMIT-style tree), run/model (use it with\n"
         f"   asr transcribe --model {run} FILE), run/results.json, run/metrics.jsonl, and curves:\n"

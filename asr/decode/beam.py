@@ -164,7 +164,7 @@ def search_labels(  # type: ignore[no-untyped-def]
     use_lm = lm_scale > 0.0
 
     # The tree. ext is what the prefix' score holds beside its acoustic: weighted LM and bonus.
-    room = max(1024, 8 * beam)
+    room = max(1 << 13, 32 * beam)
     parent = np.empty(room, np.int64)
     label = np.empty(room, np.int64)
     lm_state = np.empty(room, np.int64)

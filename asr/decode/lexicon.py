@@ -24,7 +24,8 @@ class Tree(NamedTuple):
 
     The children of node n are first_child[n] .. first_child[n + 1] - 1, label[n] leads to n, and
     the words that end at n are word[first_word[n] : first_word[n + 1]]. separators: labels that
-    may stand between words; required: one of them must.
+    may stand between words; required: one of them must. most_ways: one label more leads from any
+    node to at most so many nodes and words.
     """
 
     label: NDArray[np.int32]
@@ -33,6 +34,7 @@ class Tree(NamedTuple):
     word: NDArray[np.int32]
     separators: NDArray[np.int32]
     required: bool
+    most_ways: int
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,16 @@ class Lexicon:
             level = range(begin, len(label))
             depth += 1
         first_child.append(len(label))
+        first_word = np.cumsum([0] + [len(w) for w in words])
+        ways = np.diff(first_child) + np.diff(first_word[first_child])
         return Tree(
             np.array(label, np.int32),
             np.array(first_child, np.int32),
-            np.cumsum([0] + [len(w) for w in words]).astype(np.int32),
+            first_word.astype(np.int32),
             np.array([w for found in words for w in found], np.int32),
             np.array(self.separators, np.int32),
             self.required,
+            int(ways.max()) + len(self.separators),
         )
 
     def labels_to(self, node: int) -> tuple[int, ...]:

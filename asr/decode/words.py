@@ -36,15 +36,17 @@ def search_words(  # type: ignore[no-untyped-def]
     no hypothesis ends with a whole word; else 0. Where no path has any probability, N is 0.
     """
     n_frames = len(log_probs)
-    label, first_child, first_word, ends_word, separators, required = tree
+    label, first_child, first_word, ends_word, separators, required, most_ways = tree
     ahead = lm.ahead
     use_lm = lm_scale > 0.0
     n_nodes_tree = len(label)
     after, separator = n_nodes_tree, 2 * n_nodes_tree
     n_separators = len(separators)
 
-    # Word histories. ext is weighted LM and bonus together.
-    room = max(1024, 8 * beam)
+    # Word histories. ext is weighted LM and bonus together. There is room for all that one frame
+    # may bring: growing within the inner loops would make them several times slower.
+    most_new = beam * most_ways
+    room = max(1 << 13, 2 * most_new)
     parent = np.empty(room, np.int64)
     word = np.empty(room, np.int64)
     lm_state = np.empty(room, np.int64)
@@ -55,7 +57,7 @@ def search_words(  # type: ignore[no-untyped-def]
     seen = np.empty(room, np.int64)
     born[0] = seen[0] = 0
     parent[0], word[0], lm_state[0], lm_score[0], ext[0] = -1, -1, lm.start, 0.0, 0.0
-    n_histories, prune_at = 1, room // 2
+    n_histories = 1
 
     # The beam, best first.
     n_beam = 1
@@ -66,24 +68,34 @@ def search_words(  # type: ignore[no-untyped-def]
     total = np.full(beam, -np.inf)
     pb[0] = total[0] = 0.0
 
-    # Candidates, found by (history, place) through a hash that each frame empties.
-    cand_room = max(1024, 16 * beam)
-    c_history = np.empty(cand_room, np.int64)
-    c_place = np.empty(cand_room, np.int64)
-    c_pb = np.empty(cand_room)
-    c_pnb = np.empty(cand_room)
+    # Candidates, found by (history, place) through a hash that is emptied after each frame.
+    c_history = np.empty(beam + most_new, np.int64)
+    c_place = np.empty(beam + most_new, np.int64)
+    c_pb = np.empty(beam + most_new)
+    c_pnb = np.empty(beam + most_new)
+    c_at = np.empty(beam + most_new, np.int64)
     c_table = hash_table(c_history, c_place, 0)
     heap = np.empty(beam)
     heap_slot = np.empty(beam, np.int64)
     kept = np.empty(first_child[1] - 1, np.int64)
     kept_score = np.empty(len(kept))
-    # One entry's extensions: where to, at which frame score, from paths that end how.
-    reach_place = np.empty(64, np.int64)
-    reach_word = np.empty(64, np.int64)
-
     for t in range(n_frames):
         frame = log_probs[t]
-        c_table[:] = -1
+        if n_histories + most_new > room:
+            # Only the histories that lead to a living hypothesis are needed on.
+            living = prune_tree(table, parent, word, n_histories, history[:n_beam])
+            n_histories = len(living)
+            lm_state[:n_histories] = lm_state[living]
+            lm_score[:n_histories] = lm_score[living]
+            ext[:n_histories] = ext[living]
+            born[:n_histories], seen[:n_histories] = born[living], seen[living]
+            if 2 * n_histories + most_new > room:
+                room = 4 * n_histories + most_new
+                parent, word = resized(parent, room), resized(word, room)
+                lm_state = resized(lm_state, room)
+                lm_score, ext = resized(lm_score, room), resized(ext, room)
+                born, seen = resized(born, room), resized(seen, room)
+                table = hash_table(parent, word, n_histories)
 
         # 1. Carry over: blank, or the last label again.
         n_cand = n_beam
@@ -96,7 +108,8 @@ def search_words(  # type: ignore[no-untyped-def]
             if p > 0:
                 last = separators[p - separator] if p >= separator else label[p % after]
                 c_pnb[i] = pnb[i] + frame[last]
-            c_table[find_child(c_table, c_history, c_place, history[i], p)] = i
+            c_at[i] = find_child(c_table, c_history, c_place, history[i], p)
+            c_table[c_at[i]] = i
             score = log_add(c_pb[i], c_pnb[i]) + ext[history[i]]
             if use_lm and 0 < p < after:
                 score += lm_scale * ahead[p]
@@ -155,23 +168,22 @@ def search_words(  # type: ignore[no-untyped-def]
                         k = high - 1  # word beginnings are sorted: no other can survive
                     continue
                 acoustic = (pb[i] if c == last else total[i]) + frame[c]
+                # Into the separator or on in the word, unless it ends here; then its end for each
+                # word that does.
                 if n < 0:
-                    n_ways = 1
-                    reach_place[0], reach_word[0] = separator + k - high, -1
+                    way, ways_end = -1, 0
                 else:
-                    n_ways = 0
-                    if first_child[n] < first_child[n + 1]:
-                        reach_place[0], reach_word[0] = n, -1
-                        n_ways = 1
-                    n_words = first_word[n + 1] - first_word[n]
-                    if n_ways + n_words > len(reach_word):
-                        reach_place = resized(reach_place, 2 * (n_ways + n_words))
-                        reach_word = resized(reach_word, 2 * (n_ways + n_words))
-                    for w in range(first_word[n], first_word[n + 1]):
-                        reach_place[n_ways], reach_word[n_ways] = after + n, ends_word[w]
-                        n_ways += 1
-                for way in range(n_ways):
-                    to, w = reach_place[way], reach_word[way]
+                    way, ways_end = first_word[n] - 1, first_word[n + 1]
+                    if first_child[n] == first_child[n + 1]:
+                        way += 1
+                while way < ways_end:
+                    if n < 0:
+                        to, w = separator + k - high, -1
+                    elif way < first_word[n]:
+                        to, w = n, -1
+                    else:
+                        to, w = after + n, ends_word[way]
+                    way += 1
                     h_to = h
                     if w < 0:
                         score = acoustic + ext[h]
@@ -192,14 +204,6 @@ def search_words(  # type: ignore[no-untyped-def]
                             score = acoustic + ext[h] + added + bonus
                             if score <= threshold:
                                 continue
-                            if n_histories == room:
-                                room *= 2
-                                parent, word = resized(parent, room), resized(word, room)
-                                lm_state = resized(lm_state, room)
-                                lm_score, ext = resized(lm_score, room), resized(ext, room)
-                                born, seen = resized(born, room), resized(seen, room)
-                                table = hash_table(parent, word, n_histories)
-                                at = find_child(table, parent, word, h, w)
                             h_to = n_histories
                             n_histories += 1
                             table[at] = h_to
@@ -214,20 +218,8 @@ def search_words(  # type: ignore[no-untyped-def]
                         j = c_table[at]
                         c_pnb[j] = log_add(c_pnb[j], acoustic)
                         continue
-                    if n_cand == cand_room:
-                        cand_room *= 2
-                        c_history, c_place = (
-                            resized(c_history, cand_room),
-                            resized(c_place, cand_room),
-                        )
-                        c_pb, c_pnb = resized(c_pb, cand_room), resized(c_pnb, cand_room)
-                        c_table = hash_table(c_history, c_place, 0)
-                        for j in range(n_cand):
-                            c_table[
-                                find_child(c_table, c_history, c_place, c_history[j], c_place[j])
-                            ] = j
-                        at = find_child(c_table, c_history, c_place, h_to, to)
                     c_table[at] = n_cand
+                    c_at[n_cand] = at
                     c_history[n_cand], c_place[n_cand] = h_to, to
                     c_pb[n_cand], c_pnb[n_cand] = -np.inf, acoustic
                     n_cand += 1
@@ -243,6 +235,8 @@ def search_words(  # type: ignore[no-untyped-def]
                         threshold = max(threshold, heap[0])
 
         # 4. The best become the beam.
+        for j in range(n_cand):
+            c_table[c_at[j]] = -1
         n_heap = 0
         best_score = -np.inf
         for j in range(n_cand):
@@ -273,15 +267,6 @@ def search_words(  # type: ignore[no-untyped-def]
                 born[history[j]] = t
             seen[history[j]] = t
             pb[j], pnb[j], total[j] = c_pb[at], c_pnb[at], log_add(c_pb[at], c_pnb[at])
-        if n_histories > prune_at:
-            # Only the histories that lead to a living hypothesis are needed on.
-            living = prune_tree(table, parent, word, n_histories, history[:n_beam])
-            n_histories = len(living)
-            lm_state[:n_histories] = lm_state[living]
-            lm_score[:n_histories] = lm_score[living]
-            ext[:n_histories] = ext[living]
-            born[:n_histories], seen[:n_histories] = born[living], seen[living]
-            prune_at = max(room // 2, 2 * n_histories)
 
     # Sum the places in which the same words may end; the end of the sentence is scored.
     final_history = np.empty(n_beam, np.int64)

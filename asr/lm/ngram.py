@@ -254,7 +254,7 @@ class NGram:
                 np.concatenate(last),
                 len(tokens),
                 np.log10(np.maximum(prob, 1e-99)),
-                np.log10(backoff),
+                np.log10(np.maximum(backoff, 1e-99)),
             ),
         )
 

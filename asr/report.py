@@ -1,0 +1,120 @@
+"""Pictures of one utterance: waveform, log-mel and posteriors on one time axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asr.errors import InputError
+from asr.features import FeatureConfig, LogMel, frame_clock
+from asr.files import write_aside
+from asr.labels import BLANK
+from asr.recognizer import Recognizer
+from asr.types import Segment
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def plot_audio(
+    waveform: np.ndarray, out: Path, title: str, recognizer: Recognizer | None = None
+) -> None:
+    """Draw a waveform (N,), its log-mel and, with a recognizer, its posteriors, phones and words.
+
+    ``waveform`` is at the recognizer's sample rate (16 kHz without one).
+
+    Raises:
+        InputError: ``out`` does not end in .png, .svg or .pdf, or cannot be written.
+    """
+    if out.suffix.lower() not in PICTURES:
+        raise InputError(f"{out}: expected a name ending in {', '.join(PICTURES)}")
+    features = recognizer.bundle.features if recognizer else FeatureConfig()
+    duration_s = len(waveform) / features.sample_rate
+    heights = [1, 2, 3] if recognizer else [1, 2]
+    figure = Figure(figsize=(12, 1.6 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    figure.suptitle(title)
+    draw_waveform(axes[0], waveform, duration_s)
+    draw_log_mel(axes[1], waveform, features)
+    if recognizer:
+        transcript = recognizer.recognize([("", waveform)])[0]
+        (log_probs,) = recognizer.emissions([waveform])
+        draw_posteriors(axes[2], log_probs, recognizer)
+        draw_segments(axes[0], transcript.words or transcript.labels)
+        figure.suptitle(f"{title}: {transcript.text}")
+    axes[-1].set_xlim(0, duration_s)
+    axes[-1].set_xlabel("seconds")
+    with write_aside(out) as aside:
+        figure.savefig(aside, dpi=100)
+
+
+def draw_waveform(axes: Axes, waveform: np.ndarray, duration_s: float) -> None:
+    """The waveform's envelope, 2000 columns at most."""
+    n_columns = min(2000, len(waveform))
+    columns = np.array_split(waveform, n_columns)
+    times = np.linspace(0, duration_s, n_columns)
+    low, high = [c.min() for c in columns], [c.max() for c in columns]
+    axes.fill_between(times, low, high, color="0.3", linewidth=0.5)
+    axes.set_ylabel("waveform")
+    axes.set_yticks([])
+
+
+def draw_log_mel(axes: Axes, waveform: np.ndarray, config: FeatureConfig) -> None:
+    """The log-mel spectrogram; each frame lies around its own centre."""
+    features, _ = LogMel(config)(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+    image = features[0].numpy().T
+    half_s = config.hop_length / config.sample_rate / 2
+    extent = (-half_s, (2 * image.shape[1] - 1) * half_s, 0, config.n_mels)
+    # Digital silence would take the whole scale: the quietest hundredth shares one colour.
+    axes.imshow(image, origin="lower", aspect="auto", extent=extent, vmin=np.quantile(image, 0.01))
+    axes.set_ylabel("log-mel bin")
+
+
+def draw_posteriors(axes: Axes, log_probs: np.ndarray, recognizer: Recognizer) -> None:
+    """Each label's probability over time; the blank in grey, labels named at their peaks."""
+    clock = frame_clock(recognizer.bundle.features, recognizer.bundle.architecture.subsampling)
+    times = [clock.centre_s(frame) for frame in range(len(log_probs))]
+    probabilities = np.exp(log_probs)
+    for label, symbol in enumerate(recognizer.bundle.labels.symbols):
+        curve = probabilities[:, label]
+        if label == BLANK:
+            axes.fill_between(times, curve, color="0.9", linewidth=0, label="blank")
+        elif curve.max() > 0.2:
+            (line,) = axes.plot(times, curve, linewidth=1.3)
+            best = curve > 0.2
+            for first in np.flatnonzero(best & ~np.r_[False, best[:-1]]):
+                last = first + np.argmin(np.r_[best[first:], False])
+                peak = first + int(curve[first:last].argmax())
+                axes.annotate(
+                    symbol,
+                    (times[peak], curve[peak]),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    color=line.get_color(),
+                    fontsize=9,
+                )
+    axes.set_ylim(0, 1.12)
+    axes.set_ylabel("probability")
+    axes.legend(loc="upper right", frameon=False)
+
+
+def draw_segments(axes: Axes, segments: tuple[Segment, ...]) -> None:
+    """Names and boundaries of words or labels over the waveform."""
+    for segment in segments:
+        start_s, end_s = segment.start_s or 0.0, segment.end_s or 0.0
+        axes.axvspan(start_s, end_s, color="tab:blue", alpha=0.15, linewidth=0)
+        axes.text(
+            (start_s + end_s) / 2,
+            1.02,
+            segment.label,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=9,
+        )
