@@ -56,9 +56,9 @@ class Protocol:
 
     lengths: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     parameters: int = 6000
-    updates: int = 300
+    updates: int = 400
     batch_size: int = 32
-    lr: float = 3e-3
+    lr: float = 1e-3
     clip_norm: float = 1.0
     runs: int = 3
     test_sequences: int = 500

@@ -131,7 +131,7 @@ def test_nets_have_equal_numbers_of_parameters():
 
 
 def test_training_learns_the_task():
-    few = Protocol(lengths=(3,), parameters=1000, updates=60, runs=1, gradient_sequences=1)
+    few = Protocol(lengths=(3,), parameters=1000, updates=100, lr=1e-2, gradient_sequences=1)
     assert run_trial(Trial("lstm", 3, seed=1), few).accuracy > 0.95
 
 

@@ -55,6 +55,9 @@ def test_equal_to_packed_lstm_with_gradients():
         RecurrentConfig(layers=2, hidden=8, bidirectional=False),
         RecurrentConfig(layers=2, hidden=8, between=(7, 5), after=(9,)),
         RecurrentConfig(layers=3, hidden=8, subsample=(1, 2, 3), between=(6,)),
+        RecurrentConfig(units=(12, 6, 4), layer_norm=True, cell="peephole"),
+        RecurrentConfig(layers=3, hidden=8, residual=True, cell="gru", weight_noise=0.1),
+        RecurrentConfig(layers=2, hidden=8, cell="coupled", drop_connect=0.5, orthogonal=True),
     ],
 )
 def test_alone_and_in_a_batch_agree(config):
@@ -90,8 +93,73 @@ def test_padding_gets_no_gradient():
         ({"layers": 0}, "layers"),
         ({"dropout": 1.0}, "dropout"),
         ({"layers": 2, "subsample": (2,)}, "subsample"),
+        ({"units": (3, 0)}, "units"),
+        ({"drop_connect": -0.1}, "drop_connect"),
+        ({"weight_noise": -1.0}, "weight_noise"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, told):
     with pytest.raises(InputError, match=told):
         RecurrentConfig(**wrong)
+
+
+def test_units_one_by_one():
+    stack = RecurrentStack(RecurrentConfig(units=(7, 5, 3)), 4)
+    assert [layer.size for layer in stack.layers] == [14, 10, 6]
+    assert stack.size == 6
+
+
+def test_residual_adds_the_input_where_widths_agree():
+    torch.manual_seed(0)
+    config = RecurrentConfig(layers=2, hidden=4, dropout=0.0)
+    plain = RecurrentStack(config, 8)
+    residual = RecurrentStack(RecurrentConfig(layers=2, hidden=4, dropout=0.0, residual=True), 8)
+    residual.load_state_dict(plain.state_dict())
+    x, lens = torch.randn(2, 5, 8), torch.tensor([5, 5])
+    first = x + plain.layers[0](x, lens)
+    torch.testing.assert_close(residual(x, lens)[0], first + plain.layers[1](first, lens))
+
+
+@pytest.mark.parametrize("setting", ["weight_noise", "drop_connect"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "peephole", "gru_before"])
+def test_perturbed_weights_act_in_training_alone_and_get_gradients(setting, cell):
+    torch.manual_seed(0)
+    stack = RecurrentStack(
+        RecurrentConfig(cell=cell, layers=1, hidden=5, dropout=0.0, **{setting: 0.5}), 3
+    )
+    x, lens = torch.randn(2, 6, 3), torch.tensor([6, 4])
+    before = {name: p.clone() for name, p in stack.named_parameters()}
+    one, two = stack(x, lens)[0], stack(x, lens)[0]
+    assert not torch.allclose(one, two)
+    one.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stack.parameters())
+    assert all(torch.equal(p, before[name]) for name, p in stack.named_parameters())
+    stack.eval()
+    assert torch.equal(stack(x, lens)[0], stack(x, lens)[0])
+
+
+def test_dropped_recurrent_weights_are_zero_or_scaled():
+    torch.manual_seed(0)
+    stack = RecurrentStack(RecurrentConfig(layers=1, hidden=50, drop_connect=0.25), 3)
+    seen = {}
+    cell = stack.layers[0].ahead
+    cell.register_forward_pre_hook(lambda module, _: seen.update(w=module.weight_hh.detach()))
+    stack(torch.randn(1, 2, 3), torch.tensor([2]))
+    ratio = seen["w"] / cell.weight_hh.detach()
+    dropped = ratio == 0
+    assert 0.2 < dropped.float().mean() < 0.3
+    torch.testing.assert_close(ratio[~dropped], torch.full_like(ratio[~dropped], 1 / 0.75))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "peephole", "coupled", "gru", "gru_before"])
+def test_bfloat16_is_near_float32(cell):
+    torch.manual_seed(0)
+    model = AcousticModel(RecurrentConfig(cell=cell, layers=2, hidden=16, dropout=0.0), 8, 5)
+    x, lens = torch.randn(3, 12, 8), torch.tensor([12, 7, 9])
+    exact, _ = model(x, lens)
+    with torch.autocast("cpu", torch.bfloat16):
+        short, _ = model(x, lens)
+    assert short.dtype == torch.float32
+    torch.testing.assert_close(short, exact, atol=0.05, rtol=0.05)
+    short.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())

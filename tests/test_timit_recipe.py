@@ -1,4 +1,4 @@
-"""Both TIMIT recipes on a full-size fake tree with the real names, from the raw files to results."""
+"""Both TIMIT recipes on a full-size fake tree with the real names: raw files to results."""
 
 import json
 

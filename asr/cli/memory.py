@@ -18,7 +18,10 @@ def memory(
     ],
     seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Seconds: small nets, short gaps; shows nothing much.")
+        bool,
+        typer.Option(
+            "--quick", help="A few seconds, small nets, short distances: to see that it works."
+        ),
     ] = False,
 ) -> None:
     """Measure how far back each recurrent cell remembers, and draw it.

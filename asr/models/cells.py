@@ -64,6 +64,10 @@ class Cell(nn.Module):
         """x (T, B, F), T >= 1, and the state before it -> outputs (T, B, H), the state after it."""
         raise NotImplementedError
 
+    def project(self, x: Tensor) -> Tensor:
+        """W x + b for all frames as one product; our own loops then go on in full precision."""
+        return F.linear(x, self.weight_ih, self.bias).to(self.weight_hh.dtype)
+
     def forward(
         self, x: Tensor, lens: Tensor | None = None, state: State | None = None
     ) -> tuple[Tensor, State]:
@@ -83,7 +87,7 @@ class Cell(nn.Module):
             )
         B, T, _ = x.shape
         if state is None:
-            state = tuple(x.new_zeros(B, self.hidden) for _ in self.states)
+            state = tuple(self.weight_hh.new_zeros(B, self.hidden) for _ in self.states)
         if [s.shape for s in state] != [(B, self.hidden)] * len(self.states):
             raise InputError(
                 f"cell state has shapes {[tuple(s.shape) for s in state]}: expected "
@@ -207,8 +211,9 @@ class PeepholeLSTM(Cell):
         return o * c.tanh(), c
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        projected = F.linear(x, self.weight_ih, self.bias)
-        output, c = PeepholeKernel.apply(projected, self.weight_hh, self.peepholes, *state)
+        projected = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            output, c = PeepholeKernel.apply(projected, self.weight_hh, self.peepholes, *state)
         return output, (output[-1], c)
 
 
@@ -235,8 +240,9 @@ class CoupledLSTM(Cell):
         return o * c.tanh(), c
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        projected = F.linear(x, self.weight_ih, self.bias)
-        output, c = CoupledKernel.apply(projected, self.weight_hh, *state)
+        projected = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            output, c = CoupledKernel.apply(projected, self.weight_hh, *state)
         return output, (output[-1], c)
 
 
@@ -299,8 +305,9 @@ class GRUResetBefore(Cell):
         return (z * h + (1 - z) * n,)
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        projected = F.linear(x, self.weight_ih, self.bias)
-        output = ResetBeforeKernel.apply(projected, self.weight_hh, *state)
+        projected = self.project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            output = ResetBeforeKernel.apply(projected, self.weight_hh, *state)
         return output, (output[-1],)
 
 

@@ -2,58 +2,79 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from asr.errors import InputError
 from asr.features import mask_padding, stack_frames
-from asr.models.cells import CELLS
+from asr.models.cells import CELLS, Cell
 
 
 @dataclass
 class RecurrentConfig:
-    """A stack of ``layers`` recurrent layers with ``hidden`` units in each direction.
+    """A stack of recurrent layers; a layer has ``hidden`` units in each direction.
 
+    units: the widths of the layers one by one, instead of ``layers`` times ``hidden``.
     between: widths of the MLP after each recurrent layer but the last. after: widths of the MLP
     after the last. subsample: join that many neighbouring frames after each layer (a pyramid,
-    Chan et al. 2016); empty for none. dropout: between layers.
+    Chan et al. 2016); empty for none. residual: add a layer's input to its output where the
+    widths agree. layer_norm: normalise what each layer puts out (Ba et al. 2016).
+
+    dropout: of what each layer puts out. drop_connect: of recurrent weights, drawn once a batch
+    (Wan et al. 2013; Merity et al. 2018). weight_noise: standard deviation of Gaussian noise on
+    the recurrent layers' weights, drawn once a batch (Graves 2011; 0.075 in Graves et al. 2013).
+    All three act in training alone. forget_bias and orthogonal: see `cells.Cell`.
     """
 
     cell: str = "lstm"
     layers: int = 3
     hidden: int = 256
+    units: tuple[int, ...] = ()
     bidirectional: bool = True
     between: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     subsample: tuple[int, ...] = ()
+    residual: bool = False
+    layer_norm: bool = False
     dropout: float = 0.3
+    drop_connect: float = 0.0
+    weight_noise: float = 0.0
+    forget_bias: float = 1.0
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise InputError(
                 f"model.cell={self.cell!r} does not exist; choose one of {', '.join(CELLS)}"
             )
-        if self.layers < 1 or self.hidden < 1 or min([1, *self.between, *self.after]) < 1:
-            raise InputError("model: layers, hidden, between and after must all be 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model.dropout={self.dropout}: expected 0 to below 1")
-        if self.subsample and len(self.subsample) != self.layers:
+        if min(self.layers, self.hidden, *self.units, *self.between, *self.after) < 1:
+            raise InputError("model: layers, hidden, units, between and after must be 1 or more")
+        for name in ("dropout", "drop_connect"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"model.{name}={getattr(self, name)}: expected 0 to below 1")
+        if self.weight_noise < 0:
+            raise InputError(f"model.weight_noise={self.weight_noise}: expected 0 or more")
+        if self.subsample and len(self.subsample) != len(self.widths):
             raise InputError(
                 f"model.subsample={list(self.subsample)}: expected one factor for each of the "
-                f"{self.layers} layers"
+                f"{len(self.widths)} layers"
             )
         if min([1, *self.subsample]) < 1:
             raise InputError(f"model.subsample={list(self.subsample)}: expected 1 or more")
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Units of each layer, in each direction."""
+        return tuple(self.units) or (self.hidden,) * self.layers
+
+    @property
     def subsampling(self) -> int:
         """Input frames to an output frame."""
-        factor = 1
-        for step in self.subsample:
-            factor *= step
-        return factor
+        return math.prod(self.subsample)
 
 
 def reverse_within(x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
@@ -71,35 +92,56 @@ class RecurrentLayer(nn.Module):
     CPU kernels of torch (tools/bench_recurrent.py measures how much).
     """
 
-    def __init__(self, cell: str, n_in: int, hidden: int, bidirectional: bool) -> None:
+    def __init__(self, config: RecurrentConfig, n_in: int, hidden: int) -> None:
         super().__init__()
-        self.ahead = CELLS[cell](n_in, hidden)
-        self.back = CELLS[cell](n_in, hidden) if bidirectional else None
-        self.size = hidden * (1 + bidirectional)
+        self.config = config
+        self.ahead = self._cell(n_in, hidden)
+        self.back = self._cell(n_in, hidden) if config.bidirectional else None
+        self.size = hidden * (1 + config.bidirectional)
+
+    def _cell(self, n_in: int, hidden: int) -> Cell:
+        cell, config = CELLS[self.config.cell], self.config
+        return cell(n_in, hidden, forget_bias=config.forget_bias, orthogonal=config.orthogonal)
 
     def forward(self, x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
         """(B, T, F), lens (B,) -> (B, T, size); what lies beyond a length is arbitrary."""
-        ahead, _ = self.ahead(x)
+        ahead = self._run(self.ahead, x)
         if self.back is None:
             return ahead
-        back, _ = self.back(reverse_within(x, lens))
+        back = self._run(self.back, reverse_within(x, lens))
         return torch.cat([ahead, reverse_within(back, lens)], dim=2)
+
+    def _run(self, cell: Cell, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or not (self.config.weight_noise or self.config.drop_connect):
+            return cell(x)[0]
+        weights: dict[str, torch.Tensor] = dict(cell.named_parameters())
+        if self.config.weight_noise:
+            weights = {
+                name: weight + self.config.weight_noise * torch.randn_like(weight)
+                for name, weight in weights.items()
+            }
+        weights["weight_hh"] = F.dropout(weights["weight_hh"], self.config.drop_connect)
+        output, _ = torch.func.functional_call(cell, weights, (x,))
+        return output
 
 
 class RecurrentStack(nn.Module):
-    """Recurrent layers with dropout, subsampling and MLP layers between and after them."""
+    """Recurrent layers with norms, residuals, dropout, subsampling, and MLPs between and after."""
 
     def __init__(self, config: RecurrentConfig, n_in: int) -> None:
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList()
+        self.norms = nn.ModuleList()
         self.mlps = nn.ModuleList()
         size = n_in
-        for depth in range(config.layers):
-            layer = RecurrentLayer(config.cell, size, config.hidden, config.bidirectional)
+        for depth, hidden in enumerate(config.widths):
+            layer = RecurrentLayer(config, size, hidden)
+            last = depth == len(config.widths) - 1
             size = layer.size * (config.subsample[depth] if config.subsample else 1)
-            widths = config.after if depth == config.layers - 1 else config.between
+            widths = config.after if last else config.between
             self.layers.append(layer)
+            self.norms.append(nn.LayerNorm(layer.size) if config.layer_norm else nn.Identity())
             self.mlps.append(mlp(size, widths, config.dropout))
             size = widths[-1] if widths else size
         self.dropout = nn.Dropout(config.dropout)
@@ -107,11 +149,12 @@ class RecurrentStack(nn.Module):
 
     def forward(self, x: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (B, T, F) with lens (B,) frames -> (B, T', size), zero beyond its lengths (B,)."""
-        for depth, (layer, mlp_layers) in enumerate(zip(self.layers, self.mlps, strict=True)):
-            x = layer(x, lens)
+        for depth, layer in enumerate(self.layers):
+            y = self.dropout(self.norms[depth](layer(x, lens)))
+            x = x + y if self.config.residual and x.shape == y.shape else y
             if self.config.subsample:
                 x, lens = stack_frames(x, lens, self.config.subsample[depth])
-            x = mlp_layers(self.dropout(x))
+            x = self.mlps[depth](x)
         return mask_padding(x, lens), lens
 
 
