@@ -26,14 +26,16 @@ from asr.errors import InputError
 from asr.files import write_aside, write_text
 from asr.types import Hypothesis, Utterance
 
+#: All that resuming takes; a run stopped before its first epoch's end has none and starts over.
+LAST = "last.safetensors"
+
 log = logging.getLogger("asr.train")
 
 
 def check_run_dir(run: Path, resume: bool) -> None:
     """Refuse to run into an existing run, or to resume where there is none."""
-    state = run / "last.safetensors"
-    if resume and not state.is_file():
-        raise InputError(f"{run}: nothing to resume: expected {state.name} there")
+    if resume and not (run / "config.yaml").is_file():
+        raise InputError(f"{run}: nothing to resume: expected the config.yaml of a run there")
     if not resume and run.is_file():
         raise InputError(f"run_dir={run}: a file is in the way")
     if not resume and run.is_dir() and any(run.iterdir()):

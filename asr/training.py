@@ -56,6 +56,7 @@ from asr.models.acoustic import AcousticModel
 from asr.progress import progress_bar
 from asr.recipe import CorpusConfig, OptimConfig, RunConfig
 from asr.rundir import (
+    LAST,
     check_run_dir,
     environment,
     keep_metrics,
@@ -111,7 +112,7 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
     open_log(run)
     if not resume:
         write_text(run / "config.yaml", resolved)
-    write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
     write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
     for deviation in corpus.audit.deviations:
         log.warning("corpus: %s", deviation)
@@ -136,7 +137,7 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
         model.parameters(), lr=config.optim.lr, weight_decay=config.optim.weight_decay
     )
     state = State()
-    if resume:
+    if resume and (run / LAST).is_file():
         state = load_state(run, model, optimizer)
         log.info("resuming after epoch %d", state.epoch)
     else:
@@ -429,6 +430,9 @@ def run_epoch(
     loss_sum, norm_sum, weight_sum, n_good = 0.0, 0.0, 0, 0
     audio_s, lr = 0.0, 0.0
     prefetcher = Prefetcher([partial(make, number) for number in range(len(batches))])
+    best = ""
+    if state.best_rate is not None:
+        best = f"best dev {RATE_NAMES[config.labels.unit]} {100 * state.best_rate:.1f} %  "
     began = time.perf_counter()
     with progress_bar("about") as progress:
         task = progress.add_task(f"epoch {state.epoch + 1}", total=len(batches), about="")
@@ -466,8 +470,8 @@ def run_epoch(
             progress.update(
                 task,
                 advance=1,
-                about=f"loss {loss_sum / max(weight_sum, 1):.3f}  {audio_s / elapsed:.0f} x real "
-                f"time  waiting {100 * prefetcher.waited_s / elapsed:.0f} %",
+                about=f"loss {loss_sum / max(weight_sum, 1):.3f}  {best}{audio_s / elapsed:.0f} x "
+                f"real time  waiting {100 * prefetcher.waited_s / elapsed:.0f} %",
             )
     padded = sum(len(b) * max(lens[i] for i in b) for b in batches)
     return Epoch(
@@ -553,7 +557,7 @@ def save_state(
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optim.{index}.{k}": torch.as_tensor(t) for k, t in slots.items()}
     metadata = {"format": STATE_FORMAT, "state": json.dumps(asdict(state))}
-    save_tensors(run / "last.safetensors", tensors, metadata)
+    save_tensors(run / LAST, tensors, metadata)
 
 
 def load_state(run: Path, model: AcousticModel, optimizer: torch.optim.Optimizer) -> State:
@@ -562,7 +566,7 @@ def load_state(run: Path, model: AcousticModel, optimizer: torch.optim.Optimizer
     Raises:
         InputError: the file is corrupt, of another version, or of another architecture.
     """
-    path = run / "last.safetensors"
+    path = run / LAST
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != STATE_FORMAT:
         raise InputError(

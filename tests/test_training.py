@@ -1,6 +1,9 @@
 """Training end to end on tones: it learns, resumes exactly, and says what goes wrong."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from asr import training
 from asr.checkpoint import load_bundle
 from asr.config import load_config
 from asr.errors import InputError
+from asr.files import write_aside
 
 
 def run(recipe, root, run_dir, *overrides, resume=False):
@@ -267,7 +271,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path, monkeypatch
 
     def full(path, tensors, metadata):
         if path.name == "last.safetensors" and '"epoch": 2' in metadata["state"]:
-            with training.write_aside(path) as aside:
+            with write_aside(path) as aside:
                 aside.write_bytes(b"half a che")
                 raise OSError(28, "No space left on device", str(aside))
         save(path, tensors, metadata)
@@ -279,3 +283,38 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path, monkeypatch
     assert not list(run_dir.glob(".*.part*"))
     results = run("recipes/demo/ctc.yaml", tones, run_dir, *overrides, resume=True)
     assert results["epochs"] == 3
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(tones, tmp_path, signal_name):
+    run_dir = tmp_path / "run"
+    asr = [sys.executable, "-c", "from asr.cli import main; main()", "train"]
+    settings = [f"corpus.root={tones}", f"run_dir={run_dir}", *SMALL, "trainer.tune=false"]
+    training_run = subprocess.Popen(
+        [*asr, "recipes/demo/ctc.yaml", *settings, "trainer.max_epochs=500"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in training_run.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    training_run.send_signal(getattr(signal, signal_name))
+    rest = training_run.stderr.read()
+    assert training_run.wait() == 130
+    assert f"go on with: asr train {run_dir} --resume" in rest
+    assert "Traceback" not in rest
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 500", "max_epochs: 3"))
+    done = subprocess.run([*asr, str(run_dir), "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_dir / "results.json").read_text())["epochs"] >= 3
+
+
+def test_a_run_stopped_before_its_first_epoch_starts_over(tones, tmp_path, monkeypatch):
+    overrides = ["trainer.max_epochs=1", "trainer.tune=false"]
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "build", lambda *a: (_ for _ in ()).throw(StopError()))
+        with pytest.raises(StopError):
+            run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides)
+    results = run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides, resume=True)
+    assert results["epochs"] == 1

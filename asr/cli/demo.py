@@ -41,7 +41,7 @@ def demo(
         results = json.loads(results_file.read_text(encoding="utf-8"))
     else:
         print(f"2. Training a bidirectional LSTM with CTC into {run}")
-        resume = (run / "last.safetensors").is_file()
+        resume = (run / "config.yaml").is_file()
         if resume:
             config, resolved = read_config(run / "config.yaml")
         else:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from asr.cli import app
 from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.recipe import RunConfig
 
 
 @app.command()
@@ -27,7 +32,6 @@ def train(
 ) -> None:
     """Train a recipe into run_dir, choose the best epoch on dev, score dev and test."""
     from asr.config import load_config, read_config, sweep
-    from asr.training import train as run
 
     changes = list(overrides or [])
     if resume:
@@ -35,7 +39,7 @@ def train(
             raise InputError("--resume goes on with a run as it was configured: no overrides")
         config, resolved = read_config(Path(recipe) / "config.yaml")
         config.run_dir = recipe
-        summarise(run(config, resolved, resume=True), config.run_dir)
+        run(config, resolved, resume=True)
         return
     jobs = sweep(changes) if multirun else [changes]
     for number, job in enumerate(jobs):
@@ -45,10 +49,24 @@ def train(
         if multirun:
             config.run_dir = str(Path(config.run_dir) / str(number))
             print(f"run {number + 1} of {len(jobs)}: {' '.join(job)}")
-        summarise(run(config, resolved), config.run_dir)
+        run(config, resolved)
 
 
-def summarise(results: dict, run_dir: str) -> None:
+def run(config: RunConfig, resolved: str, resume: bool = False) -> None:
+    """Train and summarise; stopped by Ctrl-C or SIGTERM, say how to go on."""
+    from asr.training import train
+
+    # A batch system's SIGTERM ends a run as Ctrl-C does: files whole, the way on told.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        results = train(config, resolved, resume)
+    except KeyboardInterrupt:
+        print(f"asr: stopped; go on with: asr train {config.run_dir} --resume", file=sys.stderr)
+        raise typer.Exit(130) from None
+    summarise(results, config.run_dir)
+
+
+def summarise(results: dict[str, Any], run_dir: str) -> None:
     """Print the error rates beside each other and where the run lies."""
     from rich.console import Console
     from rich.table import Table
