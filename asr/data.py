@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -212,45 +209,3 @@ def collate(
         ),
         target_lens=torch.tensor([len(t) for t in targets]),
     )
-
-
-class Prefetcher:
-    """Makes batches in a thread of its own, two ahead; counts the seconds of waiting for it."""
-
-    def __init__(self, makers: Sequence[Callable[[], Batch]]) -> None:
-        self.makers = makers
-        self.waited_s = 0.0
-
-    def __iter__(self) -> Iterator[Batch]:
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
-        stop = threading.Event()
-
-        def put(item: Batch | BaseException) -> None:
-            while not stop.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        def work() -> None:
-            try:
-                for make in self.makers:
-                    if stop.is_set():
-                        return
-                    put(make())
-            except BaseException as error:
-                put(error)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
-            for _ in self.makers:
-                began = time.perf_counter()
-                item = ready.get()
-                self.waited_s += time.perf_counter() - began
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()

@@ -15,8 +15,10 @@ from __future__ import annotations
 import copy
 import math
 import multiprocessing
+import os
 import signal
 import statistics
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -296,7 +298,7 @@ def measure(
             sorted(protocol.lengths, reverse=True), NETS, range(protocol.runs)
         )
     ]
-    outcomes: dict[Trial, Outcome] = {}
+    outcomes = {}
     if workers == 1:
         for trial in trials:
             outcomes[trial] = run_trial(trial, protocol)
@@ -304,20 +306,29 @@ def measure(
     else:
         # Not forked: torch's threads do not survive that.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _leave_interrupts) as pool:
-            futures = {pool.submit(run_trial, trial, protocol): trial for trial in trials}
+        with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+            futures = {trial: pool.submit(run_trial, trial, protocol) for trial in trials}
             try:
-                for future in as_completed(futures):
-                    outcomes[futures[future]] = future.result()
+                for future in as_completed(futures.values()):
+                    future.result()
                     advance()
             finally:
                 pool.shutdown(cancel_futures=True)
+        outcomes = {trial: future.result() for trial, future in futures.items()}
     return _document(protocol, seed, outcomes)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; only the first one answers it."""
+def _start_worker() -> None:
+    """Ctrl-C is for the first process to answer; when that ends, however it does, so do we."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _document(protocol: Protocol, seed: int, outcomes: dict[Trial, Outcome]) -> dict[str, Any]:
