@@ -102,9 +102,9 @@ def draw_recall(found: dict[str, Any], path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xticks(k, map(str, k))
         axis.minorticks_off()
-        axis.set_ylim(35, 104)
+        axis.set_ylim(-4, 104)
         _clean(axis)
-    axes[0, 0].annotate("chance", (k[0], 100 * task["chance"] - 5), color="grey")
+    axes[0, 0].annotate("chance", (k[0], 100 * task["chance"] - 9), color="grey")
     with write_aside(path) as aside:
         figure.savefig(aside)
 
@@ -117,7 +117,7 @@ def _gradient_title(nets: dict[str, Any]) -> str:
         if not net["control"]
     }
     if all(last["rnn"] < 1e-6 * norm for name, norm in last.items() if name != "rnn"):
-        return "The tanh RNN's gradient vanishes exponentially, the gated cells' comes through"
+        return "Untrained, the tanh RNN's gradient vanishes; the gated cells' comes through"
     return "The gradient of the last output, back through time"
 
 

@@ -179,13 +179,48 @@ def test_every_format_reads_the_same_words(tmp_path, name, ending):
     path = tmp_path / name
     path.write_bytes(FILES[name].replace("\n", ending).encode("utf-8-sig"))
     transcripts = read_transcripts(path)
-    ids = ["1", "2", "3"] if name == "r.txt" else ["u1", "u2", "u3"]
-    assert list(transcripts.lines) == ids
+    ids = {
+        "r.txt": ["1", "2", "3"],
+        "r.tsv": ["a/u1.wav", "u2.flac", "b c/u3.wav"],
+        "r.jsonl": ["u1", "u2", "/x/u3.wav"],
+    }
+    assert list(transcripts.lines) == ids.get(name, ["u1", "u2", "u3"])
     assert [tokens(line, "word") for line in transcripts.lines.values()] == [
         ["the", "cat"],
         [],
         ["müde"],
     ]
+
+
+def test_hypotheses_that_name_their_audio_find_their_reference(tmp_path):
+    """What `asr transcribe` prints scores against a manifest, whatever the manifest's ids."""
+    reference = written(
+        tmp_path / "ref.jsonl",
+        f'{{"id": "f1_sx1", "audio_filepath": "{tmp_path}/f1/SX1.WAV", "text": "a b"}}\n'
+        f'{{"id": "m2_sx1", "audio_filepath": "{tmp_path}/m2/SX1.WAV", "text": "c"}}\n'
+        f'{{"id": "m2_si7", "audio_filepath": "{tmp_path}/m2/SI7.WAV", "text": "d"}}\n',
+    )
+    hypothesis = written(
+        tmp_path / "hyp.tsv",
+        f"{tmp_path}/m2/SX1.WAV\tc\n{tmp_path}/f1/SX1.WAV\ta b\nelsewhere/SI7.flac\td\n",
+    )
+    matched = match(read_transcripts(reference), read_transcripts(hypothesis, hypothesis=True))
+    assert matched.missing == matched.unscored == ()
+    assert all(ref == hyp for ref, hyp in token_pairs(matched, "word"))
+
+
+def test_an_id_may_be_the_name_of_the_audio(tmp_path):
+    reference = written(tmp_path / "ref.trn", "a b (u1)\n")
+    hypothesis = written(tmp_path / "hyp.tsv", "some/where/u1.wav\ta b\n")
+    matched = match(read_transcripts(reference), read_transcripts(hypothesis, hypothesis=True))
+    assert token_pairs(matched, "word") == [(["a", "b"], ["a", "b"])]
+
+
+def test_two_hypotheses_for_one_reference_are_refused(tmp_path):
+    reference = written(tmp_path / "ref.trn", "a b (u1)\n")
+    hypothesis = written(tmp_path / "hyp.tsv", "x/u1.wav\ta b\ny/u1.wav\ta\n")
+    with pytest.raises(InputError, match=r"hyp\.tsv:2: a second hypothesis for 'u1'"):
+        match(read_transcripts(reference), read_transcripts(hypothesis, hypothesis=True))
 
 
 @pytest.mark.parametrize(

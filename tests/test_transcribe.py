@@ -146,3 +146,22 @@ def test_a_spoilt_model_is_one_clear_line(model, said, tmp_path, monkeypatch, ca
 def test_a_decoder_that_does_not_fit_is_refused(model, said):
     with pytest.raises(InputError, match="framewise"):
         Recognizer.load(model, name="viterbi")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_output_scores_against_the_manifest(model, said, tmp_path, monkeypatch, capsys, form):
+    files = [u.audio for u in said]
+    words = ("transcribe", "--model", model, "--format", form, *files)
+    code, out, _ = asr(monkeypatch, capsys, *words)
+    assert code == 0
+    heard = tmp_path / ("heard.jsonl" if form == "json" else "heard.tsv")
+    heard.write_text(out)
+    manifest = model / "manifests/test.jsonl"
+    units = ["word", "phone"] if form == "json" else ["word"]
+    for unit in units:
+        fold = ["--fold", "cmu40"] if unit == "phone" else []
+        code, out, err = asr(
+            monkeypatch, capsys, "score", manifest, heard, "--unit", unit, "--json", *fold
+        )
+        assert (code, err) == (0, "")
+        assert json.loads(out)["error_rate"] < 0.2

@@ -79,7 +79,6 @@ def transcribe(
 def as_json(transcript: Transcript) -> dict[str, Any]:
     """A transcript as one JSON object; times in seconds."""
     found: dict[str, Any] = {
-        "id": Path(transcript.id).stem,
         "audio_filepath": transcript.id,
         "text": transcript.text,
         "duration": round(transcript.duration_s, 4),

@@ -26,12 +26,13 @@ _TRN = re.compile(r"(?P<text>.*)\((?P<id>[^()\s]+)\)\s*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One utterance of a transcript file; phones and speaker where the file gives them."""
+    """One utterance of a transcript file; phones, speaker and audio where the file gives them."""
 
     where: str
     text: str | None
     phones: tuple[str, ...] | None = None
     speaker: str | None = None
+    audio: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,9 @@ def read_transcripts(
 def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
     """Pair by utterance id, in the order of the references; plain text by line number.
 
+    Hypotheses that name only their audio go to the reference with the same audio file, or, where
+    that is unique, with the same file name or an id that is that name.
+
     Raises:
         InputError: no references; one side is plain text and the other is not; two plain texts
             of different length; not a single id in common.
@@ -111,6 +115,7 @@ def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
             f"{ref.path} has {len(ref.lines)} lines and {hyp.path} has {len(hyp.lines)}; "
             "plain text is matched by line, so both need the same number"
         )
+    hyp = _named_by_audio(ref, hyp)
     missing = tuple(i for i in ref.lines if i not in hyp.lines)
     unscored = tuple(i for i in hyp.lines if i not in ref.lines)
     if hyp.lines and len(missing) == len(ref.lines):
@@ -120,6 +125,35 @@ def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
         )
     pairs = tuple((line, hyp.lines.get(i)) for i, line in ref.lines.items())
     return Matched(tuple(ref.lines), pairs, missing, unscored)
+
+
+def _named_by_audio(ref: Transcripts, hyp: Transcripts) -> Transcripts:
+    """``hyp`` with the references' ids in the place of audio paths, wherever one fits."""
+    owners: dict[str, list[str]] = {}
+    for i, line in ref.lines.items():
+        names = {Path(i).stem}
+        if line.audio is not None:
+            # Manifests mean their own folder, command lines the current one.
+            names |= {line.audio.stem, *_places(line.audio, ref.path)}
+        for name in names:
+            owners.setdefault(name, []).append(i)
+    lines: dict[str, Line] = {}
+    for i, line in hyp.lines.items():
+        utterance = i
+        if i not in ref.lines and line.audio is not None:
+            for name in (*_places(line.audio, hyp.path), line.audio.stem):
+                if len(owners.get(name, ())) == 1:
+                    utterance = owners[name][0]
+                    break
+        if utterance in lines:
+            raise InputError(f"{line.where}: a second hypothesis for {utterance!r}")
+        lines[utterance] = line
+    return Transcripts(hyp.path, hyp.format, lines)
+
+
+def _places(audio: Path, named_in: Path) -> tuple[str, str]:
+    """Where a path in a file may point: from the current folder or from the file's own."""
+    return str(audio.absolute()), str((named_in.parent / audio).absolute())
 
 
 def tokens(line: Line, unit: str, folding: str = "none", silence: str = "count") -> list[str]:
@@ -208,7 +242,8 @@ def _read_tsv(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, L
         name, tab, text = row.partition("\t")
         if not tab or not name.strip():
             raise InputError(f"{path}:{number}: expected 'path TAB text', found {_short(row)}")
-        yield Path(name.strip()).stem, Line(f"{path}:{number}", text)
+        audio = Path(name.strip())
+        yield str(audio), Line(f"{path}:{number}", text, audio=audio)
 
 
 def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tuple[str, Line]]:
@@ -218,8 +253,10 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
                 f"{where}: expected a JSON object with id and text, found {_short(entry)}"
             )
         utterance = entry.get("id")
-        if utterance is None and isinstance(entry.get("audio_filepath"), str):
-            utterance = Path(entry["audio_filepath"]).stem
+        audio = None
+        if isinstance(entry.get("audio_filepath"), str):
+            audio = Path(entry["audio_filepath"])
+            utterance = str(audio) if utterance is None else utterance
         if not isinstance(utterance, str) or not utterance:
             raise InputError(
                 f"{where}: expected 'id' (or 'audio_filepath'), a string; found neither"
@@ -232,7 +269,16 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
         speaker = entry.get("speaker")
         if speaker is not None and not isinstance(speaker, str):
             raise InputError(f"{where}: expected 'speaker' to be a string, found {_short(speaker)}")
-        yield utterance, Line(where, text, _phones(entry.get("phones"), where), speaker)
+        yield (
+            utterance,
+            Line(
+                where,
+                text,
+                _phones(entry.get("phones", entry.get("labels")), where),
+                speaker,
+                audio,
+            ),
+        )
 
 
 def _json_entries(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Any]]:
