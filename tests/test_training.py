@@ -1,6 +1,7 @@
 """Training end to end on tones: it learns, resumes exactly, and says what goes wrong."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,3 +319,31 @@ def test_a_run_stopped_before_its_first_epoch_starts_over(tones, tmp_path, monke
             run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides)
     results = run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides, resume=True)
     assert results["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda run: (run / "last.safetensors").write_bytes(b"not a checkpoint"), "safetensors"),
+        (
+            lambda run: (run / "config.yaml").write_text(
+                (run / "config.yaml").read_text().replace("hidden: 32", "hidden: 16")
+            ),
+            "shape",
+        ),
+        (
+            lambda run: (run / "config.yaml").write_text(
+                (run / "config.yaml").read_text().replace("hidden: 32", "hiden: 16")
+            ),
+            "hiden",
+        ),
+    ],
+)
+def test_a_spoilt_run_is_not_resumed(ctc_run, tmp_path, monkeypatch, capsys, spoil, told):
+    copy = tmp_path / "run"
+    shutil.copytree(ctc_run[0], copy)
+    spoil(copy)
+    code, _, err = asr(monkeypatch, capsys, "train", copy, "--resume")
+    assert code == 2
+    assert told in err.splitlines()[-1]
+    assert "Traceback" not in err
