@@ -82,7 +82,7 @@ class Start:
     """A cell and how its weights start; ``control``: beside the comparison, to explain it.
 
     The forget bias opens the carousel: the forget gate is s(5) = 0.993 at first, and s(5)^200 is
-    still 0.26, where s(1)^200 is 1e-27. The original LSTM had no forget gate, that is 1.
+    still 0.26, where s(1)^200 is 6e-28. The original LSTM had no forget gate, that is 1.
     """
 
     cell: str

@@ -234,6 +234,15 @@ def test_bad_states_and_settings():
             NeuralConfig(**bad)
 
 
+def test_training_ends_when_the_rate_is_used_up():
+    model = LanguageModelConfig(hidden=4)
+    config = NeuralConfig(model=model, epochs=50, batch=4, bptt=9, lr=0.3, lr_factor=0.01)
+    epochs = []
+    train(regular(20, 1), [["a", "y"]], config, on_epoch=lambda lm, e: epochs.append(e))
+    assert len(epochs) < 50
+    assert [e.is_best for e in epochs].count(False) == 2
+
+
 def test_a_loss_that_is_not_finite_is_one_line():
     config = NeuralConfig(model=LanguageModelConfig(hidden=4), epochs=2, batch=4)
 

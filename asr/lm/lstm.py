@@ -43,6 +43,8 @@ PAD = -100
 SCORED_AT_ONCE = 1024
 """Tokens: what scoring computes at once, so that a large vocabulary fits memory."""
 SCORED_ROWS = 32
+SLOWEST = 100
+"""Training ends when the learning rate is that many times smaller than at the start."""
 
 
 @dataclass
@@ -55,7 +57,8 @@ class NeuralConfig:
 
     batch: rows that are trained side by side. bptt: steps that errors flow back (truncated
     back-propagation through time, Williams & Peng 1990); the state goes on. lr: of Adam;
-    multiplied by lr_factor after each epoch without a new best dev perplexity.
+    multiplied by lr_factor after each epoch without a new best dev perplexity, until that no longer
+    helps either.
     """
 
     unit: str = "word"
@@ -309,6 +312,8 @@ def train(
             on_epoch(lm, Epoch(number, total / count, dev_perplexity, lr, is_best, wall_s))
             if not is_best:
                 lr *= config.lr_factor
+                if lr < config.lr / SLOWEST:
+                    break
     model.load_state_dict(best_weights)
     return lm
 
