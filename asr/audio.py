@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +139,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
             raise InputError(f"{path}: the file is empty; expected audio")
         with path.open("rb") as handle:
             _check_whole(path, handle.read(4096), n_bytes)
-        with soundfile.SoundFile(path) as sound:
+        with soundfile.SoundFile(os.fsencode(path)) as sound:
             if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                 raise InputError(
                     f"{path}: sample rate {sound.samplerate} Hz is outside "

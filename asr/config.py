@@ -88,6 +88,10 @@ def read_config(path: Path) -> tuple[RunConfig, str]:
 
 def to_run_config(composed: DictConfig) -> tuple[RunConfig, str]:
     """A composed configuration as dataclasses and as YAML."""
+    # A run is resumed from anywhere, so its configuration holds no relative path.
+    for node, key in ((composed.corpus, "root"), (composed, "run_dir")):
+        if node[key]:
+            node[key] = str(Path(node[key]).absolute())
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     return config, OmegaConf.to_yaml(composed, resolve=True)

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from asr.errors import InputError
 
+# It can only be read by setting it; once, before there are threads.
+UMASK = os.umask(0)
+os.umask(UMASK)
+
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
@@ -23,6 +27,8 @@ def write_aside(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        # Some writers make their files private; a shared model is for all who may see its folder.
+        aside.chmod(0o666 & ~UMASK)
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         aside.replace(path)

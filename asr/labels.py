@@ -105,7 +105,8 @@ def fold_segments(
     for segment in segments:
         if segment.label not in table:
             raise InputError(
-                f"{where}: phone {segment.label!r} is not in the inventory of folding {folding!r}"
+                f"{where}: phone {segment.label!r} is not in the inventory of folding '{folding}'; "
+                f"correct it, or choose another folding ({', '.join(FOLDINGS)})"
             )
         label = table[segment.label]
         if label is not None:

@@ -31,6 +31,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.name not in LOSSES:
             raise InputError(f"loss.name={self.name!r} does not exist; choose ctc or framewise")
+        if self.framewise_epochs < 0:
+            raise InputError(f"loss.framewise_epochs={self.framewise_epochs}: expected 0 or more")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"loss.label_smoothing={self.label_smoothing}: expected 0 to below 1")
 

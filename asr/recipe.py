@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from asr.augment import AugmentConfig
@@ -54,8 +55,12 @@ class OptimConfig:
                 f"optim.schedule={self.schedule!r} does not exist; "
                 f"choose one of {', '.join(SCHEDULES)}"
             )
-        if self.lr <= 0 or self.clip_norm <= 0:
-            raise InputError("optim: lr and clip_norm must both be above 0")
+        if not (0 < self.lr < math.inf and self.clip_norm > 0):
+            raise InputError("optim: lr and clip_norm must both be above 0, and lr finite")
+        if self.warmup_epochs < 0 or self.plateau_epochs < 1:
+            raise InputError(
+                "optim: expected warmup_epochs of 0 or more, plateau_epochs of 1 or more"
+            )
 
 
 @dataclass
@@ -64,6 +69,10 @@ class LmConfig:
 
     label_order: int = 0
     word_order: int = 0
+
+    def __post_init__(self) -> None:
+        if self.label_order < 0 or self.word_order < 0:
+            raise InputError("lm: label_order and word_order must be 0 (none) or more")
 
 
 @dataclass
@@ -90,6 +99,10 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.max_epochs < 1 or self.batch_size < 1 or self.max_batch_s <= 0:
             raise InputError("trainer: max_epochs, batch_size and max_batch_s must be above 0")
+        if self.patience < 0 or self.max_bad_steps < 0 or not 0 <= self.max_skipped <= 1:
+            raise InputError(
+                "trainer: expected patience and max_bad_steps of 0 or more, max_skipped of 0 to 1"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"trainer.device={self.device!r}: expected auto, cpu or cuda")
         if self.precision not in ("float32", "bfloat16"):
@@ -112,3 +125,7 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = 1
     run_dir: str = ""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}: expected 0 or more")

@@ -38,7 +38,9 @@ def check_run_dir(run: Path, resume: bool) -> None:
         raise InputError(f"{run}: nothing to resume: expected the config.yaml of a run there")
     if not resume and run.is_file():
         raise InputError(f"run_dir={run}: a file is in the way")
-    if not resume and run.is_dir() and any(run.iterdir()):
+    # A run that failed before its first epoch ended may be begun anew with better settings.
+    begun = (run / "config.yaml").is_file() and not (run / LAST).is_file()
+    if not resume and run.is_dir() and any(run.iterdir()) and not begun:
         raise InputError(
             f"run_dir={run}: exists and is not empty; choose another, or go on with it: "
             f"asr train {run} --resume"

@@ -24,7 +24,7 @@ from asr.checkpoint import (
     save_tensors,
     save_weights,
 )
-from asr.corpora import Corpus, load_corpus
+from asr.corpora import Audit, Corpus, load_corpus
 from asr.data import (
     Example,
     bucket,
@@ -107,14 +107,18 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
         )
     sets = choose_sets(config.corpus, corpus)
     lexicon = find_lexicon(config.corpus, corpus)
-    run.mkdir(parents=True, exist_ok=True)
-    open_log(run)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        open_log(run)
+    except OSError as error:
+        raise InputError(f"run_dir={run}: cannot be made ({error.strerror})") from error
     if not resume:
         write_text(run / "config.yaml", resolved)
         write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
     write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
     for deviation in corpus.audit.deviations:
         log.warning("corpus: %s", deviation)
+    report_lost(corpus.audit, config.trainer.max_skipped)
     for name, utterances in sets.items():
         write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
 
@@ -157,6 +161,8 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
         )
         dev = decode_set(dev_utterances, log_probs, bundle, decoder)
         rate = error_rate(next(iter(dev.scores.values())))
+        if math.isnan(rate):
+            raise InputError(f"dev has no {config.labels.unit} in its references to score against")
         blanks = blank_rate(list(log_probs.values()))
         state.epoch += 1
         state.trained_s += time.perf_counter() - began
@@ -215,7 +221,8 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
     tensorboard.close()
 
     bundle = load_bundle(run / "model")
-    return judge(config, run, bundle, examples, state, skipped, n_parameters, device)
+    n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
+    return judge(config, run, bundle, examples, state, skipped, n_lost, n_parameters, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -255,9 +262,16 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, list[Utteranc
     """The corpus' sets under the names train, dev, and each test set's own.
 
     Raises:
-        InputError: a set is not there or empty, or train shares a speaker with dev or test.
+        InputError: a set is not there, empty or named twice, or train shares audio with another.
     """
     wanted = [*config.train, config.dev, *config.test]
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    clash = [name for name in (config.dev, *config.test) if name == "train"]
+    if twice or clash or not config.train:
+        raise InputError(
+            f"corpus.train={config.train}, dev={config.dev}, test={config.test}: expected "
+            "different sets, one or more of them to train on, and none named train to score"
+        )
     for name in wanted:
         if not corpus.sets.get(name):
             raise InputError(
@@ -267,14 +281,39 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, list[Utteranc
     sets = {"train": [u for name in config.train for u in corpus.sets[name]]}
     sets["dev"] = corpus.sets[config.dev]
     sets |= {name: corpus.sets[name] for name in config.test}
-    trained = {u.id for u in sets["train"]}
-    for name, utterances in sets.items():
-        leak = [u.id for u in utterances if u.id in trained] if name != "train" else []
+    trained = {(u.audio, u.offset_s) for u in sets["train"]}
+    speakers = {u.speaker for u in sets["train"]}
+    for name in list(sets)[1:]:
+        leak = [u.id for u in sets[name] if (u.audio, u.offset_s) in trained]
         if leak:
             raise InputError(
                 f"set {name!r} shares {len(leak)} utterances with train, such as {leak[0]}"
             )
+        heard = sorted({u.speaker for u in sets[name]} & speakers)
+        if heard:
+            log.warning(
+                "set %r shares %d speakers with train, such as %s: its error rates flatter",
+                name,
+                len(heard),
+                heard[0],
+            )
     return sets
+
+
+def report_lost(audit: Audit, most: float) -> None:
+    """Log the corpus files that were missing or corrupt; their utterances are in no set.
+
+    Raises:
+        InputError: more than the share ``most`` of the utterances is lost.
+    """
+    lost = audit.missing | audit.corrupt
+    for path, reason in lost.items():
+        log.warning("corpus: %s left out: %s", path, reason)
+    if len(lost) > most * audit.found:
+        raise InputError(
+            f"corpus: {len(lost)} files of {audit.found} utterances are missing or corrupt (more "
+            f"than trainer.max_skipped={most:g}); the first: {': '.join(next(iter(lost.items())))}"
+        )
 
 
 def build(
@@ -595,6 +634,7 @@ def judge(
     examples: dict[str, list[Example]],
     state: State,
     skipped: dict[str, dict[str, str]],
+    n_lost: int,
     n_parameters: int,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -652,6 +692,7 @@ def judge(
         "training_s": state.trained_s,
         "parameters": n_parameters,
         "skipped": {name: len(reasons) for name, reasons in skipped.items()},
+        "lost_files": n_lost,
         "bad_steps": state.bad_steps,
         "environment": environment(),
     }

@@ -33,6 +33,12 @@ def test_command_line_beats_recipe_beats_group():
         ("model.cell=lstn", "lstm"),
         ("loss.name=mse", "ctc"),
         ("optim.lr=0", "lr"),
+        ("optim.lr=nan", "lr"),
+        ("seed=-1", "seed"),
+        ("trainer.patience=-1", "patience"),
+        ("trainer.max_skipped=-1", "max_skipped"),
+        ("lm.label_order=-1", "label_order"),
+        ("loss.framewise_epochs=-1", "framewise_epochs"),
         ("trainer.device=tpu", "tpu"),
         ("model.hidden", "model.hidden"),
         ("decoder.name=viterbo", "viterbi"),
@@ -82,3 +88,10 @@ def test_sweeps_multiply():
 def test_conf_holds_values_only():
     for path in shipped("conf").rglob("*.yaml"):
         assert "_target_" not in path.read_text(encoding="utf-8")
+
+
+def test_a_resolved_configuration_holds_no_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, text = load_config("recipes/timit/ctc.yaml", ["corpus.root=data", "run_dir=runs/a"])
+    assert config.corpus.root == str(tmp_path / "data")
+    assert f"run_dir: {tmp_path}/runs/a" in text

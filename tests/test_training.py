@@ -229,6 +229,8 @@ def test_broken_and_impossible_utterances_are_skipped_counted_and_listed(tmp_pat
     audit = json.loads((tmp_path / "run/audit.json").read_text())
     assert any("200 labels need" in reason for reason in skipped.values())
     assert results["skipped"]["train"] == len(skipped) == 1
+    assert results["lost_files"] == 1
+    assert "U000.WAV left out" in (tmp_path / "run/train.log").read_text()
     assert any("U000" in path for path in audit["corrupt"])
     with pytest.raises(InputError, match="max_skipped"):
         run(
@@ -247,9 +249,47 @@ def test_infinite_losses_are_skipped_counted_and_stop_the_run(tones, tmp_path, m
     assert "left out: loss nan" in (tmp_path / "run/train.log").read_text()
 
 
-def test_dev_inside_train_is_refused(tones, tmp_path):
-    with pytest.raises(InputError, match="shares"):
-        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "corpus.dev=train")
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["corpus.dev=train"],
+        ["corpus.test=[train]"],
+        ["corpus.train=[train,train]"],
+        ["corpus.train=[]"],
+        ["corpus.dev=test"],
+        ["corpus.train=[dev]", "corpus.dev=test", "corpus.test=[train]"],
+    ],
+)
+def test_sets_that_clash_are_refused(tones, tmp_path, sets):
+    with pytest.raises(InputError, match="expected different sets"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *sets)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_audio_in_train_and_dev_is_refused_under_any_name(tones, tmp_path):
+    for name, split in (("train", "TRAIN"), ("dev", "DEV"), ("test", "TRAIN")):
+        lines = [
+            json.dumps({"id": f"{name}{i}", "audio_filepath": str(path), "text": "ma"})
+            for i, path in enumerate(sorted((tones / split).rglob("*.WAV")))
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="set 'test' shares 48 utterances with train"):
+        run("recipes/so762/chars.yaml", tmp_path, tmp_path / "run", "corpus.kind=jsonl")
+
+
+def test_a_run_that_failed_at_once_may_be_begun_anew(tones, tmp_path, monkeypatch):
+    overrides = ("trainer.max_epochs=1", "trainer.tune=false")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "build", lambda *a: (_ for _ in ()).throw(InputError("bad")))
+        with pytest.raises(InputError, match="bad"):
+            run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides)
+    assert run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides)["epochs"] == 1
+
+
+def test_a_run_directory_that_cannot_be_made_is_told(tones, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("how", ["speaker", "global", "none"])

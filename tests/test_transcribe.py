@@ -1,7 +1,11 @@
 """Transcribing as a user does: files of any form in, text, times and confidences out."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import soundfile
 from running import SMALL, asr
 
 import asr as package
+from asr.cli import main
 from asr.config import load_config
 from asr.errors import InputError
 from asr.manifest import read_manifest
@@ -165,3 +170,29 @@ def test_output_scores_against_the_manifest(model, said, tmp_path, monkeypatch, 
         )
         assert (code, err) == (0, "")
         assert json.loads(out)["error_rate"] < 0.2
+
+
+def test_a_name_that_is_not_utf_8(model, said, tmp_path, monkeypatch, capfdbinary):
+    name = os.fsdecode(bytes(tmp_path) + b"/odd\xff.wav")
+    shutil.copyfile(said[0].audio, name)
+    monkeypatch.setattr(sys, "argv", ["asr", "transcribe", "--model", str(model), name])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capfdbinary.readouterr()
+    assert not ended.value.code, err
+    assert out.startswith(bytes(tmp_path))
+    assert b"Traceback" not in err
+
+
+def test_a_full_disk_under_standard_output_is_told(model, said):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    code = "from asr.cli import main; main()"
+    words = ["transcribe", "--model", str(model), str(said[0].audio)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

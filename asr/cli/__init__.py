@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 
@@ -26,15 +28,28 @@ def register() -> None:
 def main() -> None:
     """Run `asr`; a user's mistake is one line on standard error and exit status 2."""
     register()
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold any bytes; they are printed as they are.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here and not while Python exits, so that a full disk is told.
+            sys.stdout.flush()
     except InputError as error:
         print(f"asr: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader (head, less) has left: that is its right. Nothing more can be written.
+    except OSError as error:
+        # What is still buffered for standard output cannot be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if error.errno == errno.EPIPE:
+            # The reader (head, less) has left: that is its right.
+            sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"asr: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("asr: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -42,8 +42,9 @@ def train(
         run(config, resolved, resume=True)
         return
     jobs = sweep(changes) if multirun else [changes]
-    for number, job in enumerate(jobs):
-        config, resolved = load_config(recipe, job)
+    # All of them are composed before the first one runs.
+    composed = [load_config(recipe, job) for job in jobs]
+    for number, (job, (config, resolved)) in enumerate(zip(jobs, composed, strict=True)):
         if not config.run_dir:
             raise InputError("run_dir is not set: add run_dir=DIR, the folder for the results")
         if multirun:
@@ -57,7 +58,8 @@ def run(config: RunConfig, resolved: str, resume: bool = False) -> None:
     from asr.training import train
 
     # A batch system's SIGTERM ends a run as Ctrl-C does: files whole, the way on told.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         results = train(config, resolved, resume)
     except KeyboardInterrupt:
