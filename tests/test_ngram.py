@@ -180,3 +180,10 @@ def test_bound_to_another_inventory():
     bound = model.bind(["<blank>", "b", "a", "unheard"])
     assert bound.token_of.tolist() == [0, model.tokens.index("b"), model.tokens.index("a"), 0]
     assert model.tokens[bound.end_token] == "</s>"
+
+
+def test_counts_beyond_the_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("asr.lm.ngram.available_bytes", lambda: 3e3)
+    with pytest.raises(InputError, match=r"counting 3-grams over 10 tokens may take .* --order"):
+        NGram.estimate([["a", "b", "c"], ["a", "b", "d"]], 3)
+    assert NGram.estimate([["a", "b", "c"], ["a", "b", "d"]], 1).order == 1

@@ -31,6 +31,10 @@ MISSING_UNK = -100.0
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
+#: Peak memory of estimating, for each token and order, where every n-gram is different (measured).
+BYTES_A_TOKEN = 170
+
+
 class Trie(NamedTuple):
     """The model in arrays, for compiled code. Node 0 is the root, node 1 + t unigram t.
 
@@ -192,11 +196,13 @@ class NGram:
         order is lower.
 
         Raises:
-            InputError: no sentence, an order below 1, or a sentence that holds a reserved token.
+            InputError: no sentence, an order below 1, a sentence that holds a reserved token, or
+                counts that would not fit the memory there is.
         """
         if order < 1:
             raise InputError(f"n-gram order must be 1 or more, found {order}")
         tokens, stream = _number(sentences)
+        _check_memory(len(stream), order)
         room = _positions_in_sentence(stream)
         order = min(order, int(room.max()) + 1)
         # Per order (index n - 1): each n-gram's parent node, last token, suffix (a row of the order
@@ -281,6 +287,24 @@ def _number(sentences: Iterable[Sequence[str]]) -> tuple[list[str], NDArray[np.i
     for number, token in enumerate(tokens):
         renumber[seen[token]] = number
     return tokens, renumber[np.array(stream, np.int32)]
+
+
+def _check_memory(n_tokens: int, order: int) -> None:
+    needed, there = n_tokens * order * BYTES_A_TOKEN, available_bytes()
+    if needed > there:
+        raise InputError(
+            f"counting {order}-grams over {n_tokens} tokens may take {needed / 1e9:.1f} GB, and "
+            f"{there / 1e9:.1f} GB of memory are free; lower --order or take less text"
+        )
+
+
+def available_bytes() -> float:
+    """Memory that can still be had, where the system tells; else no bound."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return math.inf
+    return next((1024.0 * int(x.split()[1]) for x in lines if x.startswith("MemAvai")), math.inf)
 
 
 def _positions_in_sentence(stream: NDArray[np.int32]) -> NDArray[np.int64]:
