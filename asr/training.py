@@ -474,8 +474,8 @@ def run_epoch(
     with progress_bar("about") as progress:
         task = progress.add_task(f"epoch {state.epoch + 1}", total=len(batches), about="")
         for number in range(len(batches)):
-            # Features lie in memory: making a batch takes milliseconds. A thread that made it ahead
-            # would start an OpenMP team of its own, beside which the step's runs half as fast.
+            # Features lie in memory: making a batch takes milliseconds. Made ahead in a
+            # thread, beside OpenMP's, it slowed the steps by half (BENCHMARKS.md).
             asked = time.perf_counter()
             batch = make(number)
             waited_s += time.perf_counter() - asked
