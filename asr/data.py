@@ -31,13 +31,12 @@ from asr.types import Batch, Segment, Utterance
 class Example:
     """An utterance ready for batching.
 
-    features: (T, n_mels) normalised log-mel. n_frames: frames out of the model. labels: CTC
-    targets. frames: one target a model frame, or None where times are unknown or not wanted.
+    features: (T, n_mels) normalised log-mel. labels: CTC targets.
+    frames: one target a model frame, or None where times are unknown or not wanted.
     """
 
     utterance: Utterance
     features: torch.Tensor
-    n_frames: int
     labels: tuple[int, ...]
     frames: tuple[int, ...] | None
 
@@ -156,7 +155,7 @@ def make_examples(
             except InputError as error:
                 skipped[utterance.id] = str(error)
                 continue
-        examples.append(Example(utterance, matrix, n_frames, tuple(ids), frames))
+        examples.append(Example(utterance, matrix, tuple(ids), frames))
     return examples
 
 

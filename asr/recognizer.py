@@ -105,9 +105,7 @@ class Recognizer:
         matrices = normalize_set(
             matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
         )
-        examples = [
-            Example(Utterance(i, Path(), i, 0.0), x, 0, (), None) for i, x in matrices.items()
-        ]
+        examples = [Example(Utterance(i, Path(), i, 0.0), x, (), None) for i, x in matrices.items()]
         found = emissions(bundle.model, bundle, examples, torch.device("cpu"))
         return list(found.values())
 

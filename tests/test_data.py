@@ -42,7 +42,7 @@ def test_buckets_pad_little_and_change_with_the_epoch():
 
 def example(n_frames, labels, frames=None):
     features = torch.full((n_frames, 4), float(n_frames))
-    return Example(Utterance(f"u{n_frames}", Path("x"), "s", 1.0), features, 0, labels, frames)
+    return Example(Utterance(f"u{n_frames}", Path("x"), "s", 1.0), features, labels, frames)
 
 
 def test_batches_are_padded():

@@ -35,9 +35,7 @@ def draw_examples(generator: torch.Generator, config: RunConfig) -> list[Example
         features = torch.randn(n_frames, config.features.n_mels, generator=generator)
         labels = torch.randint(1, N_LABELS + 1, (n_frames // 12,), generator=generator).tolist()
         utterance = Utterance(str(number), Path("drawn"), "drawn", n_frames / 100)
-        examples.append(
-            Example(utterance, features, -(-n_frames // config.features.stack), tuple(labels), None)
-        )
+        examples.append(Example(utterance, features, tuple(labels), None))
     return examples
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app
+from asr.cli.score import Folding, Unit
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,19 +26,6 @@ app.add_typer(lm_app, name="lm")
 class Kind(StrEnum):
     NGRAM = "ngram"
     LSTM = "lstm"
-
-
-class Unit(StrEnum):
-    WORD = "word"
-    CHAR = "char"
-    PHONE = "phone"
-
-
-class Folding(StrEnum):
-    NONE = "none"
-    TIMIT48 = "timit48"
-    TIMIT39 = "timit39"
-    CMU40 = "cmu40"
 
 
 Text = Annotated[
