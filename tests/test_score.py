@@ -1,7 +1,6 @@
 import json
 import math
 import sys
-from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +10,8 @@ from asr.cli import main
 from asr.cli import score as score_command
 from asr.errors import InputError
 from asr.labels import FOLDINGS, SILENCE_POLICIES, SPACE, UNITS
+from asr.score.alignment import align
 from asr.score.error_rate import (
-    align,
     error_rate,
     phone_policy,
     policy_name,
@@ -308,10 +307,10 @@ def test_malformed_files_name_file_and_line(tmp_path, name, text, message):
 def test_unreadable_files(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_transcripts(tmp_path / "none.trn")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"no \.PHN, \.WRD or \.TXT file"):
         read_transcripts(tmp_path)
     (tmp_path / "latin.txt").write_bytes("müde".encode("latin-1"))
-    with pytest.raises(InputError, match="is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin\.txt:1: is not UTF-8 text"):
         read_transcripts(tmp_path / "latin.txt")
 
 
@@ -339,14 +338,66 @@ def test_sets_that_cannot_be_matched(tmp_path):
         match(empty, two)
 
 
-@settings(deadline=None)
-@given(st.text(), st.sampled_from(["txt", "trn", "jsonl", "kaldi", "tsv", None]))
-def test_readers_take_any_text_or_say_what_is_wrong(tmp_path_factory, text, format):
-    path = tmp_path_factory.getbasetemp() / "any"
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    with suppress(InputError):
-        for line in read_transcripts(path, format).lines.values():
-            tokens(line, "word")
+# Folders of sidecars
+
+
+@pytest.fixture
+def sidecars(tmp_path):
+    """Two TIMIT utterances; the second has no words but a sentence."""
+    folder = tmp_path / "TIMIT" / "TEST" / "DR1" / "FAKS0"
+    folder.mkdir(parents=True)
+    written(folder / "SA1.PHN", "0 100 h#\n100 200 ax\n200 300 b\n")
+    written(folder / "SA1.WRD", "100 200 a\n200 300 bee\n")
+    written(folder / "SA1.TXT", "0 300 A bee!\n")
+    written(folder / "SX2.txt", "0 300 Hello, bee.\n")
+    written(folder / "SX2.phn", "0 100 h#\n")
+    written(folder / "SX2.WAV", "")
+    return tmp_path / "TIMIT"
+
+
+def test_sidecars(sidecars):
+    transcripts = read_transcripts(sidecars)
+    first, second = transcripts.lines.values()
+    assert list(transcripts.lines) == ["TEST/DR1/FAKS0/SA1", "TEST/DR1/FAKS0/SX2"]
+    assert tokens(first, "phone", "timit39") == ["sil", "ah", "b"]
+    assert (first.text, second.text.split()) == ("a bee", ["Hello,", "bee."])
+    assert first.speaker == "FAKS0"
+    assert read_transcripts(sidecars, "timit").lines == transcripts.lines
+
+
+@pytest.mark.parametrize(
+    "hypothesis",
+    [
+        '{"id": "faks0_sa1", "text": "a bee"}\n{"id": "faks0_sx2", "text": "hello"}\n',
+        '{"id": "a", "audio_filepath": "x/FAKS0/SX2.wav", "text": "hello"}\n'
+        '{"id": "sa1", "text": "a bee"}\n',
+    ],
+)
+def test_sidecars_are_found_by_speaker_and_name(sidecars, tmp_path, hypothesis):
+    hypotheses = read_transcripts(written(tmp_path / "h.jsonl", hypothesis))
+    matched = match(read_transcripts(sidecars), hypotheses)
+    assert matched.missing == matched.unscored == ()
+    assert [line.text for _, line in matched.pairs] == ["a bee", "hello"]
+
+
+def test_a_flat_folder_of_hypotheses(sidecars, tmp_path):
+    (tmp_path / "out").mkdir()
+    written(tmp_path / "out" / "faks0_sa1.txt", "a bee\n")
+    matched = match(read_transcripts(sidecars), read_transcripts(tmp_path / "out"))
+    assert token_pairs(matched, "word")[0] == (["a", "bee"], ["a", "bee"])
+    assert matched.missing == ("TEST/DR1/FAKS0/SX2",)
+
+
+def test_spoilt_sidecars(sidecars):
+    folder = sidecars / "TEST" / "DR1" / "FAKS0"
+    written(folder / "SA1.PHN", "0 100 h#\n100 x\n")
+    with pytest.raises(InputError, match=r"SA1\.PHN:2: expected 'start end label', found '100 x'"):
+        read_transcripts(sidecars)
+    written(folder / "SA1.phn", "")
+    with pytest.raises(InputError, match=r"SA1\.(PHN|phn): a second copy of .*SA1\.(PHN|phn)"):
+        read_transcripts(sidecars)
+    with pytest.raises(InputError, match="is a folder; expected a file of format trn"):
+        read_transcripts(sidecars, "trn")
 
 
 # Output
@@ -421,7 +472,10 @@ def test_command_json_has_these_keys(run, pair):
         "utterances",
         "utterance_error_rate",
         "policy",
+        "missing",
+        "unscored",
     ]
+    assert (figures["missing"], figures["unscored"]) == (["u3"], ["u9"])
     assert figures["error_rate"] == 7 / 20
     assert figures["policy"] == "characters, as written"
     errors = json.loads(run(*pair, "--json", "--errors")[1])["errors"]
@@ -460,7 +514,7 @@ def test_command_aligns_as_nist_does(run, tmp_path):
     assert out.endswith("(words, in lower case, NIST alignment)\n")
     bad = written(tmp_path / "bad.trn", "{ a (u1)\n")
     status, _, err = run(bad, hypothesis, "--alignment", "nist")
-    assert (status, err) == (2, "asr: reference of utterance u1 has '{' without '}': '{ a'\n")
+    assert (status, err) == (2, f"asr: {bad}:1: '{{' without '}}': '{{ a'\n")
 
 
 def test_command_gives_intervals_and_compares(run, pair, tmp_path):
@@ -476,9 +530,33 @@ def test_command_gives_intervals_and_compares(run, pair, tmp_path):
     assert run(*pair, other, "--compare", "--errors")[0] == 2
 
 
+def test_command_makes_both_sides_alike(run, tmp_path):
+    reference = written(tmp_path / "r.trn", "It's well-known. (u1)\n")
+    hypothesis = written(tmp_path / "h.trn", "it's WELL known (u1)\n")
+    _, out, _ = run(reference, hypothesis, "--normalise", "case,punctuation")
+    assert out.startswith("WER 0.00 %  [S 0, D 0, I 0 of 3 words;")
+    assert out.endswith("(words, in lower case, without punctuation)\n")
+    status, _, err = run(reference, hypothesis, "--normalise", "spelling")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_command_scores_segments_of_recordings(run, tmp_path):
+    reference = written(
+        tmp_path / "r.stm", "f 1 ann 0 1 the (uh) cat\nf 1 bob 1 2 { sat / sits }\n"
+    )
+    hypothesis = written(tmp_path / "h.ctm", "f 1 0.1 0.2 the\nf 1 0.5 0.2 cat\nf 1 1.5 0.2 sits\n")
+    options = ["--unit", "word", "--alignment", "nist"]
+    figures = json.loads(run(reference, hypothesis, *options, "--json")[1])
+    assert (figures["error_rate"], figures["reference_length"]) == (0, 4)
+    assert run(reference, hypothesis, *options, "--report", tmp_path / "out")[0] == 0
+    speakers = (tmp_path / "out" / "speakers.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in speakers] == ["speaker", "ann", "bob"]
+
+
 def test_command_writes_a_report(run, pair, tmp_path):
     assert run(*pair, "--report", tmp_path / "out")[0] == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "aligned.csv",
         "errors.csv",
         "report.json",
         "report.txt",

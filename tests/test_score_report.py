@@ -4,8 +4,9 @@ import json
 import pytest
 
 from asr.errors import InputError
-from asr.score.error_rate import align, policy_name, total
-from asr.score.report import Scored, by_speaker, error_counts, speaker_of, write_report
+from asr.score.alignment import align
+from asr.score.error_rate import policy_name, total
+from asr.score.report import by_speaker, error_counts, speaker_of, write_report
 
 PAIRS = {
     "f1-1": ("the cat sat", "the dog sat"),
@@ -15,14 +16,16 @@ PAIRS = {
 }
 
 
+SPEAKERS = ["f1", "f1", "m2", "m2"]
+
+
 @pytest.fixture
-def utterances():
-    alignments = align([(r.split(), h.split()) for r, h in PAIRS.values()])
-    return [Scored(i, speaker_of(i), a) for i, a in zip(PAIRS, alignments, strict=True)]
+def alignments():
+    return align([(r.split(), h.split()) for r, h in PAIRS.values()])
 
 
-def scores_of(utterances):
-    return total([u.alignment for u in utterances], "word", policy_name("word"))
+def scores_of(alignments):
+    return total(alignments, "word", policy_name("word"))
 
 
 @pytest.mark.parametrize(
@@ -33,23 +36,23 @@ def test_speaker_of_an_id(utterance, speaker):
     assert speaker_of(utterance) == speaker
 
 
-def test_speakers_add_up(utterances):
-    speakers = by_speaker(utterances, "word", "")
+def test_speakers_add_up(alignments):
+    speakers = by_speaker(alignments, SPEAKERS, "word", "")
     assert {s: of.substitutions for s, of in speakers.items()} == {"f1": 2, "m2": 0}
     assert speakers["m2"].deletions == speakers["m2"].insertions == 1
 
 
-def test_errors_by_frequency(utterances):
-    assert [(e.error, e.reference, e.hypothesis, e.count) for e in error_counts(utterances)] == [
+def test_errors_by_frequency(alignments):
+    assert [(e.error, e.reference, e.hypothesis, e.count) for e in error_counts(alignments)] == [
         ("S", "cat", "dog", 2),
         ("D", "the", None, 1),
         ("I", None, "now", 2),
     ]
 
 
-def test_report_files_agree(utterances, tmp_path):
-    scores = scores_of(utterances)
-    write_report(tmp_path / "out", scores, utterances)
+def test_report_files_agree(alignments, tmp_path):
+    scores = scores_of(alignments)
+    write_report(tmp_path / "out", scores, list(PAIRS), SPEAKERS, alignments)
     document = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert document["substitutions"] == 2
     assert document["policy"] == "words, as written"
@@ -68,25 +71,29 @@ def test_report_files_agree(utterances, tmp_path):
             rows = list(csv.DictReader(handle))
         assert len(rows) == n
         assert sum(int(row["insertions"]) for row in rows) == scores.insertions
+    with (tmp_path / "out" / "aligned.csv").open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == sum(len(a.columns) for a in alignments)
+    assert rows[1] == {"id": "f1-1", "reference": "cat", "hypothesis": "dog", "error": "S"}
     text = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
     rows = [line.split() for line in text.splitlines()]
     assert "f1 2 6 4 2 0 1 50.00 % 100.00 %".split() in rows
     assert "all 4 8 5 2 1 2 62.50 % 100.00 %".split() in rows
+    assert "mean 2.0 4.0 2.5 1.0 0.5 1.0 75.00 % 100.00 %".split() in rows
     assert "     2  cat -> dog" in text
     assert "REF:  the cat sat\nHYP:  the dog sat\nEVAL:     S" in text
 
 
 def test_report_without_errors_has_headers(tmp_path):
-    (alignment,) = align([(["a"], ["a"])])
-    utterances = [Scored("1", "", alignment)]
-    write_report(tmp_path, scores_of(utterances), utterances)
+    alignments = align([(["a"], ["a"])])
+    write_report(tmp_path, scores_of(alignments), ["1"], [""], alignments)
     errors = (tmp_path / "errors.csv").read_text(encoding="utf-8")
     assert errors == "error,reference,hypothesis,count\n"
     rows = [line.split() for line in (tmp_path / "report.txt").read_text("utf-8").splitlines()]
     assert "? 1 1 1 0 0 0 0.00 % 0.00 %".split() in rows
 
 
-def test_report_into_a_file_is_refused(utterances, tmp_path):
+def test_report_into_a_file_is_refused(alignments, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write_report(tmp_path / "taken", scores_of(utterances), utterances)
+        write_report(tmp_path / "taken", scores_of(alignments), list(PAIRS), SPEAKERS, alignments)

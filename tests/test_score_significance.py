@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.score.error_rate import align
+from asr.score.alignment import align
 from asr.score.nist import align_nist
 from asr.score.show import comparison_json, comparison_text
 from asr.score.significance import (
@@ -84,19 +84,23 @@ def test_no_reference_words_leave_the_interval_undefined():
     assert math.isnan(bootstrap(aligned(("", "a")), np.arange(1)).low)
 
 
-def test_segments_end_where_both_have_two_words_right():
-    # A errs in the first word, B in the third: one segment, as only one right word is between.
-    a, b = aligned(("a b c d e", "x b c d e"), ("a b c d e", "a b x d e"))
-    assert segment_differences(a, b) == [0]
-    # Here two words between are right in both: two segments.
-    a, b = aligned(("a b c d e", "x b c d e"), ("a b c d e", "a b c x e"))
-    assert segment_differences(a, b) == [-1, 1]
-    # An insertion at the end, and none at all.
-    a, b = aligned(("a b", "a b"), ("a b", "a b x"))
-    assert segment_differences(a, b) == [1]
-    assert segment_differences(a, a) == []
-    a, b = aligned(("", ""), ("", "x"))
-    assert segment_differences(a, b) == [1]
+@pytest.mark.parametrize(
+    ("a", "b", "differences"),
+    [
+        # A errs in the first word, B in the third: one segment, as only one right word is between.
+        (("a b c d e", "x b c d e"), ("a b c d e", "a b x d e"), [0]),
+        # Here two words between are right in both: two segments.
+        (("a b c d e", "x b c d e"), ("a b c d e", "a b c x e"), [-1, 1]),
+        # An insertion at the end, and none at all.
+        (("a b", "a b"), ("a b", "a b x"), [1]),
+        (("a b", "a b"), ("a b", "a b"), []),
+        (("", ""), ("", "x"), [1]),
+    ],
+)
+def test_segments_end_where_both_have_two_words_right(a, b, differences):
+    assert segment_differences(aligned(a), aligned(b)).tolist() == differences
+    both = segment_differences(aligned(a, ("c", "c"), b), aligned(b, ("c", "c"), a))
+    assert both.tolist() == [*differences, *(-d for d in differences)]
 
 
 def test_sign_test():
@@ -165,8 +169,8 @@ def test_mapsswe_equals_sc_stats(seed, tmp_path):
     report = (tmp_path / "all.stats.mapsswe").read_text(errors="replace")
     segments, z = re.search(r"\(# segs: (\d+)\).*\(Z Stat: *(-?[\d.]+)\)", report).groups()
     test = mapsswe(
-        align_nist([(row[1], row[2]) for row in rows]),
-        align_nist([(row[1], row[3]) for row in rows]),
+        align_nist([row[1] for row in rows], [row[2] for row in rows]),
+        align_nist([row[1] for row in rows], [row[3] for row in rows]),
     )
     assert test.samples == int(segments)
     # sc_stats takes A less B.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asr.cli import app
 from asr.errors import InputError
-from asr.score.error_rate import Alignment
-from asr.score.read import FORMAT_RULE, FORMATS, Transcripts
-from asr.types import Scores
+from asr.score.normalise import NORMALISATIONS
+from asr.score.read import FORMAT_RULE, FORMATS, Matched, Transcripts
+
+if TYPE_CHECKING:
+    from asr.score.alignment import Alignments
 
 
 class Unit(StrEnum):
@@ -67,6 +69,15 @@ def score(
             "words, no difference of case."
         ),
     ] = AlignmentName.EDIT,
+    normalise: Annotated[
+        str,
+        typer.Option(
+            "--normalise",
+            "--normalize",
+            metavar="WHAT[,WHAT]",
+            help=f"Make both sides alike in {', '.join(NORMALISATIONS)}.",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     errors: Annotated[
         bool, typer.Option("--errors", help="Then show every wrong utterance, aligned.")
@@ -100,67 +111,79 @@ def score(
 ) -> None:
     """Print the error rate of HYP against REF over the whole corpus.
 
-    The files hold one utterance a line: txt is plain text, matched by line; trn is 'words (id)';
-    jsonl has objects with id (or audio_filepath), text and perhaps phones, manifests among them;
-    kaldi is 'id words'; tsv is 'path TAB words', the id being the file's name without its
-    extension. A hypothesis that is missing is scored as empty.
+    Most files hold one utterance a line: txt is plain text, matched by line; trn is 'words (id)';
+    jsonl has objects with id (or audio_filepath), text and perhaps phones, manifests and what
+    asr transcribe writes among them; kaldi is 'id words'; tsv is 'path TAB words', the id being
+    the file's name without its extension. An stm has the references of segments of recordings
+    and needs a ctm, time-marked words; a ctm alone is an utterance for each file. timit is a
+    folder of .PHN, .WRD and .TXT files. A hypothesis that is missing is scored as empty.
     """
+    import gc
     import json
     import shutil
 
     from asr.score import show, significance
-    from asr.score.read import read_transcripts
-    from asr.score.report import Scored, speaker_of, write_report
+    from asr.score.error_rate import policy_name, total
+    from asr.score.read import match, read_transcripts
 
     if unit != "phone" and (fold != "none" or silence != "count"):
         raise InputError(f"--fold and --silence are for --unit phone, not {unit.value}")
+    if unit == "phone" and normalise:
+        raise InputError("--normalise is for --unit word or char, not phone")
     if unit == "char" and alignment == "nist":
         raise InputError("--alignment nist is for --unit word or phone, not char")
     if compare != (hyp_b is not None):
         raise InputError("--compare and HYP_B go together: asr score REF HYP HYP_B --compare")
     if compare and (errors or report or intervals):
         raise InputError("--compare has its own output, without --errors, --report, --intervals")
+    # A million words make many objects, and no cycles among them.
+    gc.disable()
+    ways = tuple(filter(None, normalise.split(",")))
+    policy = policy_name(unit, fold, silence, alignment, ways)
     ref_format, _, hyp_format = (format or "").partition(",")
     references = read_transcripts(ref, ref_format or None)
-    speakers = [
-        line.speaker or ("" if references.format == "txt" else speaker_of(i))
-        for i, line in references.lines.items()
-    ]
 
-    def scored(path: Path) -> tuple[Scores, list[Alignment]]:
+    def scored(path: Path) -> tuple[Matched, Alignments]:
         hypotheses = read_transcripts(path, hyp_format or ref_format or None, hypothesis=True)
-        return _score(references, hypotheses, unit, fold, silence, alignment)
+        matched = match(references, hypotheses)
+        _tell_unmatched(matched, hypotheses)
+        return matched, _align(matched, unit, fold, silence, alignment, ways)
 
-    scores, alignments = scored(hyp)
+    matched, alignments = scored(hyp)
+    scores = total(alignments, unit, policy)
     if hyp_b:
-        scores_b, alignments_b = scored(hyp_b)
-        comparison = significance.compare(alignments, alignments_b, speakers)
+        matched_b, alignments_b = scored(hyp_b)
+        scores_b = total(alignments_b, unit, policy)
+        comparison = significance.compare(alignments, alignments_b, _speakers(matched, references))
         if as_json:
-            both = {"a": show.as_json(scores), "b": show.as_json(scores_b)}
+            both = {
+                "a": show.as_json(scores) | _unmatched(matched),
+                "b": show.as_json(scores_b) | _unmatched(matched_b),
+            }
             print(json.dumps(both | show.comparison_json(comparison), indent=2))
         else:
             print(f"A: {show.summary_line(scores)}\nB: {show.summary_line(scores_b)}")
             print(show.comparison_text(comparison))
         return
-    utterances = list(map(Scored, references.lines, speakers, alignments))
     if report:
-        write_report(report, scores, utterances)
-    document = show.as_json(scores)
+        from asr.score.report import write_report
+
+        write_report(report, scores, matched.ids, _speakers(matched, references), alignments)
+    document = show.as_json(scores) | _unmatched(matched)
     lines = [show.summary_line(scores)]
     if intervals:
-        found = significance.intervals(alignments, speakers)
+        found = significance.intervals(alignments, _speakers(matched, references))
         for groups, interval in zip(("utterances", "speakers"), found, strict=True):
             if interval:
                 document[f"over_{groups}"] = show.plain(interval)
                 lines.append("  " + show.interval_line(interval, groups))
     if errors:
-        wrong = [u for u in utterances if u.alignment.errors]
-        document["errors"] = [{"id": u.id, "alignment": u.alignment.columns} for u in wrong]
+        wrong = [(matched.ids[u], alignments[u]) for u in alignments.errors.nonzero()[0].tolist()]
+        document["errors"] = [{"id": i, "alignment": a.columns} for i, a in wrong]
         width = shutil.get_terminal_size().columns
-        for u in wrong:
-            a = u.alignment
+        for i, a in wrong:
             counts = f"S {a.substitutions}, D {a.deletions}, I {a.insertions}"
-            lines.append(f"\n{u.id}  [{counts} of {a.reference_length}]")
+            lines.append(f"\n{i}  [{counts} of {a.reference_length}]")
             lines.append(show.aligned_text(a, width))
     if as_json:
         print(json.dumps(document, ensure_ascii=False, indent=2))
@@ -168,33 +191,57 @@ def score(
         print("\n".join(lines))
 
 
-def _score(
-    references: Transcripts,
-    hypotheses: Transcripts,
-    unit: Unit,
-    fold: Folding,
-    silence: Silence,
-    alignment: AlignmentName,
-) -> tuple[Scores, list[Alignment]]:
-    """Match, tell on standard error what does not match, and align."""
+def _speakers(matched: Matched, references: Transcripts) -> list[str]:
+    """Of every utterance: as the file says, else from the id; "" where unknown."""
+    from asr.score.report import speaker_of
+
+    named = references.format != "txt"
+    return [
+        line.speaker or (speaker_of(i) if named else "")
+        for i, (line, _) in zip(matched.ids, matched.pairs, strict=True)
+    ]
+
+
+def _unmatched(matched: Matched) -> dict[str, tuple[str, ...]]:
+    return {"missing": matched.missing, "unscored": matched.unscored}
+
+
+def _tell_unmatched(matched: Matched, hypotheses: Transcripts) -> None:
     import sys
 
-    from asr.score.error_rate import align, policy_name, total
-    from asr.score.read import match, token_pairs
-
-    matched = match(references, hypotheses)
     for ids, fate in (
         (matched.missing, "reference(s) without a hypothesis, scored as all deleted"),
         (matched.unscored, "hypotheses without a reference, not scored"),
     ):
         if ids:
-            print(f"asr: {hypotheses.path}: {len(ids)} {fate}: {' '.join(ids)}", file=sys.stderr)
-    pairs = token_pairs(matched, unit, fold, silence)
-    if alignment == "nist":
-        from asr.score.nist import align_nist
+            print(f"asr: {hypotheses.path}: {len(ids)} {fate}: {', '.join(ids)}", file=sys.stderr)
 
-        texts = ((" ".join(said), " ".join(heard)) for said, heard in pairs)
-        alignments = align_nist(texts, matched.ids)
+
+def _align(
+    matched: Matched,
+    unit: Unit,
+    fold: Folding,
+    silence: Silence,
+    alignment: AlignmentName,
+    normalise: tuple[str, ...],
+) -> Alignments:
+    from asr.score.alignment import align, align_texts
+    from asr.score.nist import align_nist
+    from asr.score.normalise import normaliser
+    from asr.score.read import texts, token_pairs
+
+    if unit == "phone":
+        pairs = token_pairs(matched, unit, fold, silence)
+        if alignment == "edit":
+            return align(pairs)
+        references, hypotheses = ([" ".join(pair[side]) for pair in pairs] for side in (0, 1))
     else:
-        alignments = align(pairs)
-    return total(alignments, unit, policy_name(unit, fold, silence, alignment)), alignments
+        references, hypotheses = texts(matched)
+        if normalise:
+            made = normaliser(normalise, markup=alignment == "nist")
+            references, hypotheses = list(map(made, references)), list(map(made, hypotheses))
+    if alignment == "nist":
+        said = [line.where for line, _ in matched.pairs]
+        heard = [line.where if line else "" for _, line in matched.pairs]
+        return align_nist(references, hypotheses, (said, heard))
+    return align_texts(references, hypotheses, characters=unit == "char")

@@ -2,21 +2,21 @@
 
     error rate = (substitutions + deletions + insertions) / (substitutions + deletions + hits)
 
-`align` is the one rich result; everything shown or written is a view of it.
+`alignment.align` is the one rich result; everything shown or written is a view of it.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from asr.errors import InputError
 from asr.labels import SILENCE, SILENCE_POLICIES, fold
+from asr.score.normalise import NORMALISATIONS
 from asr.types import Scores
+
+if TYPE_CHECKING:
+    from asr.score.alignment import Alignments
 
 RATE_NAMES = {"word": "WER", "char": "CER", "phone": "PER"}
 UNIT_NAMES = {"word": "words", "char": "characters", "phone": "phones"}
@@ -24,90 +24,19 @@ UNIT_NAMES = {"word": "words", "char": "characters", "phone": "phones"}
 SILENCES = frozenset({SILENCE, "h#", "pau"})
 
 _SILENCE_SHOWN = {"count": "counted", "merge": "merged", "ignore": "ignored"}
-_ERRORS = {"equal": "", "substitute": "S", "delete": "D", "insert": "I"}
 
 
-class Column(NamedTuple):
-    """One column of an alignment: ``error`` is "" (a hit), "S", "D" or "I"."""
-
-    reference: str | None
-    hypothesis: str | None
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """One utterance's reference set against its hypothesis, with its counts."""
-
-    columns: tuple[Column, ...]
-    hits: int
-    substitutions: int
-    deletions: int
-    insertions: int
-
-    @classmethod
-    def of(cls, columns: Iterable[Column]) -> Alignment:
-        """Count the errors of ``columns``."""
-        listed = tuple(columns)
-        errors = Counter(column.error for column in listed)
-        return cls(listed, errors[""], errors["S"], errors["D"], errors["I"])
-
-    @property
-    def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def reference_length(self) -> int:
-        return self.hits + self.substitutions + self.deletions
-
-
-def align(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> list[Alignment]:
-    """Align (reference, hypothesis) token sequences by minimum edit distance, through jiwer.
-
-    Tokens may be any strings, spaces and empty ones included; either side may be empty.
-    """
-    import jiwer
-
-    # jiwer would split strings at spaces; the empty Compose leaves lists of tokens as they are.
-    references: Any = []
-    hypotheses: Any = []
-    for reference, hypothesis in pairs:
-        references.append(list(reference))
-        hypotheses.append(list(hypothesis))
-    as_is = jiwer.Compose([])
-    output = jiwer.process_words(references, hypotheses, as_is, as_is)
-    alignments = []
-    for reference, hypothesis, chunks in zip(
-        references, hypotheses, output.alignments, strict=True
-    ):
-        columns: list[Column] = []
-        for chunk in chunks:
-            said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            error = _ERRORS[chunk.type]
-            columns += [Column(r, h, error) for r, h in zip_longest(said, heard)]
-        alignments.append(Alignment.of(columns))
-    return alignments
-
-
-def total(alignments: Iterable[Alignment], unit: str, policy: str) -> Scores:
+def total(alignments: Alignments, unit: str, policy: str) -> Scores:
     """Add up the counts of a corpus. ``policy`` says how tokens were made: see `policy_name`."""
-    hits = substitutions = deletions = insertions = utterances = wrong = 0
-    for alignment in alignments:
-        hits += alignment.hits
-        substitutions += alignment.substitutions
-        deletions += alignment.deletions
-        insertions += alignment.insertions
-        utterances += 1
-        wrong += alignment.errors > 0
+    hits, substitutions, deletions, insertions = alignments.counts.sum(0).tolist()
     return Scores(
         unit=unit,
         substitutions=substitutions,
         deletions=deletions,
         insertions=insertions,
         hits=hits,
-        utterances=utterances,
-        wrong_utterances=wrong,
+        utterances=len(alignments),
+        wrong_utterances=int((alignments.errors > 0).sum()),
         policy=policy,
     )
 
@@ -115,25 +44,25 @@ def total(alignments: Iterable[Alignment], unit: str, policy: str) -> Scores:
 def score_pairs(
     pairs: Iterable[tuple[Sequence[str], Sequence[str]]], unit: str, policy: str
 ) -> Scores:
-    """Score (reference, hypothesis) token sequences: `align`, then `total`."""
+    """Score (reference, hypothesis) token sequences: `alignment.align`, then `total`."""
+    from asr.score.alignment import align
+
     return total(align(pairs), unit, policy)
 
 
 def reference_length(scores: Scores) -> int:
     """Number of reference tokens: substitutions + deletions + hits."""
-    return scores.substitutions + scores.deletions + scores.hits
+    return scores.reference_length
 
 
 def error_rate(scores: Scores) -> float:
     """Errors as a fraction of the reference length; nan where the references hold no token."""
-    errors = scores.substitutions + scores.deletions + scores.insertions
-    length = reference_length(scores)
-    return errors / length if length else math.nan
+    return scores.error_rate
 
 
 def utterance_error_rate(scores: Scores) -> float:
     """Fraction of utterances with at least one error; nan where there are no utterances."""
-    return scores.wrong_utterances / scores.utterances if scores.utterances else math.nan
+    return scores.utterance_error_rate
 
 
 def phone_policy(
@@ -165,10 +94,20 @@ def phone_policy(
 
 
 def policy_name(
-    unit: str, folding: str = "none", silence: str = "count", alignment: str = "edit"
+    unit: str,
+    folding: str = "none",
+    silence: str = "count",
+    alignment: str = "edit",
+    normalisations: Sequence[str] = (),
 ) -> str:
-    """Say how the tokens were made and aligned, for printing beside every figure."""
-    as_written = "as written" if alignment == "edit" else "in lower case"
+    """Say how the tokens were made and aligned, for printing beside every figure.
+
+    normalisations: names out of `normalise.NORMALISATIONS`.
+    """
+    ways = [way for name, way in NORMALISATIONS.items() if name in normalisations]
+    if alignment == "nist" and "case" not in normalisations:
+        ways.append(NORMALISATIONS["case"])
+    as_written = ", ".join(ways) or "as written"
     if unit != "phone":
         policy = f"{UNIT_NAMES[unit]}, {as_written}"
     else:

@@ -6,70 +6,66 @@ deletion. Transcripts are little networks:
 
 - ``{ a / b c / @ }`` are alternatives, which may nest; the cheapest counts, ``@`` is no word;
 - ``(uh)`` is optional (sclite's ``-D``): a hit when spoken, and when not, a hit, too;
-- of a word, the case of A to Z, a final ``*`` and all that follows a ``;`` are ignored.
+- of a word, the case of A to Z, a final ``*`` and all that follows a ``;`` are ignored
+  (``\\;`` is a semicolon).
+
+Transcripts without alternatives are plain sequences, for which there is a faster way.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import string
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.score.error_rate import Alignment, Column
+from asr.score.alignment import Alignments, placed, sequences, split_words
+from asr.score.sequences import (
+    DELETION,
+    HIT,
+    INSERTION,
+    MAX_CHOICES,
+    Ties,
+    align_sequences,
+)
 
-#: Costs in single precision, as in sclite: rounding, too, decides between near equals.
-SUBSTITUTION = np.float32(4)
-GAP = np.float32(3)
-OPTIONAL_GAP = np.float32(2)
-NULL_GAP = np.float32(0.001)
-NULL_NULL = np.float32(1)
+if TYPE_CHECKING:
+    from asr.score.kernels import Networks
+
+SUBSTITUTION_COST, GAP, OPTIONAL_GAP, NULL_GAP, NULL_NULL = 4, 3, 2, 0.001, 1
+TIES = Ties(hit=0, substitution=1, insertion=2, deletion=3)
+
 NULL = "@"
 HEAD_OR_TAIL = 0
-ERRORS = ("", "S", "D", "I")
-#: One alignment takes 12 bytes for every pair of a reference and a hypothesis word.
+#: A network takes 12 bytes for every pair of a reference and a hypothesis word.
 MAX_CELLS = 200_000_000
+#: What makes a network of a transcript, and what else makes a word unlike its text.
+_NETWORK_MARKS = "{}@"
+_MARKS = _NETWORK_MARKS + "(;*\\"
 
 # sclite folds no other letters.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-_WORD = re.compile(r"\S+", re.ASCII)
 _OUTSIDE = re.compile(r"\s*([{}]|[^\s{}]+)", re.ASCII)
 _INSIDE = re.compile(r"\s*([{}/]|[^\s{}/]+)", re.ASCII)
-
-
-class Networks(NamedTuple):
-    """Many transcripts as word networks, in flat arrays.
-
-    The arcs of utterance ``u`` are ``first_arc[u]`` to ``first_arc[u + 1]``, in topological order:
-    a head that carries no word, the words, and a tail that closes the network. Arc ``i`` follows
-    the arcs ``predecessors[first_predecessor[i] : first_predecessor[i + 1]]``, counted from the
-    head of its utterance. ``words`` are ids (negative: ``@``), ``gaps`` the costs of leaving out.
-    """
-
-    words: NDArray[np.int32]
-    gaps: NDArray[np.float32]
-    predecessors: NDArray[np.int32]
-    first_predecessor: NDArray[np.int64]
-    first_arc: NDArray[np.int64]
+_TAG = re.compile(r"(?<!\\);")
 
 
 class _Vocabulary(dict[str, int]):
     """Entry numbers by token; of an entry: its word as shown, the word's id, the cost of a gap."""
 
     def __init__(self) -> None:
-        self.shown: list[str | None] = [None]
+        self.shown: list[str] = [""]
         self.word_ids = [-1]
-        self.gaps = [GAP]
+        self.gaps: list[float] = [GAP]
         self._ids: dict[str, int] = {}
 
     def __missing__(self, token: str) -> int:
-        word = token.partition(";")[0]
+        word = token
+        if ";" in word or "\\" in word:
+            word = _TAG.split(word, maxsplit=1)[0].replace("\\", "")
         if len(word) > 1 and word[-1] == "*":
             word = word[:-1]
         optional = word[:1] == "(" and word[-1:] == ")"
@@ -82,7 +78,7 @@ class _Vocabulary(dict[str, int]):
 
 
 class _Builder:
-    """Collects the transcripts of one side; both sides share the vocabulary."""
+    """Collects the networks of one side; both sides share the vocabulary."""
 
     def __init__(self, vocabulary: _Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -99,19 +95,6 @@ class _Builder:
         """
         text = text.translate(_LOWER)
         ends = self._follow([], HEAD_OR_TAIL)
-        if "{" in text or "}" in text:
-            ends = self._add_alternatives(text, ends)
-        else:
-            entries = [self.vocabulary[token] for token in _WORD.findall(text)]
-            n_before = len(self.predecessors)
-            self.entries += entries
-            self.predecessors += range(len(entries))
-            self.first_predecessor += range(n_before + 1, n_before + len(entries) + 1)
-            ends = [len(entries)]
-        self._follow(ends, HEAD_OR_TAIL)
-        self.first_arc.append(len(self.entries))
-
-    def _add_alternatives(self, text: str, ends: list[int]) -> list[int]:
         opened: list[tuple[list[int], list[int]]] = []
         position = 0
         while found := (_INSIDE if opened else _OUTSIDE).match(text, position):
@@ -128,14 +111,15 @@ class _Builder:
                     opened.pop()
                     ends = closed
                     if not ends:
-                        raise InputError(f"alternatives without a word: {text[:60]!r}")
+                        raise InputError(f"alternatives without a word: {text.strip()[:60]!r}")
             elif token == "}":
-                raise InputError(f"'}}' without '{{': {text[:60]!r}")
+                raise InputError(f"'}}' without '{{': {text.strip()[:60]!r}")
             else:
                 ends = self._follow(ends, self.vocabulary[token])
         if opened:
-            raise InputError(f"'{{' without '}}': {text[:60]!r}")
-        return ends
+            raise InputError(f"'{{' without '}}': {text.strip()[:60]!r}")
+        self._follow(ends, HEAD_OR_TAIL)
+        self.first_arc.append(len(self.entries))
 
     def _follow(self, predecessors: list[int], entry: int) -> list[int]:
         """Append an arc after ``predecessors``; return it as the predecessor of the next."""
@@ -145,6 +129,8 @@ class _Builder:
         return [len(self.entries) - 1 - self.first_arc[-1]]
 
     def networks(self) -> Networks:
+        from asr.score.kernels import Networks
+
         entries = np.array(self.entries, np.int64)
         return Networks(
             np.array(self.vocabulary.word_ids, np.int32)[entries],
@@ -156,148 +142,104 @@ class _Builder:
 
 
 def align_nist(
-    pairs: Iterable[tuple[str, str]], names: Sequence[str] | None = None
-) -> list[Alignment]:
-    """Align (reference, hypothesis) transcripts as ``sclite -D`` does; tokens in lower case.
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    wheres: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Alignments:
+    """Align transcripts as ``sclite -D`` does; tokens in lower case.
 
-    An optional word that was not spoken is a hit without a hypothesis token. ``names`` are the
-    utterances' names in error messages.
+    An optional word that was not spoken is a hit without a hypothesis token. ``wheres``
+    tell in error messages where references and hypotheses stand.
 
     Raises:
         InputError: braces that do not match, or an utterance too long to be aligned.
     """
+    n = len(references)
+    keys, first, words = split_words([*references, *hypotheses], nist=True)
+    if not any(mark in text for mark in _MARKS for text in (*references, *hypotheses)):
+        end = first[n]
+        codes, first_step = align_sequences(
+            sequences(keys[:end], first[: n + 1], GAP),
+            sequences(keys[end:], first[n:], GAP),
+            SUBSTITUTION_COST,
+            TIES,
+            False,
+            True,
+            MAX_CHOICES,
+        )
+        shown = np.arange(len(keys), dtype=np.int32)
+        return Alignments(words, *placed(codes, shown[:end], shown[end:]), codes, first_step)
+
     vocabulary = _Vocabulary()
-    references, hypotheses = _Builder(vocabulary), _Builder(vocabulary)
-    for u, (reference, hypothesis) in enumerate(pairs):
-        for builder, side, text in (
-            (references, "reference", reference),
-            (hypotheses, "hypothesis", hypothesis),
-        ):
+    _, places, ids = np.unique(keys, return_index=True, return_inverse=True)
+    entries = np.array([vocabulary[words[i]] for i in places.tolist()], np.int32)[ids]
+    plain = np.array(
+        [
+            not any(mark in side for side in pair for mark in _NETWORK_MARKS)
+            for pair in zip(references, hypotheses, strict=True)
+        ]
+    )
+    # An utterance that is no plain sequence is an empty one here.
+    entries = entries[np.repeat(np.tile(plain, 2), np.diff(first))]
+    lengths = np.diff(first) * np.tile(plain, 2)
+    n_said = int(lengths[:n].sum())
+    said, heard = entries[:n_said], entries[n_said:]
+    word_ids = np.array(vocabulary.word_ids, np.int32)
+    gaps = np.array(vocabulary.gaps).astype(np.int32)
+    a, b = (
+        sequences(word_ids[of], np.concatenate(([0], np.cumsum(side))))._replace(gaps=gaps[of])
+        for of, side in ((said, lengths[:n]), (heard, lengths[n:]))
+    )
+    codes, first_step = align_sequences(a, b, SUBSTITUTION_COST, TIES, False, False, MAX_CHOICES)
+    said, heard = placed(codes, said, heard)
+    said_gaps, heard_gaps = placed(codes, a.gaps, b.gaps)
+    codes[(codes == DELETION) & (said_gaps == OPTIONAL_GAP)] = HIT
+    codes[(codes == INSERTION) & (heard_gaps == OPTIONAL_GAP)] = HIT
+    if plain.all():
+        return Alignments(vocabulary.shown, said, heard, codes, first_step)
+
+    from asr.score.kernels import align_networks
+
+    marked = np.flatnonzero(~plain)
+    builders = _Builder(vocabulary), _Builder(vocabulary)
+    for u in marked.tolist():
+        for side, texts in enumerate((references, hypotheses)):
             try:
-                builder.add(text)
+                builders[side].add(texts[u])
             except InputError as error:
-                raise InputError(f"{side} of {_named(u, names)} has {error}") from None
-    said, heard = references.networks(), hypotheses.networks()
-    cells = np.diff(said.first_arc) * np.diff(heard.first_arc)
-    if cells.size and cells.max() > MAX_CELLS:
+                raise InputError(f"{_where(u, side, wheres)}: {error}") from None
+    networks = [builder.networks() for builder in builders]
+    cells = np.diff(networks[0].first_arc) * np.diff(networks[1].first_arc)
+    if cells.max() > MAX_CELLS:
         raise InputError(
-            f"{_named(int(cells.argmax()), names)} is too long for NIST alignment "
+            f"{_where(int(marked[cells.argmax()]), 0, wheres)}: is too long for alternatives "
             f"({cells.max():.2g} pairs of words, limit {MAX_CELLS:.2g}); split it"
         )
-    steps, first_step = _align_all(said, heard)
-    # Arc -1, none, is the last tail, and a tail is shown as None: just what is needed. Equal
-    # columns share one object, as a million words have few kinds of them.
-    said_entries = np.array(references.entries, np.int64)[steps[:, 0]]
-    heard_entries = np.array(hypotheses.entries, np.int64)[steps[:, 1]]
-    shape = (len(vocabulary.shown), len(vocabulary.shown), len(ERRORS))
-    keys = np.ravel_multi_index((said_entries, heard_entries, steps[:, 2]), shape)
-    kinds, inverse = np.unique(keys, return_inverse=True)
-    shown = vocabulary.shown
-    made = [
-        Column(shown[a], shown[b], ERRORS[error])
-        for a, b, error in zip(*(i.tolist() for i in np.unravel_index(kinds, shape)), strict=True)
-    ]
-    columns = [made[i] for i in inverse.tolist()]
-    return [Alignment.of(columns[i:j]) for i, j in itertools.pairwise(first_step.tolist())]
+    steps_said, steps_heard, codes_marked, first_marked = align_networks(networks[0], networks[1])
+    said_marked, heard_marked = (
+        np.array([*builder.entries, -1], np.int32)[steps]
+        for builder, steps in zip(builders, (steps_said, steps_heard), strict=True)
+    )
+    # The columns of both kinds of utterances, in the order of utterances.
+    n_columns = np.diff(first_step)
+    n_columns[marked] = np.diff(first_marked)
+    order = np.argsort(
+        np.concatenate(
+            (
+                np.repeat(np.arange(n), np.diff(first_step)),
+                np.repeat(marked, np.diff(first_marked)),
+            )
+        ),
+        kind="stable",
+    )
+    return Alignments(
+        vocabulary.shown,
+        np.concatenate((said, said_marked))[order],
+        np.concatenate((heard, heard_marked))[order],
+        np.concatenate((codes, codes_marked))[order],
+        np.concatenate(([0], np.cumsum(n_columns))),
+    )
 
 
-def _named(u: int, names: Sequence[str] | None) -> str:
-    return f"utterance {names[u] if names else u + 1}"
-
-
-@numba.njit(cache=True)
-def _align_all(  # type: ignore[no-untyped-def]  # pragma: no cover
-    said, heard
-):
-    """Align every utterance.
-
-    Returns (steps, first_step): ``steps`` (n, 3) are the indices of the reference and hypothesis
-    arcs (-1: none) and that of the error in ``ERRORS``; ``@`` left out is no step. Utterance ``u``
-    has the steps from ``first_step[u]`` to ``first_step[u + 1]``.
-    """
-    n_utterances = len(said.first_arc) - 1
-    steps = np.empty((len(said.words) + len(heard.words), 3), np.int64)
-    first_step = np.zeros(n_utterances + 1, np.int64)
-    for u in range(n_utterances):
-        first_a, first_b = said.first_arc[u], heard.first_arc[u]
-        n_a = said.first_arc[u + 1] - first_a
-        n_b = heard.first_arc[u + 1] - first_b
-        back_a, back_b = _fill(
-            said.words[first_a : first_a + n_a],
-            heard.words[first_b : first_b + n_b],
-            said.gaps[first_a : first_a + n_a],
-            heard.gaps[first_b : first_b + n_b],
-            said.first_predecessor[first_a : first_a + n_a + 1],
-            heard.first_predecessor[first_b : first_b + n_b + 1],
-            said.predecessors,
-            heard.predecessors,
-        )
-        a, b = back_a[-1, -1], back_b[-1, -1]
-        n = first_step[u]
-        while a > 0 or b > 0:
-            before_a, before_b = back_a[a, b], back_b[a, b]
-            arc_a, arc_b = first_a + a, first_b + b
-            if before_a == a:
-                if heard.words[arc_b] >= 0:
-                    steps[n] = -1, arc_b, 0 if heard.gaps[arc_b] == OPTIONAL_GAP else 3
-                    n += 1
-            elif before_b == b:
-                if said.words[arc_a] >= 0:
-                    steps[n] = arc_a, -1, 0 if said.gaps[arc_a] == OPTIONAL_GAP else 2
-                    n += 1
-            else:
-                steps[n] = arc_a, arc_b, 0 if said.words[arc_a] == heard.words[arc_b] else 1
-                n += 1
-            a, b = before_a, before_b
-        steps[first_step[u] : n] = steps[first_step[u] : n][::-1].copy()
-        first_step[u + 1] = n
-    return steps[:n] if n_utterances else steps, first_step
-
-
-@numba.njit(cache=True)
-def _fill(  # type: ignore[no-untyped-def]  # pragma: no cover
-    words_a, words_b, gaps_a, gaps_b, first_a, first_b, predecessors_a, predecessors_b
-):
-    """Cheapest ways to every pair of arcs (a, b) of one utterance; those to the tails at the end.
-
-    Returns (back_a, back_b), both (A, B) int32: the pair before.
-    """
-    n_a, n_b = len(words_a), len(words_b)
-    costs = np.empty((n_a, n_b), np.float32)
-    back_a = np.zeros((n_a, n_b), np.int32)
-    back_b = np.zeros((n_a, n_b), np.int32)
-    costs[0, 0] = 0
-    for a in range(n_a):
-        for b in range(n_b):
-            tails = a == n_a - 1 and b == n_b - 1
-            if a == b == 0 or (a == n_a - 1) != (b == n_b - 1):
-                continue
-            insertion = deletion = substitution = np.float32(np.inf)
-            ins_b = del_a = sub_a = sub_b = 0
-            for i in range(first_a[a], first_a[a + 1]):
-                before_a = predecessors_a[i]
-                if not tails and costs[before_a, b] < deletion:
-                    deletion, del_a = costs[before_a, b], before_a
-                for j in range(first_b[b], first_b[b + 1]):
-                    before_b = predecessors_b[j]
-                    if costs[before_a, before_b] < substitution:
-                        substitution = costs[before_a, before_b]
-                        sub_a, sub_b = before_a, before_b
-            if not tails:
-                for j in range(first_b[b], first_b[b + 1]):
-                    before_b = predecessors_b[j]
-                    if costs[a, before_b] < insertion:
-                        insertion, ins_b = costs[a, before_b], before_b
-                insertion += gaps_b[b]
-                deletion += gaps_a[a]
-                if words_a[a] != words_b[b]:
-                    substitution += SUBSTITUTION
-                elif words_a[a] < 0:
-                    substitution += NULL_NULL
-            if substitution <= deletion and substitution <= insertion:
-                costs[a, b], back_a[a, b], back_b[a, b] = substitution, sub_a, sub_b
-            elif deletion < insertion:
-                costs[a, b], back_a[a, b], back_b[a, b] = deletion, del_a, b
-            else:
-                costs[a, b], back_a[a, b], back_b[a, b] = insertion, a, ins_b
-    return back_a, back_b
+def _where(u: int, side: int, wheres: tuple[Sequence[str], Sequence[str]] | None) -> str:
+    return wheres[side][u] if wheres else f"{('reference', 'hypothesis')[side]} {u + 1}"

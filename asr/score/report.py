@@ -7,36 +7,24 @@ import io
 import json
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean, median, stdev
 from typing import Any
 
+import numpy as np
+
 from asr.files import write_text
-from asr.score.error_rate import (
-    RATE_NAMES,
-    Alignment,
-    error_rate,
-    reference_length,
-    total,
-    utterance_error_rate,
-)
+from asr.score.alignment import Alignments
+from asr.score.error_rate import RATE_NAMES, error_rate, reference_length, utterance_error_rate
 from asr.score.show import aligned_text, as_json, shown, summary_line
 from asr.types import Scores
 
 ERROR_NAMES = {"S": "substitution", "D": "deletion", "I": "insertion"}
 ERROR_HEADER = ("error", "reference", "hypothesis", "count")
+COLUMN_HEADER = ("id", "reference", "hypothesis", "error")
 _WIDTH = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One scored utterance. The speaker is "" where none is known."""
-
-    id: str
-    speaker: str
-    alignment: Alignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,60 +43,91 @@ def speaker_of(utterance: str) -> str:
     return speaker if rest else ""
 
 
-def by_speaker(utterances: Iterable[Scored], unit: str, policy: str) -> dict[str, Scores]:
-    """Scores of every speaker, by name."""
-    alignments = defaultdict(list)
-    for utterance in utterances:
-        alignments[utterance.speaker].append(utterance.alignment)
-    return {s: total(alignments[s], unit, policy) for s in sorted(alignments)}
+def by_speaker(
+    alignments: Alignments, speakers: Sequence[str], unit: str, policy: str
+) -> dict[str, Scores]:
+    """Scores of every speaker, by name; "" is the one of utterances whose speaker is unknown."""
+    names, groups = np.unique(np.array(speakers, dtype=object), return_inverse=True)
+    counts = np.column_stack(
+        (alignments.counts, np.ones(len(alignments), np.int64), alignments.errors > 0)
+    )
+    sums = np.zeros((len(names), counts.shape[1]), np.int64)
+    np.add.at(sums, groups, counts)
+    like = Scores(unit, 0, 0, 0, 0, 0, 0, policy)
+    return {name: _scores(like, row) for name, row in zip(names, sums.tolist(), strict=True)}
 
 
-def error_counts(utterances: Iterable[Scored]) -> list[ErrorCount]:
+def error_counts(alignments: Alignments) -> list[ErrorCount]:
     """Substitutions, deletions, insertions; within each the most frequent first."""
-    counts = Counter(c for u in utterances for c in u.alignment.columns if c.error)
-    listed = [ErrorCount(c.error, c.reference, c.hypothesis, n) for c, n in counts.items()]
+    kinds = alignments.error_kinds().items()
     return sorted(
-        listed,
+        (ErrorCount(c.error, c.reference, c.hypothesis, n) for c, n in kinds),
         key=lambda e: ("SDI".index(e.error), -e.count, e.reference or "", e.hypothesis or ""),
     )
 
 
-def write_report(folder: Path, scores: Scores, utterances: Sequence[Scored]) -> None:
-    """Write report.txt, report.json, speakers.csv, utterances.csv and errors.csv into ``folder``.
+def write_report(
+    folder: Path,
+    scores: Scores,
+    ids: Sequence[str],
+    speakers: Sequence[str],
+    alignments: Alignments,
+) -> None:
+    """Write report.txt, report.json and {speakers,utterances,errors,aligned}.csv into ``folder``.
+
+    ids, speakers: of every utterance; the speaker is "" where none is known.
 
     Raises:
         InputError: the folder cannot be written to.
     """
-    speakers = by_speaker(utterances, scores.unit, scores.policy)
-    errors = error_counts(utterances)
-    rows = [(u, total([u.alignment], scores.unit, scores.policy)) for u in utterances]
-    write_text(folder / "report.txt", _text(scores, speakers, errors, utterances))
-    document = as_json(scores) | {
-        "speakers": [{"speaker": s} | _figures(of) for s, of in speakers.items()],
-        "errors": [
-            {
-                "error": ERROR_NAMES[e.error],
-                "reference": e.reference,
-                "hypothesis": e.hypothesis,
-                "count": e.count,
-            }
-            for e in errors
-        ],
-        "utterance_list": [
-            {"id": u.id, "speaker": u.speaker} | _figures(of) | {"alignment": u.alignment.columns}
-            for u, of in rows
-        ],
-    }
-    write_text(folder / "report.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-    write_text(
-        folder / "speakers.csv",
-        _csv([{"speaker": s} | _figures(of) for s, of in speakers.items()]),
+    of_speakers = by_speaker(alignments, speakers, scores.unit, scores.policy)
+    listed_speakers = [{"speaker": s} | _figures(of) for s, of in of_speakers.items()]
+    errors = error_counts(alignments)
+    listed_errors = [
+        {
+            "error": ERROR_NAMES[e.error],
+            "reference": e.reference,
+            "hypothesis": e.hypothesis,
+            "count": e.count,
+        }
+        for e in errors
+    ]
+    listed_utterances, documents, pairs, columns = [], [], [], []
+    for i, speaker, a in zip(ids, speakers, alignments, strict=True):
+        counts = a.hits, a.substitutions, a.deletions, a.insertions, 1, a.errors > 0
+        figures = {"id": i, "speaker": speaker} | _figures(_scores(scores, counts))
+        listed_utterances.append(figures)
+        documents.append(json.dumps(figures | {"alignment": a.columns}, ensure_ascii=False))
+        told = f"H {a.hits}, S {a.substitutions}, D {a.deletions}, I {a.insertions}"
+        pairs.append(f"{i}  [{told}]\n{aligned_text(a, _WIDTH)}")
+        columns += [(i, *column) for column in a.columns]
+
+    text = _text(scores, of_speakers, errors)
+    write_text(folder / "report.txt", "\n\n".join([*text, *pairs]) + "\n")
+    document = as_json(scores) | {"speakers": listed_speakers, "errors": listed_errors}
+    # A line an utterance: a corpus may have many.
+    head = json.dumps(document, ensure_ascii=False, indent=1).removesuffix("\n}")
+    utterances = ",\n  ".join(documents)
+    write_text(folder / "report.json", f'{head},\n "utterance_list": [\n  {utterances}\n ]\n}}\n')
+    for name, rows in (("speakers", listed_speakers), ("utterances", listed_utterances)):
+        write_text(folder / f"{name}.csv", _csv(rows[0], (row.values() for row in rows)))
+    rows_of_errors = (row.values() for row in listed_errors)
+    write_text(folder / "errors.csv", _csv(ERROR_HEADER, rows_of_errors))
+    write_text(folder / "aligned.csv", _csv(COLUMN_HEADER, columns))
+
+
+def _scores(like: Scores, counts: Sequence[int]) -> Scores:
+    """From hits, substitutions, deletions, insertions, utterances and wrong utterances."""
+    hits, substitutions, deletions, insertions, utterances, wrong = map(int, counts)
+    return replace(
+        like,
+        hits=hits,
+        substitutions=substitutions,
+        deletions=deletions,
+        insertions=insertions,
+        utterances=utterances,
+        wrong_utterances=wrong,
     )
-    write_text(
-        folder / "utterances.csv",
-        _csv([{"id": u.id, "speaker": u.speaker} | _figures(of) for u, of in rows]),
-    )
-    write_text(folder / "errors.csv", _csv(document["errors"], ERROR_HEADER))
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -117,34 +136,27 @@ def _figures(scores: Scores) -> dict[str, Any]:
     return figures
 
 
-def _csv(rows: Sequence[dict[str, Any]], header: Sequence[str] = ()) -> str:
-    """CSV with a header line, by default the keys of the rows; what is undefined stays empty."""
+def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """CSV with a header line; what is undefined stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, header or list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
 
 
 def _text(
-    scores: Scores,
-    speakers: dict[str, Scores],
-    errors: Sequence[ErrorCount],
-    utterances: Sequence[Scored],
-) -> str:
-    sections = [summary_line(scores), _speaker_table(scores, speakers)]
+    scores: Scores, speakers: dict[str, Scores], errors: Sequence[ErrorCount]
+) -> Iterator[str]:
+    yield summary_line(scores)
+    yield _speaker_table(scores, speakers)
     for letter, name in ERROR_NAMES.items():
         listed = [e for e in errors if e.error == letter]
         lines = [f"{name.capitalize()}s: {sum(e.count for e in listed)} of {len(listed)} kinds"]
         for e in listed:
             tokens = [shown(t) for t in (e.reference, e.hypothesis) if t is not None]
             lines.append(f"{e.count:6}  {' -> '.join(tokens)}")
-        sections.append("\n".join(lines))
-    for u in utterances:
-        a = u.alignment
-        counts = f"H {a.hits}, S {a.substitutions}, D {a.deletions}, I {a.insertions}"
-        sections.append(f"{u.id}  [{counts}]\n{aligned_text(a, _WIDTH)}")
-    return "\n\n".join(sections) + "\n"
+        yield "\n".join(lines)
 
 
 def _percent(rate: float) -> str:
@@ -152,23 +164,41 @@ def _percent(rate: float) -> str:
 
 
 def _speaker_table(scores: Scores, speakers: dict[str, Scores]) -> str:
-    """Counts as in sclite's rsum and the rate in %, a speaker a line, all of them at the end."""
+    """Counts as in sclite's rsum and the rates in %, a speaker a line.
+
+    At the end all speakers together, and the mean, standard deviation and median over speakers,
+    as sclite has them: of rates, that is, and no corpus rates.
+    """
     head = ["speaker", "utts", "ref", "hit", "sub", "del", "ins", RATE_NAMES[scores.unit], "wrong"]
+    figures = [_table_row(of) for of in speakers.values()]
     rows = [head]
-    for name, of in [*((s or "?", of) for s, of in speakers.items()), ("all", scores)]:
-        counts = (
-            of.utterances,
-            reference_length(of),
-            of.hits,
-            of.substitutions,
-            of.deletions,
-            of.insertions,
-        )
-        rates = (error_rate(of), utterance_error_rate(of))
-        rows.append([name, *map(str, counts), *map(_percent, rates)])
+    for name, row in zip([s or "?" for s in speakers], figures, strict=True):
+        rows.append([name, *(f"{n:.0f}" for n in row[:6]), *map(_percent, row[6:])])
+    total = _table_row(scores)
+    rows.append(["all", *(f"{n:.0f}" for n in total[:6]), *map(_percent, total[6:])])
+    if len(figures) > 1:
+        for name, statistic in (("mean", mean), ("s.d.", stdev), ("median", median)):
+            values = []
+            for column in zip(*figures, strict=True):
+                known = [value for value in column if not math.isnan(value)]
+                values.append(statistic(known) if len(known) > 1 else math.nan)
+            rows.append([name, *(f"{n:.1f}" for n in values[:6]), *map(_percent, values[6:])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         row[0].ljust(widths[0])
         + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
         for row in rows
     )
+
+
+def _table_row(scores: Scores) -> list[float]:
+    return [
+        scores.utterances,
+        reference_length(scores),
+        scores.hits,
+        scores.substitutions,
+        scores.deletions,
+        scores.insertions,
+        error_rate(scores),
+        utterance_error_rate(scores),
+    ]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from asr.labels import SPACE
 from asr.score.error_rate import (
     RATE_NAMES,
     UNIT_NAMES,
-    Alignment,
     error_rate,
     reference_length,
     utterance_error_rate,
 )
 from asr.score.significance import CONFIDENCE, Comparison, Interval, Test
 from asr.types import Scores
+
+if TYPE_CHECKING:
+    from asr.score.alignment import Alignment
 
 
 def summary_line(scores: Scores) -> str:
@@ -110,22 +113,30 @@ def aligned_text(alignment: Alignment, width: int) -> str:
     """REF, HYP and EVAL rows, column under column, wrapped to ``width`` terminal cells."""
     from rich.cells import cell_len
 
-    cells = [
-        (shown(column.reference), shown(column.hypothesis), column.error)
-        for column in alignment.columns
+    rows = [
+        [shown(column.reference) for column in alignment.columns],
+        [shown(column.hypothesis) for column in alignment.columns],
+        [column.error for column in alignment.columns],
     ]
-    widths = [max(map(cell_len, cell)) for cell in cells]
+    measure: Callable[[str], int] = cell_len
+    padded: Callable[[str, int], str] = _padded
+    if all(map(str.isascii, itertools.chain(*rows))):
+        measure, padded = len, str.ljust
+    widths = [max(map(measure, cells)) for cells in zip(*rows, strict=True)]
     blocks = []
     for start, end in _wrapped(widths, width - len("EVAL:")):
-        rows = []
-        for name, row in zip(("REF: ", "HYP: ", "EVAL:"), range(3), strict=True):
-            padded = (
-                cell[row] + " " * (columns - cell_len(cell[row]))
-                for cell, columns in zip(cells[start:end], widths[start:end], strict=True)
-            )
-            rows.append(f"{name} {' '.join(padded)}".rstrip())
-        blocks.append("\n".join(rows))
+        lines = [
+            f"{name} {' '.join(map(padded, row[start:end], widths[start:end]))}".rstrip()
+            for name, row in zip(("REF: ", "HYP: ", "EVAL:"), rows, strict=True)
+        ]
+        blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _padded(text: str, width: int) -> str:
+    from rich.cells import cell_len
+
+    return text + " " * (width - cell_len(text))
 
 
 def _wrapped(widths: list[int], room: int) -> Iterator[tuple[int, int]]:

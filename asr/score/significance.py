@@ -12,14 +12,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.score.error_rate import Alignment
+if TYPE_CHECKING:
+    from asr.score.alignment import Alignments
 
 N_SAMPLES = 2000
 CONFIDENCE = 0.95
+#: Numbers drawn at once in the bootstrap.
+MAX_DRAWN = 4_000_000
 #: Segments end where both systems have this many neighbouring words right, as in sc_stats.
 MIN_GOOD = 2
 
@@ -58,7 +62,7 @@ class Comparison:
     wilcoxon: Test | None
 
 
-def compare(a: Sequence[Alignment], b: Sequence[Alignment], speakers: Sequence[str]) -> Comparison:
+def compare(a: Alignments, b: Alignments, speakers: Sequence[str]) -> Comparison:
     """Compare two systems' alignments of the same utterances, in the same order."""
     one = np.zeros(len(a), np.int64)
     difference = float((_group_rates(b, one) - _group_rates(a, one))[0])
@@ -84,9 +88,7 @@ def compare(a: Sequence[Alignment], b: Sequence[Alignment], speakers: Sequence[s
     )
 
 
-def intervals(
-    alignments: Sequence[Alignment], speakers: Sequence[str]
-) -> tuple[Interval, Interval | None]:
+def intervals(alignments: Alignments, speakers: Sequence[str]) -> tuple[Interval, Interval | None]:
     """Intervals of the error rate over utterances and, where two are known, over speakers."""
     names, groups = np.unique(np.array(speakers, dtype=str), return_inverse=True)
     return (
@@ -96,34 +98,32 @@ def intervals(
 
 
 def bootstrap(
-    alignments: Sequence[Alignment],
+    alignments: Alignments,
     groups: NDArray[np.int64],
-    other: Sequence[Alignment] | None = None,
+    other: Alignments | None = None,
     seed: int = 0,
 ) -> Interval:
     """Interval of the error rate, or of the rate of ``other`` less that of ``alignments``.
 
     ``groups`` has the number of every utterance's group. Whole groups (single utterances, or
-    speakers) are drawn with replacement, the same ones for both systems.
+    speakers) are drawn with replacement, the same ones for both systems. Groups with equal counts
+    are one kind, and how many of each kind are drawn is multinomial: quick for many utterances.
     """
-    errors = _sums([a.errors for a in alignments], groups)
-    lengths = _sums([a.reference_length for a in alignments], groups)
-    draws = [(errors, lengths)]
-    if other is not None:
-        draws.append(
-            (
-                _sums([a.errors for a in other], groups),
-                _sums([a.reference_length for a in other], groups),
-            )
-        )
+    systems = [alignments] if other is None else [alignments, other]
+    counts = [
+        _sums(of, groups) for system in systems for of in (system.errors, system.reference_lengths)
+    ]
+    kinds, sizes = np.unique(np.stack(counts, 1), axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
-    n = len(errors)
-    rates = np.empty(N_SAMPLES)
+    n = len(counts[0])
+    sums = np.empty((N_SAMPLES, kinds.shape[1]))
+    per_draw = max(1, MAX_DRAWN // len(kinds))
+    for i in range(0, N_SAMPLES, per_draw):
+        some = min(per_draw, N_SAMPLES - i)
+        sums[i : i + some] = rng.multinomial(n, sizes / n, size=some) @ kinds
     with np.errstate(invalid="ignore", divide="ignore"):
-        for i in range(N_SAMPLES):
-            drawn = rng.integers(n, size=n)
-            sampled = [e[drawn].sum() / w[drawn].sum() for e, w in draws]
-            rates[i] = sampled[-1] - (sampled[0] if other is not None else 0)
+        rates = sums[:, 0::2] / sums[:, 1::2]
+        rates = rates[:, -1] - (rates[:, 0] if other is not None else 0)
     tail = (1 - CONFIDENCE) / 2
     finite = rates[np.isfinite(rates)]
     if not len(finite):
@@ -132,55 +132,20 @@ def bootstrap(
     return Interval(float(low), float(high), n)
 
 
-def mapsswe(a: Sequence[Alignment], b: Sequence[Alignment]) -> Test:
+def mapsswe(a: Alignments, b: Alignments) -> Test:
     """Matched-pairs test on sentence segments; the statistic is Z, negative where B is better."""
-    differences = np.array(
-        [d for x, y in zip(a, b, strict=True) for d in segment_differences(x, y)], float
-    )
+    differences = segment_differences(a, b)
     n = len(differences)
     spread = differences.std(ddof=1) if n > 1 else 0.0
     z = float(differences.mean() / (spread / math.sqrt(n))) if spread else 0.0
     return Test(_two_sided(z), z, n)
 
 
-def segment_differences(a: Alignment, b: Alignment) -> list[int]:
-    """Errors of B less errors of A in every segment of one utterance that holds an error."""
-    differences: list[int] = []
+def segment_differences(a: Alignments, b: Alignments) -> NDArray[np.int64]:
+    """Errors of B less errors of A in every segment that holds an error."""
+    from asr.score import kernels
 
-    def close(end_a: int, end_b: int) -> None:
-        errors_a = sum(1 for c in a.columns[max(good_a, 0) : end_a] if c.error)
-        errors_b = sum(1 for c in b.columns[max(good_b, 0) : end_b] if c.error)
-        if errors_a or errors_b:
-            differences.append(errors_b - errors_a)
-
-    i = j = 0
-    # The last words that both systems had right before the segment.
-    good_a = good_b = 0
-    in_error, n_good = False, 0
-    while i < len(a.columns):
-        while i < len(a.columns) and a.columns[i].error == "I":
-            i, in_error, n_good = i + 1, True, 0
-        while j < len(b.columns) and b.columns[j].error == "I":
-            j, in_error, n_good = j + 1, True, 0
-        right = (
-            i < len(a.columns)
-            and j < len(b.columns)
-            and not a.columns[i].error
-            and not b.columns[j].error
-        )
-        if not right:
-            in_error, n_good = True, 0
-        elif not in_error:
-            good_a, good_b = i, j
-        else:
-            n_good += 1
-            if n_good == MIN_GOOD:
-                close(i + 1, j + 1)
-                good_a, good_b, in_error, n_good = i, j, False, 0
-        i, j = min(i + 1, len(a.columns)), min(j + 1, len(b.columns))
-    if in_error or j < len(b.columns):
-        close(len(a.columns), len(b.columns))
-    return differences
+    return kernels.segment_differences(a.codes, a.first, b.codes, b.first, MIN_GOOD)
 
 
 def sign_test(differences: Sequence[float]) -> Test:
@@ -204,19 +169,19 @@ def wilcoxon_test(differences: Sequence[float]) -> Test:
     return Test(_two_sided(z), z, n)
 
 
-def mcnemar_test(a: Sequence[Alignment], b: Sequence[Alignment]) -> Test:
+def mcnemar_test(a: Alignments, b: Alignments) -> Test:
     """Exact test on utterances that only one system has wrong; the statistic counts B's."""
-    return sign_test([(y.errors > 0) - (x.errors > 0) for x, y in zip(a, b, strict=True)])
+    return sign_test(((b.errors > 0).astype(int) - (a.errors > 0)).tolist())
 
 
-def _group_rates(alignments: Sequence[Alignment], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+def _group_rates(alignments: Alignments, groups: NDArray[np.int64]) -> NDArray[np.float64]:
     """Error rate of every group; nan where its references are empty."""
-    errors = _sums([a.errors for a in alignments], groups)
-    lengths = _sums([a.reference_length for a in alignments], groups)
+    errors = _sums(alignments.errors, groups)
+    lengths = _sums(alignments.reference_lengths, groups)
     return np.divide(errors, lengths, out=np.full(len(errors), np.nan), where=lengths > 0)
 
 
-def _sums(counts: Sequence[int], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sums(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum of the counts in every group."""
     sums = np.zeros(groups.max() + 1, np.int64)
     np.add.at(sums, groups, counts)

@@ -1,0 +1,303 @@
+"""Alignments of whole corpora: flat arrays that are cheap to make, count and resample.
+
+`align` and `align_texts` take minimum edit distance, with the columns that jiwer gives; `nist`
+has sclite's weights. A single utterance's `Alignment` is made when it is looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr.labels import SPACE
+from asr.score.sequences import (
+    DELETION,
+    INSERTION,
+    MAX_CHOICES,
+    N_PADDINGS,
+    Sequences,
+    Ties,
+    align_sequences,
+)
+
+#: By code: a hit, a substitution, a deletion, an insertion.
+ERRORS = ("", "S", "D", "I")
+#: As in rapidfuzz, and so in jiwer.
+TIES = Ties(deletion=0, substitution=1, insertion=2, hit=3)
+# What ``str.split`` takes for white space, in ASCII and beyond; the separators are none for NIST.
+_SEPARATORS = b"\x1c\x1d\x1e\x1f"
+_SPACES = b"\t\n\v\f\r " + _SEPARATORS
+_WIDE_SPACES = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+
+
+class Column(NamedTuple):
+    """One column of an alignment: ``error`` is "" (a hit), "S", "D" or "I"."""
+
+    reference: str | None
+    hypothesis: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """One utterance's reference set against its hypothesis, with its counts."""
+
+    columns: tuple[Column, ...]
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference_length(self) -> int:
+        return self.hits + self.substitutions + self.deletions
+
+
+class Alignments(Sequence[Alignment]):
+    """The alignments of a corpus, an utterance each; indexing makes one.
+
+    tokens: what is shown, by number. said, heard: (columns,) int32 numbers of tokens, -1 for
+    none. codes: (columns,) uint8, see `ERRORS`. first: (utterances + 1,) int64, where the columns
+    of every utterance begin, and the end.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        said: NDArray[np.int32],
+        heard: NDArray[np.int32],
+        codes: NDArray[np.uint8],
+        first: NDArray[np.int64],
+    ) -> None:
+        self.tokens = tokens
+        self.said = said
+        self.heard = heard
+        self.codes = codes
+        self.first = first
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Alignment: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Alignment]: ...
+    def __getitem__(self, index: int | slice) -> Alignment | list[Alignment]:
+        if isinstance(index, slice):
+            return [self[u] for u in range(*index.indices(len(self)))]
+        u = range(len(self))[index]
+        there = slice(self.first[u], self.first[u + 1])
+        columns = tuple(
+            Column(
+                None if said < 0 else self.tokens[said],
+                None if heard < 0 else self.tokens[heard],
+                ERRORS[code],
+            )
+            for said, heard, code in zip(
+                self.said[there].tolist(),
+                self.heard[there].tolist(),
+                self.codes[there].tolist(),
+                strict=True,
+            )
+        )
+        return Alignment(columns, *self.counts[u].tolist())
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(utterances, 4): hits, substitutions, deletions and insertions."""
+        counts = np.empty((len(self), len(ERRORS)), np.int64)
+        for code in range(len(ERRORS)):
+            upto = np.concatenate(([0], np.cumsum(self.codes == code)))
+            counts[:, code] = np.diff(upto[self.first])
+        return counts
+
+    @property
+    def errors(self) -> NDArray[np.int64]:
+        """(utterances,): substitutions, deletions and insertions together."""
+        return self.counts[:, 1:].sum(1)
+
+    @property
+    def reference_lengths(self) -> NDArray[np.int64]:
+        """(utterances,): hits, substitutions and deletions together."""
+        return self.counts[:, :3].sum(1)
+
+    def error_kinds(self) -> Counter[Column]:
+        """How often every kind of wrong column is there."""
+        n = len(self.tokens) + 1
+        wrong = self.codes > 0
+        kinds, counts = np.unique(
+            ((self.said[wrong].astype(np.int64) + 1) * n + self.heard[wrong] + 1) * len(ERRORS)
+            + self.codes[wrong],
+            return_counts=True,
+        )
+        found: Counter[Column] = Counter()
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+            pair, code = divmod(kind, len(ERRORS))
+            said, heard = divmod(pair, n)
+            # Different numbers may be shown alike.
+            found[
+                Column(
+                    self.tokens[said - 1] if said else None,
+                    self.tokens[heard - 1] if heard else None,
+                    ERRORS[code],
+                )
+            ] += count
+        return found
+
+
+class Words(Sequence[str]):
+    """The words of a text, by position."""
+
+    def __init__(self, data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+        self._data = data
+        self._starts = starts
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._data[self._starts[index] : self._ends[index]].decode()
+
+
+class _Characters(Sequence[str]):
+    """Characters by code point; a space is `labels.SPACE`."""
+
+    def __len__(self) -> int:
+        return sys.maxunicode + 1
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return SPACE if index == 32 else chr(index)
+
+
+def align(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Alignments:
+    """Align (reference, hypothesis) token sequences by minimum edit distance.
+
+    Tokens may be any strings, spaces and empty ones included; either side may be empty.
+    """
+    numbers: dict[str, int] = {}
+    ids: tuple[list[int], list[int]] = ([], [])
+    first = ([0], [0])
+    for pair in pairs:
+        for side in (0, 1):
+            ids[side].extend([numbers.setdefault(t, len(numbers)) for t in pair[side]])
+            first[side].append(len(ids[side]))
+    said, heard = (np.array(of, np.int32) for of in ids)
+    first_said, first_heard = (np.array(of, np.int64) for of in first)
+    return _align(
+        list(numbers), said, heard, sequences(said, first_said), sequences(heard, first_heard)
+    )
+
+
+def align_texts(
+    references: Sequence[str], hypotheses: Sequence[str], characters: bool = False
+) -> Alignments:
+    """Align the words of texts, or their characters, by minimum edit distance.
+
+    Words are what ``str.split`` gives; between them, a character alignment sees one space.
+    """
+    n = len(references)
+    texts = [*references, *hypotheses]
+    tokens: Sequence[str]
+    keys: NDArray[Any]
+    if characters:
+        texts = [" ".join(text.split()) for text in texts]
+        tokens = _Characters()
+        keys = shown = np.frombuffer("".join(texts).encode("utf-32-le"), np.int32)
+        first = np.concatenate(([0], np.cumsum([len(text) for text in texts], dtype=np.int64)))
+    else:
+        keys, first, tokens = split_words(texts)
+        shown = np.arange(len(keys), dtype=np.int32)
+    end = first[n]
+    return _align(
+        tokens,
+        shown[:end],
+        shown[end:],
+        sequences(keys[:end], first[: n + 1]),
+        sequences(keys[end:], first[n:]),
+    )
+
+
+def split_words(
+    texts: Sequence[str], nist: bool = False
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], Words]:
+    """Split texts into words: (keys, first, words).
+
+    Equal words have equal keys, different ones different keys. first: (texts + 1,) where the
+    words of each text begin, and the end. ``nist``: A to Z become small, and only ASCII white
+    space separates words.
+    """
+    text = "\n".join([*texts, ""])
+    if text.count("\n") > len(texts):
+        text = "\n".join([*(each.replace("\n", " ") for each in texts), ""])
+    if not nist and not text.isascii():
+        for space in _WIDE_SPACES:
+            text = text.replace(space, " ")
+    # Spaces around, so that every word has a beginning and an end, and eight bytes to be read.
+    data = b" %b       " % text.encode()
+    spaces = np.zeros(256, np.bool_)
+    spaces[list(_SPACES)] = True
+    if nist:
+        data = data.lower()
+        spaces[list(_SEPARATORS)] = False
+    found = np.frombuffer(data, np.uint8)
+    is_space = spaces[found]
+    edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
+    starts, ends = edges[0::2], edges[1::2]
+    first = np.concatenate(([0], np.searchsorted(starts, np.flatnonzero(found == ord("\n")))))
+    # The key of a word of up to seven bytes is its bytes and their number; longer ones are counted.
+    n_bytes = ends - starts
+    short = np.minimum(n_bytes, 8)
+    masks = np.array([(1 << 8 * n) - 1 for n in range(8)] + [0], np.uint64)
+    at_bytes = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
+    keys = (at_bytes[starts] & masks[short]) | (short.astype(np.uint64) << np.uint64(56))
+    numbers: defaultdict[bytes, int] = defaultdict(itertools.count(9 << 56).__next__)
+    long = np.flatnonzero(n_bytes > 7)
+    slices = map(slice, starts[long].tolist(), ends[long].tolist())
+    counted = map(numbers.__getitem__, map(data.__getitem__, slices))
+    keys[long] = np.fromiter(counted, np.uint64, len(long))
+    return keys, first, Words(data, starts, ends)
+
+
+def sequences(keys: NDArray[Any], first: NDArray[np.int64], gaps: int = 1) -> Sequences:
+    """Words by keys >= 0, for `align_sequences`; every gap costs the same."""
+    return Sequences(
+        keys.astype(np.uint64) + np.uint64(N_PADDINGS),
+        np.full(len(keys), gaps, np.int32),
+        first - first[0],
+    )
+
+
+def _align(
+    tokens: Sequence[str],
+    said: NDArray[np.int32],
+    heard: NDArray[np.int32],
+    a: Sequences,
+    b: Sequences,
+) -> Alignments:
+    codes, first = align_sequences(a, b, 1, TIES, True, True, MAX_CHOICES)
+    return Alignments(tokens, *placed(codes, said, heard), codes, first)
+
+
+def placed(
+    codes: NDArray[np.uint8], said: NDArray[np.int32], heard: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The tokens of either side in their columns, -1 in gaps."""
+    columns = np.full((2, len(codes)), -1, np.int32)
+    columns[0, codes != INSERTION] = said
+    columns[1, codes != DELETION] = heard
+    return columns[0], columns[1]

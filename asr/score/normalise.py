@@ -1,0 +1,95 @@
+"""What may be made alike on both sides before scoring; by default nothing is."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from asr.errors import InputError
+
+#: By name, in the order they are made; what the policy says of each.
+NORMALISATIONS = {
+    "numbers": "English numbers spelled out",
+    "case": "in lower case",
+    "punctuation": "without punctuation",
+}
+#: Characters that mean something in NIST transcripts.
+_MARKUP = "{}/()@"
+_NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(st|nd|rd|th)?(?![\w]|\.\d)", re.I)
+_JOINED_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
+#: Longer numbers are left as they are: nobody says them.
+_MAX_DIGITS = 15
+
+
+def normaliser(names: Sequence[str], markup: bool) -> Callable[[str], str]:
+    """A function that makes a text alike in the ways named, each one of `NORMALISATIONS`.
+
+    case: lower case. punctuation: hyphens, dashes and slashes become spaces, apostrophes inside
+    words stay, other punctuation and symbols vanish. numbers: figures become English words
+    ("21st" twenty-first, "3.5" three point five); needs the package num2words. ``markup``: the
+    characters of NIST's alternatives and optional words stay.
+
+    Raises:
+        InputError: a name that does not exist, or num2words is not installed.
+    """
+    for name in names:
+        if name not in NORMALISATIONS:
+            raise InputError(
+                f"normalisation {name!r} does not exist; choose from {', '.join(NORMALISATIONS)}"
+            )
+    steps: list[Callable[[str], str]] = []
+    if "numbers" in names:
+        steps.append(_spelled())
+    if "case" in names:
+        steps.append(str.lower)
+    if "punctuation" in names:
+        steps.append(_without_punctuation(_MARKUP if markup else ""))
+
+    def normalise(text: str) -> str:
+        for step in steps:
+            text = step(text)
+        return text
+
+    return normalise
+
+
+def _without_punctuation(kept: str) -> Callable[[str], str]:
+    class Table(dict[int, str]):
+        def __missing__(self, code: int) -> str:
+            character = chr(code)
+            category = unicodedata.category(character)
+            self[code] = character
+            if category[0] in "PS" and character not in kept:
+                self[code] = " " if category == "Pd" or character == "/" else ""
+            return self[code]
+
+    # An apostrophe that stays passes the table as a character that is none.
+    table = Table({0: "'"})
+
+    def strip(text: str) -> str:
+        return _JOINED_APOSTROPHE.sub("\0", text.replace("\0", "")).translate(table)
+
+    return strip
+
+
+def _spelled() -> Callable[[str], str]:
+    try:
+        from num2words import num2words
+    except ImportError as error:
+        raise InputError(
+            "--normalise numbers needs num2words; install it with: pip install num2words"
+        ) from error
+
+    def spell(found: re.Match[str]) -> str:
+        whole = found[1].replace(",", "")
+        if len(whole) > _MAX_DIGITS:
+            return found[0]
+        if found[3]:
+            return str(num2words(int(whole), to="ordinal")) if not found[2] else found[0]
+        words = str(num2words(int(whole)))
+        if found[2]:
+            words += " point " + " ".join(num2words(int(digit)) for digit in found[2][1:])
+        return words.replace(",", "")
+
+    return lambda text: _NUMBER.sub(spell, text)

@@ -1,0 +1,288 @@
+"""Cheapest alignments of many pairs of sequences at once, in numpy.
+
+The table of a pair is filled along its anti-diagonals (all of whose cells are independent), many
+pairs side by side, in a band that no cheapest way leaves (Ukkonen, "Algorithms for approximate
+string matching", 1985). Compiling such loops would be faster by the cell, but the compiler takes
+longer to load than a million words to align.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Codes of columns, in the order of `alignment.ERRORS`.
+HIT, SUBSTITUTION, DELETION, INSERTION = range(4)
+#: Pairs that are aligned at once have about so many cells on an anti-diagonal (fits the cache).
+CELLS = 1 << 16
+#: Bytes for the choices to go back; where they do not fit, the table is filled twice, in blocks.
+MAX_CHOICES = 1 << 26
+#: Bands begin this much wider than the difference in length, and grow where that is too narrow.
+MARGIN = 12
+GROWTH = 4
+
+#: Numbers that are no word: sequences of either side are padded with one of their own.
+N_PADDINGS = 2
+
+_NOTHING_LEFT = 4
+
+Number = TypeVar("Number", np.uint64, np.int32)
+
+
+class Sequences(NamedTuple):
+    """One side of many pairs: words as numbers, the cost of leaving each out, first words.
+
+    words: >= `N_PADDINGS`. first: (pairs + 1,) where every sequence begins, and the end.
+    """
+
+    words: NDArray[np.uint64]
+    gaps: NDArray[np.int32]
+    first: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Which way is taken of equally cheap ones: that of the lowest rank; ranks are 0 to 3."""
+
+    hit: int
+    substitution: int
+    deletion: int
+    insertion: int
+
+
+def align_sequences(
+    said: Sequences,
+    heard: Sequences,
+    substitution: int,
+    ties: Ties,
+    trim_heads: bool,
+    trim_tails: bool,
+    max_choices: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Align every pair: (codes, first), the codes of all columns and where each pair's begin.
+
+    A hit costs nothing. ``trim_heads``, ``trim_tails``: equal words at the beginnings, then those
+    at the ends, are hits before all else. ``max_choices``: `MAX_CHOICES`, smaller only in tests.
+    """
+    n_pairs = len(said.first) - 1
+    begin_a, begin_b = said.first[:-1].copy(), heard.first[:-1].copy()
+    n_a, n_b = np.diff(said.first), np.diff(heard.first)
+    heads = np.zeros(n_pairs, np.int64)
+    tails = np.zeros(n_pairs, np.int64)
+    if trim_heads:
+        heads = _common(said.words, heard.words, begin_a, begin_b, np.minimum(n_a, n_b), 1)
+        begin_a, begin_b, n_a, n_b = begin_a + heads, begin_b + heads, n_a - heads, n_b - heads
+    if trim_tails:
+        ends_a, ends_b = begin_a + n_a - 1, begin_b + n_b - 1
+        tails = _common(said.words, heard.words, ends_a, ends_b, np.minimum(n_a, n_b), -1)
+        n_a, n_b = n_a - tails, n_b - tails
+
+    cheapest_gap = max(1, int(min(said.gaps.min(initial=9), heard.gaps.min(initial=9))))
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]] = []
+    # Pairs alike in size side by side.
+    pending = np.lexsort((n_b - n_a, np.maximum(n_a, n_b)))
+    margin = MARGIN
+    while len(pending):
+        narrow = []
+        while len(pending):
+            batch, pending = _batch(pending, n_a, n_b, margin)
+            pairs = _Pairs(
+                _padded(said.words, begin_a, n_a, batch, 0),
+                _padded(heard.words, begin_b, n_b, batch, 1),
+                _padded(said.gaps, begin_a, n_a, batch, 0),
+                _padded(heard.gaps, begin_b, n_b, batch, 0),
+                n_a[batch],
+                n_b[batch],
+            )
+            band = _band(pairs.n_a, pairs.n_b, margin)
+            lengths, codes, costs = pairs.aligned(*band, substitution, ties, max_choices)
+            # A way of that cost has at most so many gaps on either side.
+            n_deleted = np.minimum((costs // cheapest_gap + pairs.n_a - pairs.n_b) // 2, pairs.n_a)
+            n_inserted = np.minimum((costs // cheapest_gap + pairs.n_b - pairs.n_a) // 2, pairs.n_b)
+            good = (n_deleted <= band[0]) & (n_inserted <= band[1])
+            found.append((batch[good], lengths[good], codes[np.repeat(good, lengths)]))
+            narrow.append(batch[~good])
+        pending = np.concatenate(narrow)
+        margin *= GROWTH
+
+    order = np.concatenate([pairs for pairs, _, _ in found] or [np.zeros(0, np.int64)])
+    lengths = np.concatenate([lengths for _, lengths, _ in found] or [order])
+    n_columns = heads + tails
+    n_columns[order] += lengths
+    first = np.concatenate(([0], np.cumsum(n_columns)))
+    codes = np.zeros(first[-1], np.uint8)
+    ends = np.cumsum(lengths)
+    targets = np.repeat(first[order] + heads[order] - (ends - lengths), lengths)
+    targets += np.arange(len(targets))
+    codes[targets] = np.concatenate([codes for _, _, codes in found] or [codes])
+    return codes, first
+
+
+def _common(
+    words_a: NDArray[np.uint64],
+    words_b: NDArray[np.uint64],
+    begin_a: NDArray[np.int64],
+    begin_b: NDArray[np.int64],
+    shorter: NDArray[np.int64],
+    step: int,
+) -> NDArray[np.int64]:
+    """How many words are equal, going from the beginnings in steps of 1 or -1."""
+    n_equal = np.zeros(len(shorter), np.int64)
+    alive = np.flatnonzero(shorter)
+    while len(alive):
+        at = step * n_equal[alive]
+        equal = words_a[begin_a[alive] + at] == words_b[begin_b[alive] + at]
+        alive = alive[equal]
+        n_equal[alive] += 1
+        alive = alive[n_equal[alive] < shorter[alive]]
+    return n_equal
+
+
+def _band(n_a: NDArray[np.int64], n_b: NDArray[np.int64], margin: int) -> tuple[int, int]:
+    """How much further in A than in B the band goes, and in B than in A."""
+    below = max(0, int((n_a - n_b).max())) + margin
+    above = max(0, int((n_b - n_a).max())) + margin
+    return min(below, int(n_a.max())), min(above, int(n_b.max()))
+
+
+def _batch(
+    pending: NDArray[np.int64], n_a: NDArray[np.int64], n_b: NDArray[np.int64], margin: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The next pairs that are aligned together, and the rest."""
+    size = 1
+    while size < len(pending):
+        more = pending[: 2 * size]
+        below, above = _band(n_a[more], n_b[more], margin)
+        width = min(int(n_a[more].max()), (below + above) // 2 + 1) + 1
+        if width * len(more) > CELLS:
+            break
+        size = len(more)
+    return pending[:size], pending[size:]
+
+
+def _padded(
+    values: NDArray[Number],
+    begin: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    batch: NDArray[np.int64],
+    padding: int,
+) -> NDArray[Number]:
+    """(longest + 1, pairs): the sequences of a batch side by side, after a row of padding."""
+    rows = np.arange(-1, int(lengths[batch].max()))[:, None]
+    there = (rows >= 0) & (rows < lengths[batch])
+    places = np.where(there, begin[batch] + rows, 0)
+    if not len(values):
+        return np.full(places.shape, padding, values.dtype)
+    return np.where(there, values[places], values.dtype.type(padding))
+
+
+class _Pairs(NamedTuple):
+    """Pairs side by side: words and gaps (longest + 1, pairs), lengths (pairs,)."""
+
+    words_a: NDArray[np.uint64]
+    words_b: NDArray[np.uint64]
+    gaps_a: NDArray[np.int32]
+    gaps_b: NDArray[np.int32]
+    n_a: NDArray[np.int64]
+    n_b: NDArray[np.int64]
+
+    def aligned(
+        self, below: int, above: int, substitution: int, ties: Ties, max_choices: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+        """(lengths, codes, costs): columns of every pair, their codes pair after pair, the costs.
+
+        Costs are multiplied by 4, and the rank of a way is added while ways are compared: the
+        least sum is the cheapest way of the lowest rank, and its last two bits say which.
+        """
+        longest_a, longest_b = len(self.words_a) - 1, len(self.words_b) - 1
+        n_pairs = len(self.n_a)
+        n_diagonals = longest_a + longest_b + 1
+        dearest = max(substitution, int(self.gaps_a.max()), int(self.gaps_b.max()))
+        dtype = np.int16 if 4 * dearest * n_diagonals < 1 << 14 else np.int32
+        far = (1 << 14) if dtype is np.int16 else (1 << 29)
+        # Cell (a, b) is on diagonal a + b. Words of B are turned round, so that along a diagonal
+        # both go up.
+        words_b = self.words_b[::-1].copy()
+        gaps_a = (4 * self.gaps_a + ties.deletion).astype(dtype)
+        gaps_b = (4 * self.gaps_b[::-1] + ties.insertion).astype(dtype)
+        wrong = dtype(4 * substitution + ties.substitution)
+        right_less_wrong = dtype(ties.hit - wrong)
+
+        diagonals = np.arange(n_diagonals)
+        lows = np.maximum(np.maximum(0, diagonals - longest_b), (diagonals - above + 1) // 2)
+        highs = np.minimum(np.minimum(longest_a, diagonals), (diagonals + below) // 2)
+        width = int((highs - lows).max()) + 1
+        block = n_diagonals
+        if block * width * n_pairs > max_choices:
+            block = max(int(np.sqrt(block)), max_choices // (width * n_pairs), 1)
+        choices = np.empty((block, width, n_pairs), np.uint8)
+        # Row a + 1 has the cost of cell a; the rows at both ends are out of reach.
+        costs = np.full((3, longest_a + 3, n_pairs), far, dtype)
+        costs[0, 1] = 0
+        equal = np.empty((width, n_pairs), np.bool_)
+        best, other = np.empty_like(equal, dtype), np.empty_like(equal, dtype)
+        total = np.zeros(n_pairs, np.int64)
+        ending: dict[int, list[int]] = {}
+        for lane, k in enumerate((self.n_a + self.n_b).tolist()):
+            ending.setdefault(k, []).append(lane)
+
+        def fill(begin: int, end: int) -> None:
+            for k in range(begin, end):
+                low, high = int(lows[k]), int(highs[k])
+                n = high - low + 1
+                b = slice(longest_b - k + low, longest_b - k + high + 1)
+                before, two_before = costs[(k - 1) % 3], costs[(k - 2) % 3]
+                np.equal(self.words_a[low : high + 1], words_b[b], out=equal[:n])
+                np.multiply(equal[:n], right_less_wrong, out=best[:n])
+                np.add(best[:n], wrong, out=best[:n])
+                np.add(best[:n], two_before[low : high + 1], out=best[:n])
+                np.add(before[low : high + 1], gaps_a[low : high + 1], out=other[:n])
+                np.minimum(best[:n], other[:n], out=best[:n])
+                np.add(before[low + 1 : high + 2], gaps_b[b], out=other[:n])
+                np.minimum(best[:n], other[:n], out=best[:n])
+                now = costs[k % 3]
+                np.bitwise_and(best[:n], 3, out=choices[k - begin, :n], casting="unsafe")
+                np.bitwise_and(best[:n], ~3, out=now[low + 1 : high + 2])
+                now[low] = now[high + 2] = far
+                if k in ending:
+                    total[ending[k]] = now[self.n_a[ending[k]] + 1, ending[k]]
+
+        begins = list(range(1, n_diagonals, block))
+        kept = []
+        for begin in begins:
+            if len(begins) > 1:
+                kept.append(costs.copy())
+            fill(begin, min(begin + block, n_diagonals))
+
+        # Back from the ends of all pairs at once; by rank, how far each way goes.
+        codes_of = np.argsort([ties.hit, ties.substitution, ties.deletion, ties.insertion])
+        steps_k = np.array([2, 2, 1, 1])[codes_of]
+        steps_a = np.array([1, 1, 1, 0])[codes_of]
+        k, a = self.n_a + self.n_b, self.n_a.copy()
+        lanes = np.arange(n_pairs)
+        path = []
+        for begin in reversed(begins):
+            if len(begins) > 1:
+                costs[:] = kept.pop()
+                fill(begin, min(begin + block, n_diagonals))
+            flat = choices.reshape(-1)
+            while True:
+                here = np.flatnonzero(k >= begin)
+                if not len(here):
+                    break
+                if len(here) == n_pairs:
+                    here = lanes
+                k_here, a_here = k[here], a[here]
+                ranks = flat[((k_here - begin) * width + a_here - lows[k_here]) * n_pairs + here]
+                step = np.full(n_pairs, _NOTHING_LEFT, np.uint8)
+                step[here] = codes_of[ranks]
+                path.append(step)
+                k[here] = k_here - steps_k[ranks]
+                a[here] = a_here - steps_a[ranks]
+        steps = np.array(path[::-1], np.uint8).reshape(len(path), n_pairs).T
+        there = steps != _NOTHING_LEFT
+        lengths = there.sum(1)
+        return lengths, steps[there], total // 4
