@@ -19,6 +19,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python tools/bench_recurrent.py
 	$(BIN)/python tools/bench_pipeline.py
+	$(BIN)/python tools/bench_score.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

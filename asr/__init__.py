@@ -1,20 +1,199 @@
-"""Carousel: speech recognition with recurrent nets and CTC."""
+"""Carousel: speech recognition with recurrent nets and CTC.
+
+>>> recognizer = asr.Recognizer.load("runs/ctc")                    # doctest: +SKIP
+>>> recognizer.transcribe("a.wav").text                             # doctest: +SKIP
+>>> asr.score("the cat sat on the mat", "a cat sat on the mat").substitutions
+1
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Here, because its first import would put the package where the function `score` is.
+import asr.score  # noqa: F401
+from asr.errors import InputError
+from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
+
 if TYPE_CHECKING:
+    import numpy as np
+
+    from asr.audio import load_audio
+    from asr.decode.beam import BeamOptions, beam_search
+    from asr.decode.decoder import Decoder, DecoderConfig
+    from asr.decode.greedy import greedy
+    from asr.decode.lexicon import Lexicon
+    from asr.decoding import DecodingOptions
+    from asr.features import FeatureConfig, LogMel
+    from asr.labels import Labels
+    from asr.lm.ngram import NGram
+    from asr.lm.query import load_lm
     from asr.recognizer import Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["Recognizer", "__version__"]
+__all__ = [
+    "BeamOptions",
+    "Decoder",
+    "DecoderConfig",
+    "DecodingOptions",
+    "FeatureConfig",
+    "Hypothesis",
+    "InputError",
+    "Labels",
+    "Lexicon",
+    "LogMel",
+    "NGram",
+    "Recognizer",
+    "Scores",
+    "Segment",
+    "Transcript",
+    "Utterance",
+    "__version__",
+    "align",
+    "beam_search",
+    "greedy",
+    "load_audio",
+    "load_lm",
+    "score",
+]
+
+# torch takes seconds to import; `asr --help` and `import asr` must not wait for it.
+_LAZY = {
+    "BeamOptions": "asr.decode.beam",
+    "Decoder": "asr.decode.decoder",
+    "DecoderConfig": "asr.decode.decoder",
+    "DecodingOptions": "asr.decoding",
+    "FeatureConfig": "asr.features",
+    "Labels": "asr.labels",
+    "Lexicon": "asr.decode.lexicon",
+    "LogMel": "asr.features",
+    "NGram": "asr.lm.ngram",
+    "Recognizer": "asr.recognizer",
+    "beam_search": "asr.decode.beam",
+    "greedy": "asr.decode.greedy",
+    "load_audio": "asr.audio",
+    "load_lm": "asr.lm.query",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; `asr --help` and `import asr` must not wait for it.
-    if name == "Recognizer":
-        from asr.recognizer import Recognizer
-
-        return Recognizer
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'asr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def score(
+    references: str | Sequence[str],
+    hypotheses: str | Sequence[str],
+    unit: str = "word",
+    alignment: str = "edit",
+    *,
+    fold: str = "none",
+    silence: str = "count",
+    normalise: Sequence[str] = (),
+) -> Scores:
+    """Count the errors of transcripts against references, an utterance each (a string is one).
+
+    Args:
+        unit: what is counted: word, char, or phone (phones stand apart by spaces).
+        alignment: edit (minimum edit distance) or nist (sclite's weights 3, 3 and 4, its ``{ a / b
+            }`` and ``(optional)`` words, no difference of case).
+        fold: folding of phones on both sides: none, timit48, timit39 or cmu40.
+        silence: silence phones are counted, or neighbouring ones merged (merge), or ignored
+            (ignore).
+        normalise: what is made alike on both sides: case, punctuation, numbers.
+
+    >>> scores = score(["the cat sat", "hello"], ["a cat sat down", "hello"])
+    >>> scores.substitutions, scores.insertions, scores.error_rate
+    (1, 1, 0.5)
+
+    Raises:
+        InputError: as many hypotheses as references are not there, a choice that does not exist, or
+            a text that cannot be scored so.
+    """
+    from asr.score import alignment as edit
+    from asr.score.error_rate import UNIT_NAMES, phone_policy, policy_name, total
+    from asr.score.nist import align_nist
+    from asr.score.normalise import normaliser
+
+    said, heard = (
+        [texts] if isinstance(texts, str) else list(texts) for texts in (references, hypotheses)
+    )
+    if len(said) != len(heard):
+        raise InputError(f"score: {len(said)} references, but {len(heard)} hypotheses")
+    for name, value, known in (
+        ("unit", unit, list(UNIT_NAMES)),
+        ("alignment", alignment, ["edit", "nist"]),
+    ):
+        if value not in known:
+            raise InputError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
+    if unit != "phone" and (fold != "none" or silence != "count"):
+        raise InputError(f"score: fold and silence are for phones, not for unit {unit}")
+    if unit == "phone" and normalise:
+        raise InputError("score: normalise is for words and characters, not for phones")
+    if unit == "char" and alignment == "nist":
+        raise InputError("score: alignment nist is for words and phones, not for unit char")
+    policy = policy_name(unit, fold, silence, alignment, normalise)
+    if normalise:
+        made = normaliser(normalise, markup=alignment == "nist")
+        said, heard = list(map(made, said)), list(map(made, heard))
+    if unit == "phone":
+        said, heard = (
+            [
+                " ".join(phone_policy(text.split(), fold, silence, f"{side} {n}"))
+                for n, text in enumerate(texts, 1)
+            ]
+            for side, texts in (("reference", said), ("hypothesis", heard))
+        )
+    if alignment == "nist":
+        return total(align_nist(said, heard), unit, policy)
+    return total(edit.align_texts(said, heard, characters=unit == "char"), unit, policy)
+
+
+def align(
+    model: Recognizer | str | Path,
+    audio: str | Path | np.ndarray,
+    text: str,
+    unit: str | None = None,
+    lexicon: str | Path | None = None,
+) -> Transcript:
+    """Find where in the audio each word and label of a known text lies (forced alignment).
+
+    Args:
+        model: a `Recognizer`, or what `Recognizer.load` loads.
+        audio: a file, or a waveform (N,) float32 at the model's sample rate.
+        text: words, or with unit phone, phones.
+        unit: word or phone; by default word where the words can be spelled.
+        lexicon: words and their phones, in place of the model's own.
+
+    Returns:
+        The text with the times in seconds and confidences of its words and labels.
+
+    Raises:
+        InputError: audio, model or lexicon cannot be read, a word cannot be spelled, or the audio
+            is too short for the text.
+    """
+    from asr.forced_alignment import Aligner
+    from asr.recognizer import Recognizer
+
+    recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model)
+    aligner = Aligner.of(recognizer.bundle, unit, None if lexicon is None else Path(lexicon))
+    name, waveform = recognizer.named(audio)
+    phones = tuple(map(Segment, text.split())) if aligner.unit == "phone" else None
+    utterance = Utterance(
+        id=name,
+        audio=Path(name),
+        speaker=name,
+        duration_s=len(waveform) / recognizer.bundle.features.sample_rate,
+        text=text,
+        phones=phones,
+    )
+    (log_probs,) = recognizer.emissions([waveform])
+    return aligner.align(utterance, log_probs)

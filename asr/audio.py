@@ -1,18 +1,28 @@
-"""Audio files in any format libsndfile reads <-> waveforms: float32 mono (N,) in [-1, 1]."""
+"""Audio files in any format libsndfile reads <-> waveforms: float32 mono (N,) in [-1, 1].
+
+A file inside an uncompressed tar has the path ``FILE.tar:OFFSET:SIZE``: where its bytes lie.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
 
 from asr.errors import InputError
 from asr.files import write_aside
+
+if TYPE_CHECKING:
+    import torchaudio
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MOST_CHANNELS = 16
@@ -23,6 +33,7 @@ MAX_PEAK = 8.0
 #: Taps of the largest resampling kernel (rate x rate / gcd^2); 44056 -> 16000 Hz has 1.1e7.
 MAX_KERNEL = 5e7
 PIECE = 1 << 22
+_MEMBER = re.compile(r"(.+\.tar):([0-9]+):([0-9]+)", re.DOTALL)
 SPHERE_HEADER_BYTES = 1024
 SPHERE_MAGIC = b"NIST_1A"
 # Writers that stream to a pipe leave these sizes in the WAV header (sox the last): length unknown.
@@ -34,8 +45,11 @@ def load_audio(
     sample_rate: int = 16000,
     offset_s: float = 0.0,
     duration_s: float | None = None,
+    data: bytes | None = None,
 ) -> np.ndarray:
     """Read ``duration_s`` seconds (all there is where None) from ``offset_s`` on.
+
+    ``data`` is the file's content, where it was read already.
 
     Channels are averaged; another rate is resampled with torchaudio's windowed sinc.
     Reading in pieces of ``duration_s`` streams a long file.
@@ -48,7 +62,7 @@ def load_audio(
             a rate or channel count out of range, or a stretch that lies outside the file.
     """
     path = Path(path)
-    with _opened(path) as sound:
+    with _opened(path, data) as sound:
         rate = sound.samplerate
         start = round(offset_s * rate)
         stop = sound.frames if duration_s is None else round((offset_s + duration_s) * rate)
@@ -64,14 +78,7 @@ def load_audio(
     if len(samples) < wanted:
         raise _truncated(path, f"{wanted} samples promised, {len(samples)} there")
     waveform: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    # NaN spreads into the peak, so that one pass finds it too.
-    peak = float(np.abs(waveform).max())
-    if not math.isfinite(peak):
-        raise InputError(f"{path}: holds NaN or infinite samples; export it again as 16-bit PCM")
-    if peak > MAX_PEAK:
-        raise InputError(
-            f"{path}: samples reach {peak:g}, expected -1 to 1; export it again scaled"
-        )
+    _check_peak(waveform, f"{path}: ")
     if rate != sample_rate:
         waveform = _resampled(waveform, rate, sample_rate, path)
     return np.clip(waveform, -1.0, 1.0)
@@ -91,6 +98,60 @@ def audio_duration_s(path: Path) -> float:
             if len(sound.read(1)) < 1:
                 raise _truncated(path, f"{sound.frames} samples promised")
         return float(sound.frames / sound.samplerate)
+
+
+def audio_blocks(
+    path: Path, sample_rate: int = 16000, channel: int | None = None, block_s: float = 10.0
+) -> Iterator[np.ndarray]:
+    """Read audio of any length in blocks that take little memory; joined, they are `load_audio`'s.
+
+    channel: this one, from 0 on, instead of the mean of all.
+
+    Yields:
+        (N,) float32 in [-1, 1] at ``sample_rate`` Hz, about ``block_s`` seconds at a time.
+
+    Raises:
+        InputError: as `load_audio`, some of it only where the fault lies in the audio.
+    """
+    with _opened(path) as sound:
+        rate, n_read = sound.samplerate, 0
+
+        def waveforms() -> Iterator[np.ndarray]:
+            nonlocal n_read
+            while n_read < sound.frames:
+                samples = _read(sound, min(round(block_s * rate), sound.frames - n_read))
+                if not len(samples):
+                    raise _truncated(path, f"{sound.frames} samples promised, {n_read} there")
+                n_read += len(samples)
+                mixed = samples.mean(axis=1) if channel is None else samples[:, channel]
+                _check_peak(mixed, f"{path}: ")
+                yield mixed
+
+        blocks = waveforms()
+        if rate != sample_rate:
+            blocks = _resampled_blocks(blocks, rate, sample_rate, path)
+        for block in blocks:
+            yield np.clip(block, -1.0, 1.0)
+
+
+def audio_channels(path: Path) -> int:
+    """Return the number of channels as the header gives it.
+
+    Raises:
+        InputError: as `load_audio`, but for what only the samples show.
+    """
+    with _opened(Path(path)) as sound:
+        return int(sound.channels)
+
+
+def audio_rate(path: Path) -> int:
+    """Return the sample rate in Hz as the header gives it.
+
+    Raises:
+        InputError: as `load_audio`, but for what only the samples show.
+    """
+    with _opened(Path(path)) as sound:
+        return int(sound.samplerate)
 
 
 def sphere_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
@@ -125,21 +186,45 @@ def write_sphere(path: Path, samples: np.ndarray, sample_rate: int) -> None:
         aside.write_bytes(sphere_bytes(samples, sample_rate))
 
 
+def tar_member(path: Path | str) -> tuple[Path, int, int] | None:
+    """The tar, offset and size of a path ``FILE.tar:OFFSET:SIZE``; None for any other path."""
+    found = _MEMBER.fullmatch(str(path))
+    return (Path(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def _member_bytes(path: Path) -> bytes | None:
+    """The content of a file inside a tar; None where ``path`` is a file of its own."""
+    member = tar_member(path)
+    if member is None or path.is_file():
+        return None
+    tar, offset, size = member
+    if not tar.is_file():
+        raise InputError(f"{tar}: no such file; expected a tar with audio")
+    with tar.open("rb") as handle:
+        handle.seek(offset)
+        data = handle.read(size)
+    if len(data) < size:
+        raise _truncated(path, f"the tar ends {size - len(data)} bytes early")
+    return data
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path, data: bytes | None = None) -> Iterator[soundfile.SoundFile]:
     """Open audio: a regular file, whole by its header, of usable rate, channels and length."""
     try:
-        if not path.is_file():
+        if data is None:
+            data = _member_bytes(path)
+        if data is None and not path.is_file():
             found = "a folder" if path.is_dir() else "not a regular file"
             raise InputError(
                 f"{path}: {found if path.exists() else 'no such file'}; expected audio"
             )
-        n_bytes = path.stat().st_size
+        n_bytes = path.stat().st_size if data is None else len(data)
         if not n_bytes:
             raise InputError(f"{path}: the file is empty; expected audio")
-        with path.open("rb") as handle:
-            _check_whole(path, handle.read(4096), n_bytes)
-        with soundfile.SoundFile(os.fsencode(path)) as sound:
+        with path.open("rb") if data is None else io.BytesIO(data) as handle:
+            _check_whole(path, handle, n_bytes)
+        with soundfile.SoundFile(os.fsencode(path) if data is None else io.BytesIO(data)) as sound:
             if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                 raise InputError(
                     f"{path}: sample rate {sound.samplerate} Hz is outside "
@@ -169,8 +254,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise InputError(f"{path}: raw samples without a header; convert it to WAV") from error
 
 
-def _check_whole(path: Path, head: bytes, n_bytes: int) -> None:
+def _check_whole(path: Path, handle: BinaryIO, n_bytes: int) -> None:
     """Refuse files whose header promises more than they hold: libsndfile reads them silently."""
+    head = handle.read(4096)
     if head.startswith(SPHERE_MAGIC):
         fields = _sphere_fields(head)
         if "shorten" in fields.get("sample_coding", ""):
@@ -189,7 +275,7 @@ def _check_whole(path: Path, head: bytes, n_bytes: int) -> None:
         if n_bytes < promised:
             raise _truncated(path, f"{promised} bytes promised by its header, {n_bytes} there")
     elif head[:4] in (b"RIFF", b"FORM"):
-        _check_chunks(path, n_bytes, "little" if head[:4] == b"RIFF" else "big")
+        _check_chunks(path, handle, n_bytes, "little" if head[:4] == b"RIFF" else "big")
 
 
 def _sphere_fields(head: bytes) -> dict[str, str]:
@@ -203,21 +289,20 @@ def _sphere_fields(head: bytes) -> dict[str, str]:
     return fields
 
 
-def _check_chunks(path: Path, n_bytes: int, order: str) -> None:
+def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, order: str) -> None:
     """Find the sample chunk of a RIFF (WAV) or FORM (AIFF) file and see that it fits in."""
-    with path.open("rb") as handle:
-        at = 12
-        while at + 8 <= n_bytes:
-            handle.seek(at)
-            name = handle.read(4)
-            size = int.from_bytes(handle.read(4), order)  # type: ignore[arg-type]
-            if name in (b"data", b"SSND"):
-                if size not in _UNKNOWN_SIZES and at + 8 + size > n_bytes:
-                    raise _truncated(
-                        path, f"{size} bytes of samples promised, {n_bytes - at - 8} there"
-                    )
-                return
-            at += 8 + size + size % 2
+    at = 12
+    while at + 8 <= n_bytes:
+        handle.seek(at)
+        name = handle.read(4)
+        size = int.from_bytes(handle.read(4), order)  # type: ignore[arg-type]
+        if name in (b"data", b"SSND"):
+            if size not in _UNKNOWN_SIZES and at + 8 + size > n_bytes:
+                raise _truncated(
+                    path, f"{size} bytes of samples promised, {n_bytes - at - 8} there"
+                )
+            return
+        at += 8 + size + size % 2
 
 
 def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
@@ -232,19 +317,78 @@ def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
     return np.concatenate(pieces)
 
 
+def checked_waveform(waveform: np.ndarray) -> np.ndarray:
+    """A caller's waveform (N,) of floating-point samples as `load_audio` gives it: float32.
+
+    Raises:
+        InputError: another shape or type, no samples, NaN or infinite ones, or ones far outside
+            [-1, 1].
+    """
+    if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
+        raise InputError(
+            "waveform: expected samples (N,) of float32 in [-1, 1], found "
+            f"{waveform.shape} of {waveform.dtype}; average channels, divide int16 by 32768"
+        )
+    if not len(waveform):
+        raise InputError("waveform: holds no samples")
+    waveform = np.ascontiguousarray(waveform, np.float32)
+    _check_peak(waveform, "waveform: ")
+    return np.clip(waveform, -1.0, 1.0)
+
+
+def _check_peak(waveform: np.ndarray, where: str) -> None:
+    # NaN spreads into the peak, so that one pass finds it too.
+    peak = float(np.abs(waveform).max())
+    if not math.isfinite(peak):
+        raise InputError(f"{where}holds NaN or infinite samples; export it again as 16-bit PCM")
+    if peak > MAX_PEAK:
+        raise InputError(f"{where}samples reach {peak:g}, expected -1 to 1; export it again scaled")
+
+
 def _truncated(path: Path, evidence: str) -> InputError:
     return InputError(f"{path}: truncated audio ({evidence}); get a whole copy or leave it out")
 
 
 def _resampled(waveform: np.ndarray, rate: int, sample_rate: int, path: Path) -> np.ndarray:
-    if rate * sample_rate / math.gcd(rate, sample_rate) ** 2 > MAX_KERNEL:
+    return np.concatenate(list(_resampled_blocks(iter([waveform]), rate, sample_rate, path)))
+
+
+def _resampled_blocks(
+    blocks: Iterator[np.ndarray], rate: int, sample_rate: int, path: Path
+) -> Iterator[np.ndarray]:
+    """Resample a waveform that comes in blocks as if it came in one."""
+    common = math.gcd(rate, sample_rate)
+    if rate * sample_rate / common**2 > MAX_KERNEL:
         raise InputError(
             f"{path}: {rate} Hz has no short ratio to {sample_rate} Hz; resample it first"
         )
     # torch takes seconds to import, and audio at the right rate does not need it.
     import torch
-    from torchaudio.functional import resample
 
-    resampled = resample(torch.from_numpy(np.ascontiguousarray(waveform)), rate, sample_rate)
-    array: np.ndarray = resampled.numpy()
-    return array
+    resample = _resampler(rate, sample_rate)
+    unit, new_unit = rate // common, sample_rate // common
+    # What the kernel sees on either side of a sample, in whole units: those are resampled exactly.
+    margin = (math.ceil(resample.width / unit) + 1) * unit
+    held, n_before = np.zeros(0, np.float32), 0
+
+    def resampled(n_samples: int | None) -> np.ndarray:
+        array: np.ndarray = resample(torch.from_numpy(held)).numpy()
+        end = None if n_samples is None else (n_before + n_samples) // unit * new_unit
+        return array[n_before // unit * new_unit : end]
+
+    for block in blocks:
+        held = np.concatenate([held, block])
+        n_samples = (len(held) - n_before - margin) // unit * unit
+        if n_samples > 0:
+            yield resampled(n_samples)
+            done = n_before + n_samples
+            n_before = min(done, margin)
+            held = held[done - n_before :]
+    yield resampled(None)
+
+
+@cache
+def _resampler(rate: int, sample_rate: int) -> torchaudio.transforms.Resample:
+    import torchaudio
+
+    return torchaudio.transforms.Resample(rate, sample_rate)

@@ -1,12 +1,35 @@
-"""Training-time augmentation of normalised log-mel features."""
+"""Training-time augmentation: of waveforms (speed, noise, reverberation) and of log-mel features.
+
+All that is drawn comes from explicit generators, one an utterance: the same utterance in the same
+epoch is changed alike, whatever batch or process it falls into.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
 
 import torch
+from torchaudio.functional import resample
 
+from asr.audio import audio_duration_s, load_audio
 from asr.errors import InputError
+from asr.features import FeatureConfig, LogMel
+from asr.types import Utterance
+
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".sph", ".aiff"}
+#: Speeds are ratios of whole numbers up to this, so that the resampling kernels stay short.
+MAX_RATIO = 100
+SLOWEST, FASTEST = 0.5, 2.0
+#: Fourier transforms are fast where their length has many factors; the next power of two is slower
+#: than the next multiple of this, for it is up to twice as long.
+FFT_STEP = 4096
+NEPER_PER_DB = math.log(10) / 10
+QUIETEST = 1e-6
 
 
 @dataclass
@@ -14,6 +37,12 @@ class AugmentConfig:
     """SpecAugment (Park et al. 2019): ``*_masks`` masks of up to ``*_width`` bins or frames each.
 
     A time mask never covers more than ``time_share`` of an utterance.
+
+    speeds: each epoch an utterance is heard at one of these speeds, tempo and pitch alike (Ko et
+    al. 2015: 0.9, 1.0 and 1.1). volume_db: [lowest, highest] gain in decibels, empty for none.
+    noise_dir: a folder of audio; with probability noise_prob a random stretch of a random file is
+    added, at a signal-to-noise ratio drawn from noise_snr_db. reverb_dir: a folder of room impulse
+    responses; with probability reverb_prob the utterance is heard in one of them.
     """
 
     freq_masks: int = 2
@@ -21,36 +50,187 @@ class AugmentConfig:
     time_masks: int = 2
     time_width: int = 40
     time_share: float = 0.2
+    speeds: tuple[float, ...] = (1.0,)
+    volume_db: tuple[float, ...] = ()
+    noise_dir: str = ""
+    noise_snr_db: tuple[float, ...] = (5.0, 20.0)
+    noise_prob: float = 0.5
+    reverb_dir: str = ""
+    reverb_prob: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
             if getattr(self, name) < 0:
                 raise InputError(f"augment.{name}={getattr(self, name)}: expected 0 or more")
-        if not 0 <= self.time_share <= 1:
-            raise InputError(f"augment.time_share={self.time_share}: expected 0 to 1")
+        for name in ("time_share", "noise_prob", "reverb_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augment.{name}={getattr(self, name)}: expected 0 to 1")
+        speeds = list(self.speeds)
+        if (
+            not speeds
+            or len(set(speeds)) < len(speeds)
+            or not all(SLOWEST <= s <= FASTEST for s in speeds)
+        ):
+            raise InputError(
+                f"augment.speeds={speeds}: expected different speeds from {SLOWEST:g} to "
+                f"{FASTEST:g}, such as [0.9,1.0,1.1]"
+            )
+        for name in ("volume_db", "noise_snr_db"):
+            bounds = list(getattr(self, name))
+            if (bounds or name == "noise_snr_db") and not (
+                len(bounds) == 2 and -100 <= bounds[0] <= bounds[1] <= 100
+            ):
+                raise InputError(f"augment.{name}={bounds}: expected [lowest,highest] in decibels")
+
+    @property
+    def wants_waveforms(self) -> bool:
+        """Whether something is drawn that cannot be done to features already computed."""
+        return bool(self.noise_dir or self.reverb_dir)
+
+
+def change_speed(waveform: torch.Tensor, speed: float) -> torch.Tensor:
+    """Waveform (N,) -> (ceil(N / speed),): faster and higher above 1, as a tape played faster."""
+    ratio = Fraction(speed).limit_denominator(MAX_RATIO)
+    if ratio == 1:
+        return waveform
+    return resample(waveform, ratio.numerator, ratio.denominator)
+
+
+def add_noise(waveform: torch.Tensor, noise: torch.Tensor, snr_db: float) -> torch.Tensor:
+    """Add ``noise`` (M,), repeated or cut to the waveform's length (N,), at a ratio of powers."""
+    n = len(waveform)
+    noise = noise.repeat(-(-n // len(noise)))[:n]
+    power = waveform.square().mean()
+    noise_power = noise.square().mean().clamp_min(QUIETEST**2)
+    return waveform + noise * (power / noise_power * 10 ** (-snr_db / 10)).sqrt()
+
+
+def reverberate(waveform: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """Hear the waveform (N,) in a room with the impulse response (M,): same length, same power.
+
+    The response's largest peak, the direct sound, is moved to time 0, so that label times hold.
+    """
+    response = response[int(response.abs().argmax()) :]
+    n = -(-(len(waveform) + len(response)) // FFT_STEP) * FFT_STEP
+    heard = torch.fft.irfft(torch.fft.rfft(waveform, n) * torch.fft.rfft(response, n), n)
+    heard = heard[: len(waveform)]
+    return heard * (waveform.norm() / heard.norm().clamp_min(QUIETEST))
+
+
+@lru_cache
+def audio_folder(folder: str, key: str) -> tuple[tuple[Path, float], ...]:
+    """The audio files under ``folder`` and their seconds, sorted. ``key`` names it in errors.
+
+    Raises:
+        InputError: no such folder, no audio in it, or a file that cannot be read.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{key}={folder}: no such folder; expected one with audio files")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"{key}={folder}: no audio in it; expected files ending in "
+            f"{' '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    return tuple((path, audio_duration_s(path)) for path in paths)
+
+
+class WaveformAugment:
+    """What `AugmentConfig` does to waveforms: features afresh for the utterances that draw it."""
+
+    def __init__(self, config: AugmentConfig, features: FeatureConfig) -> None:
+        """Raises InputError where a folder is missing, empty, or holds a file that is no audio."""
+        self.config = config
+        self.sample_rate = features.sample_rate
+        self.log_mel = LogMel(features)
+        self.noises = (
+            audio_folder(config.noise_dir, "augment.noise_dir") if config.noise_dir else ()
+        )
+        self.rooms = (
+            audio_folder(config.reverb_dir, "augment.reverb_dir") if config.reverb_dir else ()
+        )
+
+    def features(
+        self,
+        utterance: Utterance,
+        speed: float,
+        generator: torch.Generator,
+        waveform: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """Log-mel (T, n_mels) of the utterance with what it draws, or None where it draws nothing.
+
+        ``waveform`` (N,) is the utterance at that speed, where it was read already.
+
+        Raises:
+            InputError: the utterance, the noise or the response cannot be read.
+        """
+        noisy, reverberant, which, where, level = torch.rand(5, generator=generator).tolist()
+        noisy = self.noises and noisy < self.config.noise_prob
+        reverberant = self.rooms and reverberant < self.config.reverb_prob
+        if not (noisy or reverberant):
+            return None
+        if waveform is None:
+            samples = load_audio(
+                utterance.audio, self.sample_rate, utterance.offset_s, utterance.duration_s
+            )
+            waveform = change_speed(torch.from_numpy(samples), speed)
+        if reverberant:
+            path, _ = _choose(self.rooms, torch.rand(1, generator=generator).item())
+            response = torch.from_numpy(load_audio(path, self.sample_rate))
+            waveform = reverberate(waveform, response)
+        if noisy:
+            path, duration_s = _choose(self.noises, which)
+            wanted_s = len(waveform) / self.sample_rate
+            # A stretch that fits whole where the file is long enough, else all of the file.
+            start_s = where * max(0.0, duration_s - wanted_s)
+            noise = torch.from_numpy(
+                load_audio(path, self.sample_rate, start_s, min(wanted_s, duration_s - start_s))
+            )
+            low, high = self.config.noise_snr_db
+            waveform = add_noise(waveform, noise, low + level * (high - low))
+        matrix, _ = self.log_mel(waveform[None], torch.tensor([len(waveform)]))
+        return matrix[0]
+
+
+def _choose(files: Sequence[tuple[Path, float]], share: float) -> tuple[Path, float]:
+    return files[min(int(share * len(files)), len(files) - 1)]
+
+
+def gain(config: AugmentConfig, generator: torch.Generator) -> float:
+    """What a random volume adds to log-mel: the gain in decibels as natural logarithm of power."""
+    low, high = config.volume_db
+    return NEPER_PER_DB * (low + torch.rand(1, generator=generator).item() * (high - low))
 
 
 def spec_augment(
-    x: torch.Tensor, lens: torch.Tensor, config: AugmentConfig, generator: torch.Generator
+    x: torch.Tensor,
+    lens: torch.Tensor,
+    config: AugmentConfig,
+    generators: Sequence[torch.Generator],
 ) -> torch.Tensor:
     """Mask x (B, T, F), padded beyond lens (B,), with zeros: the mean of normalised features.
 
-    Park et al. 2019, section 2, without time warping. Each utterance draws its own masks.
+    Park et al. 2019, section 2, without time warping. Each utterance draws its own masks from
+    its own generator.
     """
     n_batch, n_frames, n_bins = x.shape
+    n_masks = config.freq_masks + config.time_masks
+    draws = torch.stack([torch.rand(n_masks, 2, generator=g) for g in generators])
 
-    def masked(n_masks: int, widest: torch.Tensor, extent: torch.Tensor, size: int) -> torch.Tensor:
-        width = torch.rand(n_batch, n_masks, generator=generator) * (widest[:, None] + 1)
-        width = width.floor().minimum(extent[:, None])
-        start = torch.rand(n_batch, n_masks, generator=generator) * (extent[:, None] - width + 1)
-        start = start.floor()[:, :, None]
+    def masked(
+        drawn: torch.Tensor, widest: torch.Tensor, extent: torch.Tensor, size: int
+    ) -> torch.Tensor:
+        width = (drawn[:, :, 0] * (widest[:, None] + 1)).floor().minimum(extent[:, None])
+        start = (drawn[:, :, 1] * (extent[:, None] - width + 1)).floor()[:, :, None]
         position = torch.arange(size)
         inside = (position >= start) & (position < start + width[:, :, None])
         return inside.any(1)  # (B, size)
 
     bins = torch.full((n_batch,), float(n_bins))
-    in_freq = masked(config.freq_masks, bins.clamp(max=config.freq_width), bins, n_bins)
+    widest = bins.clamp(max=config.freq_width)
+    in_freq = masked(draws[:, : config.freq_masks], widest, bins, n_bins)
     frames = lens.float()
     longest = (frames * config.time_share).clamp(max=config.time_width).floor()
-    in_time = masked(config.time_masks, longest, frames, n_frames)
+    in_time = masked(draws[:, config.freq_masks :], longest, frames, n_frames)
     return x.masked_fill(in_freq[:, None, :] | in_time[:, :, None], 0.0)

@@ -6,11 +6,15 @@ A model directory holds everything that using the model takes:
     labels.txt           the label inventory, blank first
     lexicon.txt          (optional) word TAB labels
     labels.arpa, words.arpa  (optional) n-grams over labels and over words
+    rescore.arpa          (optional) n-gram that scores the best hypotheses again
+    labels_lm/ words_lm/ rescore_lm/  (optional) neural language models in their places
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +24,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
+from asr.decode.confidence import Calibration
 from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
@@ -28,38 +34,53 @@ from asr.errors import InputError
 from asr.features import FeatureConfig, FrameClock, Statistics, frame_clock
 from asr.files import write_aside, write_text
 from asr.labels import LabelConfig, Labels
+from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NGram
+from asr.lm.query import LanguageModel
 from asr.models.acoustic import AcousticModel
 from asr.models.recurrent import RecurrentConfig
 
 FORMAT = "carousel-model-1"
+CHECKSUM = "checksum"
 WEIGHTS, CONFIG, LABELS = "weights.safetensors", "config.json", "labels.txt"
-LEXICON, LABEL_LM, WORD_LM = "lexicon.txt", "labels.arpa", "words.arpa"
+LEXICON = "lexicon.txt"
+#: The `Bundle`'s language models, and how their files' names begin.
+LANGUAGE_MODELS = {"label_lm": "labels", "word_lm": "words", "rescore_lm": "rescore"}
 
 
 @dataclass
 class Bundle:
-    """A model and what belongs to it, in memory. ``criterion`` is the loss it was trained with."""
+    """A model and what belongs to it, in memory.
+
+    model: an `AcousticModel`, or a `foreign.WaveformModel`; of ``features`` and ``architecture``
+    only the sample rate and the hop are true of the latter, and ``frames`` says where its frames
+    lie. criterion: the loss it was trained with. calibrations: of confidences, by `Decoder.title`.
+    """
 
     features: FeatureConfig
     architecture: RecurrentConfig
     labels: Labels
     label_config: LabelConfig
     criterion: str
-    model: AcousticModel
+    model: nn.Module
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     stats: Statistics | None = None
     transitions: Transitions | None = None
     lexicon: Lexicon | None = None
-    label_lm: NGram | None = None
-    word_lm: NGram | None = None
+    label_lm: LanguageModel | None = None
+    word_lm: LanguageModel | None = None
+    rescore_lm: LanguageModel | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    frames: FrameClock | None = None
 
     @property
     def clock(self) -> FrameClock:
         """Model frames <-> seconds."""
-        return frame_clock(self.features, self.architecture.subsampling)
+        return self.frames or frame_clock(self.features, self.architecture.subsampling)
 
-    def make_decoder(self, config: DecoderConfig) -> Decoder:
+    def make_decoder(
+        self, config: DecoderConfig, hotwords: Mapping[tuple[str, ...], float] | None = None
+    ) -> Decoder:
         """The decoder that ``config`` names, with this model's language models and lexicon."""
         return Decoder(
             config,
@@ -68,24 +89,24 @@ class Bundle:
             lexicon=self.lexicon,
             label_lm=self.label_lm,
             word_lm=self.word_lm,
+            rescore_lm=self.rescore_lm,
+            hotwords=hotwords or {},
+            calibrations=self.calibrations,
         )
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file aside, sync and rename it.
+    """Write a safetensors file, with a checksum among its metadata, aside; sync and rename it.
 
     Raises:
         InputError: the disk is full or the folder not writable; an older file at ``path`` survives.
     """
+    kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with write_aside(path) as aside:
         try:
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-                aside,
-                dict(metadata),
-            )
+            save_file(kept, aside, {**metadata, CHECKSUM: checksum(kept, metadata)})
         except SafetensorError as error:
             raise InputError(f"{path}: cannot be written ({error})") from error
 
@@ -94,45 +115,124 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a safetensors file: tensors and metadata.
 
     Raises:
-        InputError: missing, truncated or not safetensors.
+        InputError: missing, truncated, not safetensors, or not what was saved.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected weights saved by asr train")
     try:
         with safe_open(path, framework="pt") as handle:
-            return {k: handle.get_tensor(k) for k in handle.keys()}, handle.metadata() or {}  # noqa: SIM118
+            tensors = {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+            metadata = dict(handle.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from error
+    # Files from elsewhere have none.
+    expected = metadata.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(tensors, metadata):
+        raise InputError(f"{path}: corrupt: its contents are not what was saved (checksum)")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """A digest of contiguous tensors on the CPU and of texts, names and shapes included."""
+    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write a model directory; each file is replaced whole, the weights last."""
-    config: dict[str, Any] = {
+    bundle.labels.save(folder / LABELS)
+    for name in LANGUAGE_MODELS:
+        save_own_lm(folder, bundle, name)
+    save_config(folder, bundle)
+    save_weights(folder, bundle)
+
+
+def save_config(folder: Path, bundle: Bundle) -> None:
+    """Replace the settings of a model directory, nothing else."""
+    write_text(folder / CONFIG, json.dumps(settings(bundle), indent=2) + "\n")
+
+
+def settings(bundle: Bundle) -> dict[str, Any]:
+    """What config.json holds."""
+    return {
         "format": FORMAT,
         "criterion": bundle.criterion,
         "features": asdict(bundle.features),
         "model": asdict(bundle.architecture),
         "labels": asdict(bundle.label_config),
         "decoder": asdict(bundle.decoder),
+        "confidence": {title: asdict(c) for title, c in bundle.calibrations.items()},
     }
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    bundle.labels.save(folder / LABELS)
-    if bundle.label_lm is not None:
-        bundle.label_lm.write_arpa(folder / LABEL_LM)
-    if bundle.word_lm is not None:
-        bundle.word_lm.write_arpa(folder / WORD_LM)
-    save_weights(folder, bundle)
 
 
-def save_weights(folder: Path, bundle: Bundle) -> None:
-    """Replace the weights of a model directory, nothing else."""
-    tensors = {f"model.{k}": t for k, t in bundle.model.state_dict().items()}
+def save_own_lm(folder: Path, bundle: Bundle, name: str) -> None:
+    """Replace a language model of a model directory by the bundle's, if that has one."""
+    lm: LanguageModel | None = getattr(bundle, name)
+    arpa, neural = _lm_places(folder, name)
+    if isinstance(lm, NeuralLM):
+        lm.save(neural)
+        arpa.unlink(missing_ok=True)
+    elif lm is not None:
+        lm.write_arpa(arpa)
+        if neural.is_dir():
+            shutil.rmtree(neural)
+
+
+def load_own_lm(folder: Path, name: str) -> LanguageModel | None:
+    """Read a language model of a model directory, where it has one."""
+    arpa, neural = _lm_places(folder, name)
+    if neural.is_dir():
+        return NeuralLM.load(neural)
+    return NGram.read_arpa(arpa) if arpa.is_file() else None
+
+
+def _lm_places(folder: Path, name: str) -> tuple[Path, Path]:
+    stem = LANGUAGE_MODELS[name]
+    return folder / f"{stem}.arpa", folder / f"{stem}_lm"
+
+
+def save_lexicon(folder: Path, bundle: Bundle) -> None:
+    """Replace the lexicon of a model directory by the bundle's, if that has one."""
+    lexicon, labels = bundle.lexicon, bundle.labels
+    if lexicon is None:
+        return
+    lines = []
+    for word, spellings in zip(lexicon.words, lexicon.spellings, strict=True):
+        if labels.unit == "char":
+            lines.append(word)
+        else:
+            lines += [f"{word}\t{' '.join(labels.decode(spelling))}" for spelling in spellings]
+    write_text(folder / LEXICON, "\n".join(lines) + "\n")
+
+
+def save_weights(
+    folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Replace the weights of a model directory, nothing else: the model's own, or ``weights``."""
+    weights = bundle.model.state_dict() if weights is None else weights
+    tensors = {f"model.{k}": t for k, t in weights.items()}
     if bundle.stats is not None:
         tensors |= {"features.mean": bundle.stats.mean, "features.std": bundle.stats.std}
     if bundle.transitions is not None:
         for name, array in bundle.transitions.to_arrays().items():
             tensors[f"transitions.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     save_tensors(folder / WEIGHTS, tensors, {"format": FORMAT})
+
+
+def model_folder(folder: Path) -> Path:
+    """The model directory itself, or that of a run directory.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model directory")
+    is_run = not (folder / CONFIG).is_file() and (folder / "model" / CONFIG).is_file()
+    return folder / "model" if is_run else folder
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -142,47 +242,58 @@ def load_bundle(folder: Path) -> Bundle:
         InputError: something is missing, of another version, or of another shape than the
             configuration says; the line names the file.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model directory")
-    if not (folder / CONFIG).is_file() and (folder / "model" / CONFIG).is_file():
-        folder = folder / "model"
+    folder = model_folder(folder)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no readable model configuration ({error})") from error
+    found = read_settings(config, path)
+    labels = Labels.load(folder / LABELS)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    model = AcousticModel(found["architecture"], found["features"].size, len(labels))
+    load_weights(model, _under("model.", tensors), folder / WEIGHTS)
+    stats = _under("features.", tensors)
+    transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}
+    lexicon, fold = folder / LEXICON, found["label_config"].fold
+    return Bundle(
+        **found,
+        labels=labels,
+        model=model.eval(),
+        stats=Statistics(stats["mean"], stats["std"]) if stats else None,
+        transitions=Transitions.from_arrays(transitions) if transitions else None,
+        lexicon=Lexicon.read(lexicon, labels, fold) if lexicon.is_file() else None,
+        label_lm=load_own_lm(folder, "label_lm"),
+        word_lm=load_own_lm(folder, "word_lm"),
+        rescore_lm=load_own_lm(folder, "rescore_lm"),
+    )
+
+
+def read_settings(config: Any, path: Path) -> dict[str, Any]:
+    """Undo `settings`: the fields of a `Bundle` by name. ``path`` is whose they are.
+
+    Raises:
+        InputError: they are of another version.
+    """
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else config
         raise InputError(f"{path}: expected a model of format {FORMAT!r}, found {found!r}")
     try:
-        features = FeatureConfig(**config["features"])
-        architecture = RecurrentConfig(**config["model"])
-        label_config = LabelConfig(**config["labels"])
-        decoder = DecoderConfig(**config["decoder"])
-        criterion = config["criterion"]
-    except (KeyError, TypeError) as error:
+        return {
+            "features": FeatureConfig(**config["features"]),
+            "architecture": RecurrentConfig(**config["model"]),
+            "label_config": LabelConfig(**config["labels"]),
+            "decoder": DecoderConfig(**config["decoder"]),
+            "calibrations": {
+                title: Calibration(
+                    **{part: weights and tuple(weights) for part, weights in c.items()}
+                )
+                for title, c in config.get("confidence", {}).items()
+            },
+            "criterion": config["criterion"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a configuration of this version ({error})") from error
-    labels = Labels.load(folder / LABELS)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    model = AcousticModel(architecture, features.size, len(labels))
-    load_weights(model, _under("model.", tensors), folder / WEIGHTS)
-    stats = _under("features.", tensors)
-    transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}
-    lexicon, label_lm, word_lm = (folder / name for name in (LEXICON, LABEL_LM, WORD_LM))
-    return Bundle(
-        features,
-        architecture,
-        labels,
-        label_config,
-        criterion,
-        model.eval(),
-        decoder,
-        Statistics(stats["mean"], stats["std"]) if stats else None,
-        Transitions.from_arrays(transitions) if transitions else None,
-        Lexicon.read(lexicon, labels, label_config.fold) if lexicon.is_file() else None,
-        NGram.read_arpa(label_lm) if label_lm.is_file() else None,
-        NGram.read_arpa(word_lm) if word_lm.is_file() else None,
-    )
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

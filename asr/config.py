@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +23,10 @@ from asr.errors import InputError
 from asr.recipe import RunConfig
 
 PACKAGE = Path(__file__).parent
+#: What a command line may say of Hydra itself: which launcher and sweeper, and their settings.
+SWEEP_PREFIXES = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+#: The parts of Hydra's own configuration that name Python classes or reach other programs.
+NAMING_CODE = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging", "job.env_set")
 
 
 def shipped(name: str) -> Path:
@@ -56,30 +63,47 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, 
         InputError: an unknown key (with the nearest known one), a wrong type or value.
     """
     path = find_recipe(recipe)
-    for override in overrides:
-        if override.startswith(("+", "~")):
-            raise InputError(f"{override}: the schema is fixed; write it without {override[0]!r}")
-    ConfigStore.instance().store(name="schema", node=RunConfig)
-    GlobalHydra.instance().clear()
-    searchpath = f"hydra.searchpath=[file://{shipped('conf').resolve()}]"
+    prepare_hydra(overrides)
     try:
         with initialize_config_dir(str(path.parent), version_base="1.3"):
-            composed = compose(path.name, overrides=[searchpath, *overrides])
+            composed = compose(path.name, overrides=[searchpath(), *overrides])
         return to_run_config(composed)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise InputError(f"{path.name}: {one_line(error)}") from error
 
 
-def read_config(path: Path) -> tuple[RunConfig, str]:
-    """Read the resolved configuration of a run directory.
+def prepare_hydra(overrides: Sequence[str]) -> None:
+    """Make Hydra know the schema and nothing else.
 
     Raises:
-        InputError: missing, or not a configuration of this version.
+        InputError: an override would change the schema.
+    """
+    for override in overrides:
+        if override.startswith(("+", "~")):
+            raise InputError(f"{override}: the schema is fixed; write it without {override[0]!r}")
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    GlobalHydra.instance().clear()
+
+
+def searchpath() -> str:
+    """The override that lets recipes name the groups of conf/."""
+    return f"hydra.searchpath=[file://{shipped('conf').resolve()}]"
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, str]:
+    """Read the resolved configuration of a run directory, and change it (``key=value``).
+
+    Raises:
+        InputError: missing, or not a configuration of this version; an unknown key or a wrong type.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the configuration of a run")
     try:
-        loaded = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+        loaded = OmegaConf.merge(
+            OmegaConf.structured(RunConfig),
+            OmegaConf.load(path),
+            OmegaConf.from_dotlist(list(overrides)),
+        )
         assert isinstance(loaded, DictConfig)
         return to_run_config(loaded)
     except OmegaConfBaseException as error:
@@ -89,12 +113,80 @@ def read_config(path: Path) -> tuple[RunConfig, str]:
 def to_run_config(composed: DictConfig) -> tuple[RunConfig, str]:
     """A composed configuration as dataclasses and as YAML."""
     # A run is resumed from anywhere, so its configuration holds no relative path.
-    for node, key in ((composed.corpus, "root"), (composed, "run_dir")):
+    for node, key in (
+        (composed, "run_dir"),
+        (composed, "resume"),
+        (composed.corpus, "root"),
+        (composed.augment, "noise_dir"),
+        (composed.augment, "reverb_dir"),
+        (composed.trainer, "feature_cache"),
+    ):
         if node[key]:
             node[key] = str(Path(node[key]).absolute())
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     return config, OmegaConf.to_yaml(composed, resolve=True)
+
+
+def multirun(
+    recipe: str, overrides: Sequence[str], job: Callable[[RunConfig, str], float | None]
+) -> None:
+    """Run ``job(config, config as YAML)`` for each of the values in overrides such as ``seed=1,2``.
+
+    Run number N gets the directory run_dir/N. Hydra's launchers and sweepers are chosen by name,
+    where they are installed: ``hydra/launcher=joblib`` (processes side by side), ``submitit_slurm``
+    or ``submitit_local``, ``hydra/sweeper=optuna``, which minimises what ``job`` returns. ``job``
+    must be a function of a module, or other processes could not be given it.
+
+    Raises:
+        InputError: as `load_config`, before anything runs; or what a run raises, after all.
+    """
+    path = find_recipe(recipe)
+    about_hydra = [o for o in overrides if o.startswith(SWEEP_PREFIXES)]
+    if not any(o.startswith("hydra/sweeper") for o in about_hydra):
+        for values in sweep([o for o in overrides if o not in about_hydra]):
+            load_config(recipe, values)
+    prepare_hydra(overrides)
+    about_hydra += [
+        searchpath(),
+        "hydra.sweep.dir=${run_dir}",
+        # Each run logs by itself, and its directory is its own.
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+        "hydra.output_subdir=null",
+    ]
+    changes = [*about_hydra, *(o for o in overrides if o not in about_hydra)]
+    try:
+        with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            ours = hydra.compose_config(None, about_hydra, RunMode.MULTIRUN)
+        with initialize_config_dir(str(path.parent), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            composed = hydra.compose_config(path.name, changes, RunMode.MULTIRUN)
+            for part in NAMING_CODE:
+                if OmegaConf.select(composed.hydra, part) != OmegaConf.select(ours.hydra, part):
+                    raise InputError(
+                        f"{path.name}: hydra.{part} cannot be set by a recipe; "
+                        f"name launcher and sweeper on the command line"
+                    )
+            if not composed.run_dir:
+                raise InputError("run_dir is not set: add run_dir=DIR, the folder for the runs")
+            hydra.multirun(path.name, partial(one_of_many, job), changes)
+        print(f"side by side: asr compare {composed.run_dir}/[0-9]*")
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{path.name}: {one_line(error)}") from error
+
+
+def one_of_many(
+    job: Callable[[RunConfig, str], float | None], composed: DictConfig
+) -> float | None:
+    """One run of a sweep, in whatever process the launcher has made for it."""
+    hydra = HydraConfig.get()
+    composed.run_dir = hydra.runtime.output_dir
+    print(f"run {hydra.job.num}: {' '.join(hydra.overrides.task)}", flush=True)
+    return job(*to_run_config(composed))
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -105,6 +197,12 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
+        for override in parsed:
+            if override.is_interval_sweep():
+                raise InputError(
+                    f"{override.input_line}: only hydra/sweeper=optuna takes values from an "
+                    f"interval; list them, or add it (pip install carousel-asr[sweep])"
+                )
         batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise InputError(f"overrides: {one_line(error)}") from error
@@ -127,7 +225,8 @@ def one_line(error: BaseException) -> str:
     first = texts[-1].strip().splitlines()
     if any("Available options" in line for line in first):
         told = [line.strip() for line in first if "provider=" not in line and line.strip()]
-        return " ".join(line for line in told if line != "Config search path:")
+        more = "; others come with: pip install carousel-asr[sweep]" if "'hydra/" in text else ""
+        return " ".join(line for line in told if line != "Config search path:") + more
     key_named = re.search(r"full_key: (\S+)", text)
     return (f"{key_named.group(1)}: " if key_named else "") + first[0]
 

@@ -1,23 +1,20 @@
-"""Decode whole sets, score them, and choose decoder weights on dev."""
+"""Decode whole sets and score them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from asr.checkpoint import Bundle
 from asr.data import Example, collate
 from asr.decode.decoder import Decoder, DecoderConfig, words_of
 from asr.labels import BLANK, LabelConfig, unit_symbols
-from asr.models.acoustic import AcousticModel
 from asr.score.error_rate import (
     RATE_NAMES,
-    error_rate,
     phone_policy,
     policy_name,
     score_pairs,
@@ -41,7 +38,7 @@ def batches_by_length(
 
 @torch.inference_mode()
 def emissions(
-    model: AcousticModel,
+    model: nn.Module,
     bundle: Bundle,
     examples: Sequence[Example],
     device: torch.device,
@@ -73,7 +70,12 @@ def score_hypotheses(
     """Score a set: PER for phones, CER and WER for characters, WER wherever there are words."""
     config, labels = bundle.label_config, bundle.labels
     scores = {}
-    if labels.unit in ("phone", "char"):
+    has_words = labels.unit != "phone" or any(h.words is not None for h in hypotheses)
+    has_words = has_words and all(u.text is not None for u in utterances)
+    if labels.unit == "char" or (
+        # Words alone may be known of what was said.
+        labels.unit == "phone" and not (has_words and any(u.phones is None for u in utterances))
+    ):
         pairs = []
         for utterance, hypothesis in zip(utterances, hypotheses, strict=True):
             where = f"utterance {utterance.id}"
@@ -88,8 +90,7 @@ def score_hypotheses(
                 heard = phone_policy(heard, config.score_fold, config.silence, where)
             pairs.append((reference, heard))
         scores[RATE_NAMES[labels.unit]] = score_pairs(pairs, labels.unit, policy(config))
-    has_words = labels.unit != "phone" or any(h.words is not None for h in hypotheses)
-    if has_words and all(u.text is not None for u in utterances):
+    if has_words:
         pairs = [
             ((u.text or "").split(), [w for w, _, _ in words_of(h, labels)])
             for u, h in zip(utterances, hypotheses, strict=True)
@@ -124,8 +125,8 @@ def decode_set(
 
 
 def decoders_of(bundle: Bundle) -> dict[str, DecoderConfig]:
-    """The decoders that a trained model is judged with, plain to rich."""
-    base = replace(bundle.decoder, nbest=1, lexicon=False)
+    """The decoders that a trained model is judged with, plain to rich, by `Decoder.title`."""
+    base = replace(bundle.decoder, nbest=1, lexicon=False, rescore_weight=0.0)
     if bundle.criterion == "framewise":
         return {"viterbi": replace(base, name="viterbi")}
     decoders = {
@@ -136,69 +137,7 @@ def decoders_of(bundle: Bundle) -> dict[str, DecoderConfig]:
         decoders["beam+lm"] = replace(base, name="beam")
     if bundle.lexicon is not None:
         decoders["beam+lexicon"] = replace(base, name="beam", lexicon=True)
+    if bundle.rescore_lm is not None and bundle.decoder.rescore_weight > 0:
+        own = bundle.make_decoder(replace(bundle.decoder, name="beam", nbest=1))
+        decoders[own.title] = own.config
     return decoders
-
-
-# Natural-log weights around the values that speech systems end with; dev chooses among them.
-LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
-BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
-WORD_LM_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-WORD_BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
-PRIOR_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.9)
-TRANSITION_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
-
-
-def tune(
-    utterances: Sequence[Utterance],
-    log_probs: dict[str, np.ndarray],
-    bundle: Bundle,
-    tick: Callable[[], None] = lambda: None,
-) -> DecoderConfig:
-    """Choose the weights of every decoder that has some, by a grid over the dev set.
-
-    Ties go to the earlier, smaller weights. The beam is narrowed to a fifth while searching;
-    final scores use the configured one.
-    """
-    chosen = bundle.decoder
-    for config, first, second in grids(bundle):
-        narrow = max(1, config.beam // 5)
-        best_rate = float("inf")
-        best: dict[str, Any] = {}
-        for a, b in itertools.product(first[1], second[1]):
-            weights: dict[str, Any] = {first[0]: a, second[0]: b}
-            decoder = bundle.make_decoder(replace(config, beam=narrow, nbest=1, **weights))
-            scores = decode_set(utterances, log_probs, bundle, decoder).scores
-            rate = error_rate(scores["WER"] if "WER" in scores else next(iter(scores.values())))
-            if rate < best_rate:
-                best_rate, best = rate, weights
-            tick()
-        chosen = replace(chosen, **best)
-    return chosen
-
-
-Axis = tuple[str, tuple[float, ...]]
-
-
-def grids(bundle: Bundle) -> list[tuple[DecoderConfig, Axis, Axis]]:
-    """The searches that `tune` makes for this model: a decoder and its two weights with values."""
-    decoders = decoders_of(bundle)
-    found: list[tuple[DecoderConfig, Axis, Axis]] = []
-    if "viterbi" in decoders:
-        found.append(
-            (
-                decoders["viterbi"],
-                ("prior_weight", PRIOR_WEIGHTS),
-                ("transition_weight", TRANSITION_WEIGHTS),
-            )
-        )
-    if "beam+lm" in decoders:
-        found.append((decoders["beam+lm"], ("lm_weight", LM_WEIGHTS), ("bonus", BONUSES)))
-    if "beam+lexicon" in decoders:
-        found.append(
-            (
-                decoders["beam+lexicon"],
-                ("word_lm_weight", WORD_LM_WEIGHTS),
-                ("word_bonus", WORD_BONUSES),
-            )
-        )
-    return found

@@ -20,6 +20,8 @@ from asr.errors import InputError
 NORMALIZATIONS = ("utterance", "speaker", "global", "none")
 # Power of a full-scale sine is ~1; digital silence must not become -inf.
 LOG_FLOOR = 1e-10
+# A constant bin (digital silence, band-limited audio) has no spread to divide by.
+LEAST_VARIANCE = 1e-4
 DELTA_WINDOW = 5
 
 
@@ -71,24 +73,26 @@ class FrameClock:
 
     Log-mel frame k is centred on sample k * hop and stands for the hop around its centre. An
     output frame t covers the log-mel frames t * factor ... t * factor + factor - 1, so it spans
-    the seconds [(t * factor - 1/2) hop_s, ((t + 1) * factor - 1/2) hop_s).
+    the seconds [(t * factor - 1/2) hop_s, ((t + 1) * factor - 1/2) hop_s). In the frames of models
+    from elsewhere all that is ``offset_s`` later.
     """
 
     hop_s: float
     factor: int
+    offset_s: float = 0.0
 
     @property
     def shift_s(self) -> float:
         """Seconds from one frame to the next."""
         return self.hop_s * self.factor
 
-    def start_s(self, frame: int) -> float:
+    def start_s(self, frame: float) -> float:
         """Where ``frame`` begins; also where ``frame - 1`` ends."""
-        return max(0.0, (frame * self.factor - 0.5) * self.hop_s)
+        return max(0.0, (frame * self.factor - 0.5) * self.hop_s + self.offset_s)
 
     def centre_s(self, frame: int) -> float:
         """The middle of what ``frame`` covers."""
-        return (frame * self.factor + (self.factor - 1) / 2) * self.hop_s
+        return (frame * self.factor + (self.factor - 1) / 2) * self.hop_s + self.offset_s
 
 
 def frame_clock(config: FeatureConfig, subsampling: int = 1) -> FrameClock:
@@ -149,25 +153,36 @@ class Statistics:
     std: torch.Tensor
 
 
+def moments(features: torch.Tensor) -> torch.Tensor:
+    """Sums over the frames of log-mel (T, n_mels), and of their squares: (2, n_mels) float64."""
+    exact = features.double()
+    return torch.stack([exact.sum(0), exact.square().sum(0)])
+
+
+def statistics_of(sums: torch.Tensor, n_frames: int) -> Statistics:
+    """Mean and standard deviation from `moments` (2, n_mels) of ``n_frames`` frames.
+
+    Raises:
+        InputError: there is no frame at all.
+    """
+    if n_frames == 0:
+        raise InputError("feature statistics: there is no frame to take them from")
+    mean, square = sums / n_frames
+    variance = (square - mean.square()).clamp_min(LEAST_VARIANCE)
+    return Statistics(mean.float(), variance.sqrt().float())
+
+
 def statistics(features: Iterable[torch.Tensor]) -> Statistics:
     """Mean and standard deviation over all frames of log-mel matrices (T, n_mels).
 
     Raises:
         InputError: there is no frame at all.
     """
-    total = square = torch.zeros(1, dtype=torch.float64)
-    n_frames = 0
+    sums, n_frames = torch.zeros(2, 1, dtype=torch.float64), 0
     for matrix in features:
-        exact = matrix.double()
-        total = total + exact.sum(0)
-        square = square + exact.square().sum(0)
+        sums = sums + moments(matrix)
         n_frames += len(matrix)
-    if n_frames == 0:
-        raise InputError("feature statistics: there is no frame to take them from")
-    mean = total / n_frames
-    # A constant bin (digital silence, band-limited audio) has no spread to divide by.
-    variance = (square / n_frames - mean.square()).clamp_min(1e-4)
-    return Statistics(mean.float(), variance.sqrt().float())
+    return statistics_of(sums, n_frames)
 
 
 def normalize(features: torch.Tensor, stats: Statistics) -> torch.Tensor:

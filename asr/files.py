@@ -32,6 +32,7 @@ def write_aside(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         aside.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         where = error.filename or path
         raise InputError(f"{path}: cannot be written ({error.strerror}: {where})") from error
@@ -39,6 +40,15 @@ def write_aside(path: Path) -> Iterator[Path]:
         # Where the folder is no folder, there is nothing to remove, and the error above counts.
         with suppress(OSError):
             aside.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries last through a power cut, as `os.fsync` does a file's bytes."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

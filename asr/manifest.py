@@ -48,7 +48,7 @@ def read_manifest(path: Path) -> list[Utterance]:
         if not line.strip():
             continue
         try:
-            utterance = _utterance(_parsed(line), folder)
+            utterance = utterance_of(parsed(line), folder)
             if utterance.id in first_line:
                 raise InputError(
                     f"id {utterance.id!r} was already used on line {first_line[utterance.id]}"
@@ -69,7 +69,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    lines = [json.dumps(_record(u), ensure_ascii=False) + "\n" for u in utterances]
+    lines = [json.dumps(record_of(u), ensure_ascii=False) + "\n" for u in utterances]
     try:
         write_text(path, "".join(lines))
     except UnicodeEncodeError as error:
@@ -79,7 +79,8 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         ) from error
 
 
-def _record(utterance: Utterance) -> dict[str, Any]:
+def record_of(utterance: Utterance) -> dict[str, Any]:
+    """The utterance as a line of a manifest has it."""
     record: dict[str, Any] = {
         "id": utterance.id,
         "audio_filepath": str(utterance.audio.absolute()),
@@ -101,7 +102,12 @@ def _item(segment: Segment) -> str | list[Any]:
     return [segment.label, segment.start_s, segment.end_s]
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def parsed(line: str | bytes) -> dict[str, Any]:
+    """The JSON object that a line holds.
+
+    Raises:
+        InputError: it holds none.
+    """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -111,8 +117,12 @@ def _parsed(line: str) -> dict[str, Any]:
     return record
 
 
-def _utterance(record: dict[str, Any], folder: Path) -> Utterance:
-    """Check a line; an id that is not given stays empty until all lines are read."""
+def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
+    """Check a line's object; an id or a speaker that is not given stays empty.
+
+    Raises:
+        InputError: a field is missing, of the wrong type, or no time that can be.
+    """
     audio = _text(record, "audio_filepath")
     if not audio:
         raise InputError("field 'audio_filepath' is missing")
@@ -181,6 +191,12 @@ def _segment(item: object, where: str) -> Segment:
     return Segment(item[0], start_s, end_s)
 
 
+def default_id(utterance: Utterance) -> str:
+    """The id of an utterance that came without: its file's stem, and its offset if it has one."""
+    stem = "_".join(utterance.audio.stem.split()) or "utterance"
+    return stem + (f"-{round(utterance.offset_s * 1000):07d}" if utterance.offset_s else "")
+
+
 def _named(utterances: list[Utterance], taken: set[str]) -> list[Utterance]:
     """Give ids to utterances that came without, and speakers likewise."""
     copies: Counter[str] = Counter()
@@ -188,10 +204,7 @@ def _named(utterances: list[Utterance], taken: set[str]) -> list[Utterance]:
     for utterance in utterances:
         name = utterance.id
         if not name:
-            stem = "_".join(utterance.audio.stem.split()) or "utterance"
-            if utterance.offset_s:
-                stem += f"-{round(utterance.offset_s * 1000):07d}"
-            name = stem
+            name = stem = default_id(utterance)
             while name in taken:
                 copies[stem] += 1
                 name = f"{stem}-{copies[stem] + 1}"

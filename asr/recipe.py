@@ -14,7 +14,7 @@ from asr.losses import LossConfig
 from asr.models.recurrent import RecurrentConfig
 
 OPTIMIZERS = ("adamw", "adam")
-SCHEDULES = ("constant", "linear", "cosine", "plateau")
+SCHEDULES = ("constant", "linear", "cosine", "plateau", "one_cycle")
 
 
 @dataclass
@@ -34,7 +34,12 @@ class CorpusConfig:
 
 @dataclass
 class OptimConfig:
-    """Optimizer and learning rate; ``plateau_*`` hold for schedule=plateau alone."""
+    """Optimizer and learning rate; ``plateau_*`` hold for schedule=plateau alone.
+
+    one_cycle_rise: under schedule=one_cycle (Smith 2018) the share of the training in which the
+    rate rises to ``lr``; ``warmup_epochs`` does not matter there. ema: decay of a moving average of
+    the weights, which is judged on dev and kept in their place (0: none; 0.999 is usual).
+    """
 
     name: str = "adamw"
     lr: float = 1e-3
@@ -44,6 +49,8 @@ class OptimConfig:
     warmup_epochs: float = 0.5
     plateau_epochs: int = 2
     plateau_factor: float = 0.5
+    one_cycle_rise: float = 0.3
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -60,6 +67,10 @@ class OptimConfig:
         if self.warmup_epochs < 0 or self.plateau_epochs < 1:
             raise InputError(
                 "optim: expected warmup_epochs of 0 or more, plateau_epochs of 1 or more"
+            )
+        if not 0 < self.one_cycle_rise < 1 or not 0 <= self.ema < 1:
+            raise InputError(
+                "optim: expected one_cycle_rise between 0 and 1, ema of 0 (none) to below 1"
             )
 
 
@@ -81,6 +92,16 @@ class TrainerConfig:
 
     max_batch_s: padded audio seconds in a batch at most. max_bad_steps: steps with infinite or
     NaN loss before giving up. max_skipped: share of a set's utterances that may be left out.
+    average_last, average_best: at the end, the mean of the weights after that many epochs (the
+    last, or the best on dev) becomes the model where it does better on dev; 0: none.
+    curriculum_epochs: in the first epochs batches come short first (Amodei et al. 2016).
+    feature_cache: a folder that keeps the features for the next run (32 kB for a second of audio at
+    80 bins, at each speed); empty: they are computed at the start and held in memory.
+    For corpus.kind=streamed: shuffle_buffer utterances at least are mixed at a time (their audio is
+    held in memory, compressed as it is, twice), and ``workers`` threads decode it and compute
+    features ahead of the steps (0: between them).
+    max_utterance_s: longer ones are not trained on. save_minutes: between two checkpoints, beside
+    those at the end of each epoch.
     device: cpu, cuda, or auto. precision: float32, or bfloat16 (faster on processors with
     AMX; weights, loss and updates stay float32). tune: choose the decoder's weights on dev at the
     end.
@@ -90,8 +111,16 @@ class TrainerConfig:
     batch_size: int = 16
     max_batch_s: float = 240.0
     patience: int = 0
+    average_last: int = 0
+    average_best: int = 0
+    curriculum_epochs: int = 0
+    feature_cache: str = ""
+    shuffle_buffer: int = 4000
+    workers: int = 2
     max_bad_steps: int = 20
     max_skipped: float = 0.1
+    max_utterance_s: float = 120.0
+    save_minutes: float = 10.0
     device: str = "auto"
     precision: str = "float32"
     tune: bool = True
@@ -103,6 +132,14 @@ class TrainerConfig:
             raise InputError(
                 "trainer: expected patience and max_bad_steps of 0 or more, max_skipped of 0 to 1"
             )
+        if min(self.average_last, self.average_best, self.curriculum_epochs) < 0:
+            raise InputError(
+                "trainer: expected average_last, average_best and curriculum_epochs of 0 or more"
+            )
+        if self.shuffle_buffer < 1 or self.workers < 0:
+            raise InputError("trainer: expected shuffle_buffer above 0 and workers of 0 or more")
+        if self.max_utterance_s <= 0 or self.save_minutes <= 0:
+            raise InputError("trainer: max_utterance_s and save_minutes must be above 0")
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"trainer.device={self.device!r}: expected auto, cpu or cuda")
         if self.precision not in ("float32", "bfloat16"):
@@ -111,7 +148,7 @@ class TrainerConfig:
 
 @dataclass
 class RunConfig:
-    """All of a run."""
+    """All of a run. ``resume``: the directory of an interrupted run to go on with."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -125,7 +162,14 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     seed: int = 1
     run_dir: str = ""
+    resume: str = ""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed={self.seed}: expected 0 or more")
+        if self.augment.volume_db and self.features.normalize == "utterance":
+            raise InputError(
+                f"augment.volume_db={list(self.augment.volume_db)} changes nothing under "
+                f"features.normalize=utterance, which takes loudness out; leave it empty, or "
+                f"choose features.normalize=speaker, global or none"
+            )

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from asr.audio import load_audio
-from asr.checkpoint import Bundle, load_bundle
-from asr.data import Example, normalize_set
-from asr.decode.decoder import Decoder, DecoderConfig, words_of
+from asr.audio import checked_waveform, load_audio
+from asr.checkpoint import Bundle
+from asr.data import Example, Matrix, set_statistics
+from asr.decode.decoder import Decoder
+from asr.decoding import DecodingOptions, fitted
 from asr.errors import InputError
 from asr.evaluate import emissions
-from asr.features import LogMel
+from asr.features import LogMel, moments
+from asr.foreign import WaveformModel, load_model
 from asr.types import Hypothesis, Segment, Transcript, Utterance
+
+log = logging.getLogger(__name__)
 
 
 class Recognizer:
-    """A model directory, ready to transcribe.
+    """A model, ready to transcribe.
 
     >>> recognizer = Recognizer.load("runs/ctc/model")      # doctest: +SKIP
     >>> recognizer.transcribe("a.wav").text                 # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, decoder: DecoderConfig | None = None) -> None:
-        self.bundle = bundle
-        self.decoder: Decoder = bundle.make_decoder(decoder or bundle.decoder)
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: DecodingOptions = DecodingOptions(),
+        tell: Callable[[str], None] = log.warning,
+    ) -> None:
+        self.bundle, hotwords = fitted(bundle, options, tell)
+        self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
         self.log_mel = LogMel(bundle.features)
 
     @classmethod
-    def load(cls, folder: str | Path, **decoder: str | int | float | bool) -> Recognizer:
-        """Load a model (or run) directory; ``decoder`` changes fields of its `DecoderConfig`.
+    def load(cls, model: str | Path, **options: Any) -> Recognizer:
+        """Load a model by its name, see `load_model`; ``options`` are fields of `DecodingOptions`.
 
         Raises:
-            InputError: not a model directory of this version, or a decoder that does not fit it.
+            InputError: not a model that can be used, or options that do not fit it.
         """
-        bundle = load_bundle(Path(folder))
-        return cls(bundle, replace(bundle.decoder, **decoder))  # type: ignore[arg-type]
+        return cls(load_model(model), DecodingOptions(**options))
 
     def transcribe(self, audio: str | Path | np.ndarray) -> Transcript:
-        """Transcribe one file, or a waveform (N,) float32 at the model's sample rate.
+        """Transcribe one file, or a waveform (N,) in [-1, 1] at the model's sample rate.
 
         Raises:
-            InputError: the file cannot be read.
+            InputError: the file cannot be read, or the array is no such waveform.
+        """
+        return self.recognize([self.named(audio)])[0]
+
+    def named(self, audio: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
+        """A file's path and waveform (N,) float32; a waveform as it is, under the name audio.
+
+        Raises:
+            InputError: as `transcribe`.
         """
         if isinstance(audio, np.ndarray):
-            return self.recognize([("audio", audio)])[0]
-        return self.recognize([(str(audio), self.read(Path(audio)))])[0]
+            return "audio", checked_waveform(audio)
+        return str(audio), self.read(Path(audio))
 
     def transcribe_files(
         self,
@@ -96,16 +114,21 @@ class Recognizer:
     def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms (N,) -> log-probabilities (T, V) of each."""
         bundle = self.bundle
+        if isinstance(bundle.model, WaveformModel):
+            return [bundle.model(waveform) for waveform in waveforms]
         matrices = {}
         for i, waveform in enumerate(waveforms):
             features, _ = self.log_mel(
                 torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
             )
-            matrices[str(i)] = features[0]
-        matrices = normalize_set(
+            matrices[str(i)] = Matrix(features[0], moments(features[0]))
+        stats = set_statistics(
             matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
         )
-        examples = [Example(Utterance(i, Path(), i, 0.0), x, (), None) for i, x in matrices.items()]
+        examples = [
+            Example(Utterance(i, Path(), i, 0.0), x.features, (), None, stats[i])
+            for i, x in matrices.items()
+        ]
         found = emissions(bundle.model, bundle, examples, torch.device("cpu"))
         return list(found.values())
 
@@ -131,15 +154,17 @@ class Recognizer:
             )
         )
         words = tuple(
-            Segment(
-                word,
-                segments[first].start_s,
-                segments[end - 1].end_s,
-                float(np.mean([s.confidence for s in segments[first:end]])),
+            Segment(word, segments[first].start_s, segments[end - 1].end_s, confidence)
+            for word, (first, end), confidence in zip(
+                hypothesis.words or (),
+                hypothesis.word_spans or (),
+                hypothesis.word_confidences or (),
+                strict=True,
             )
-            for word, first, end in words_of(hypothesis, labels)
         )
         text = " ".join(w.label for w in words)
-        if labels.unit == "phone" and hypothesis.words is None:
+        if hypothesis.words is None:
             text = labels.join([s.label for s in segments])
-        return Transcript(name, text, duration_s, hypothesis.score, segments, words)
+        return Transcript(
+            name, text, duration_s, hypothesis.score, segments, words, unit=labels.unit
+        )

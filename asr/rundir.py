@@ -1,21 +1,24 @@
-"""A run directory: its files, its log, and what they say of the machine.
+"""A run directory: its files, its lock, its log, and what they say of the machine.
 
 config.yaml, environment.json, audit.json, manifests/, train.log, metrics.jsonl, tensorboard/,
-skipped.json, last.safetensors (all that resuming takes), model/ (the best epoch, a complete model
-directory), decoded/ and results.json.
+skipped.json, checkpoints/ (the last two, named by their step: each holds all that resuming takes),
+model/ (the best epoch, a complete model directory), decoded/ and results.json.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import platform
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -26,25 +29,97 @@ from asr.errors import InputError
 from asr.files import write_aside, write_text
 from asr.types import Hypothesis, Utterance
 
-#: All that resuming takes; a run stopped before its first epoch's end has none and starts over.
-LAST = "last.safetensors"
+LOCK, METRICS = ".lock", "metrics.jsonl"
+#: What `asr.files.write_aside` leaves where a process is killed while it writes.
+LEFTOVER = re.compile(r"\..+\.\d+\.part(\.\w+)?")
 
 log = logging.getLogger("asr.train")
 
 
-def check_run_dir(run: Path, resume: bool) -> None:
-    """Refuse to run into an existing run, or to resume where there is none."""
+@contextmanager
+def claim(run: Path, resume: bool) -> Iterator[None]:
+    """Make the run directory where there is none, and be the only training in it.
+
+    Raises:
+        InputError: another training runs there; there is nothing to resume; or the folder is
+            somebody else's, or an earlier run's, and this is not to go on with it.
+    """
     if resume and not (run / "config.yaml").is_file():
         raise InputError(f"{run}: nothing to resume: expected the config.yaml of a run there")
-    if not resume and run.is_file():
+    if run.is_file():
         raise InputError(f"run_dir={run}: a file is in the way")
-    # A run that failed before its first epoch ended may be begun anew with better settings.
-    begun = (run / "config.yaml").is_file() and not (run / LAST).is_file()
-    if not resume and run.is_dir() and any(run.iterdir()) and not begun:
-        raise InputError(
-            f"run_dir={run}: exists and is not empty; choose another, or go on with it: "
-            f"asr train {run} --resume"
-        )
+    others = {p.name for p in run.iterdir()} - {LOCK} if run.is_dir() else set()
+    if others and "config.yaml" not in others:
+        raise InputError(f"run_dir={run}: exists and is not empty; choose another")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(run)
+    except OSError as error:
+        raise InputError(f"run_dir={run}: cannot be made ({error.strerror})") from error
+    with lock:
+        # A run that failed before its first checkpoint may be begun anew with better settings.
+        if not resume and has_trained(run):
+            raise InputError(
+                f"run_dir={run}: exists and is not empty; choose another, or go on with it: "
+                f"asr train {run} --resume"
+            )
+        remove_leftovers(run)
+        try:
+            yield
+        finally:
+            if {p.name for p in run.iterdir()} == {LOCK}:
+                (run / LOCK).unlink()
+                run.rmdir()
+
+
+def take_lock(run: Path) -> IO[str]:
+    """Lock the run directory; the lock ends with the file returned, or with the process.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    while True:
+        handle = (run / LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with handle:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+            raise InputError(
+                f"run_dir={run}: a training is already running there ({holder}); "
+                f"wait for its end, or choose another"
+            ) from None
+        # A lock on a file that its holder has removed meanwhile guards nothing.
+        if os.fstat(handle.fileno()).st_nlink:
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {platform.node()}")
+            handle.flush()
+            return handle
+        handle.close()
+
+
+def has_trained(run: Path) -> bool:
+    """Whether the run got as far as a checkpoint or the end of an epoch."""
+    metrics = run / METRICS
+    return bool(checkpoints(run)) or (metrics.is_file() and metrics.stat().st_size > 0)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    return sorted((run / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """The checkpoint after a step."""
+    return run / "checkpoints" / f"{step:010d}.safetensors"
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed process was writing."""
+    for path in run.rglob(".*.part*"):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink()
 
 
 def environment() -> dict[str, Any]:
@@ -74,26 +149,52 @@ def processor_name() -> str:
     return platform.processor()
 
 
+def add_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
+    """Append an epoch's figures to metrics.jsonl, synced.
+
+    Raises:
+        InputError: the disk is full or the file not writable.
+    """
+    path = run / METRICS
+    try:
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(metrics) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def keep_metrics(run: Path, n_epochs: int) -> None:
-    """Drop metrics of epochs that an interrupted run logged but did not save."""
-    path = run / "metrics.jsonl"
+    """Drop metrics, whole lines or torn ones, of epochs that an interrupted run did not save."""
+    path = run / METRICS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     write_text(path, "".join(line + "\n" for line in lines[:n_epochs]))
 
 
-def open_log(run: Path) -> None:
-    """Log to the console and to train.log."""
+class LogFile(logging.FileHandler):
+    """train.log; where the disk is full, lines are lost, and the checkpoint will say so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Instead of a traceback on the console."""
+
+
+def open_log(run: Path, is_main: bool = True) -> None:
+    """Log to the console and to train.log; of several processes, one does."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if is_main else logging.ERROR)
+    if not is_main:
+        logging.getLogger("asr").setLevel(logging.ERROR)
     log.propagate = False
-    to_file = logging.FileHandler(run / "train.log", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_console = logging.StreamHandler(sys.stderr)
     to_console.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(to_file)
     log.addHandler(to_console)
+    if is_main:
+        to_file = LogFile(run / "train.log", encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(to_file)
 
 
 def open_tensorboard(run: Path, epoch: int) -> Any:

@@ -1,4 +1,4 @@
-"""The values that travel through the pipeline: frozen, without logic.
+"""The values that travel through the pipeline: frozen, with no logic but what follows from them.
 
 One legend everywhere: B batch, T frames, F feature bins, V labels (blank is 0), U label
 length, H hidden units, N samples. Times are seconds (``_s``), sample counts ``n_``, lengths
@@ -7,6 +7,7 @@ are integer frames (``_lens``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,7 @@ class Hypothesis:
     confidences: in [0, 1], one a label. score = acoustic + lm + bonus, natural logarithms with
     the weights already applied. words: spelled words, where the decoder knows any, and
     word_spans: the (first, last + 1) positions in ``labels`` that each word covers.
+    word_confidences: in [0, 1], one a word.
     """
 
     labels: tuple[int, ...]
@@ -78,11 +80,17 @@ class Hypothesis:
     bonus: float = 0.0
     words: tuple[str, ...] | None = None
     word_spans: tuple[tuple[int, int], ...] | None = None
+    word_confidences: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A hypothesis in symbols and seconds, as users see it."""
+    """A hypothesis in symbols and seconds, as users see it.
+
+    unit: what ``labels`` are (phone, char or word). audio: the file, where ``id`` is not its path.
+    segments: of a recording that was decoded in parts, each with times in the recording; its
+    alternatives are theirs. channel: the one that was heard, from 1 on, instead of all.
+    """
 
     id: str
     text: str
@@ -91,11 +99,19 @@ class Transcript:
     labels: tuple[Segment, ...]
     words: tuple[Segment, ...]
     nbest: tuple[Transcript, ...] = ()
+    unit: str = "label"
+    audio: Path | None = None
+    segments: tuple[Transcript, ...] = ()
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Corpus-level error counts; every rate is a fraction of the reference length."""
+    """Corpus-level error counts; every rate is a fraction of the reference length.
+
+    unit: word, char or phone. hits: tokens that are right. policy: how tokens were made and
+    aligned, to be printed beside every figure.
+    """
 
     unit: str
     substitutions: int
@@ -105,3 +121,23 @@ class Scores:
     utterances: int
     wrong_utterances: int
     policy: str
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference_length(self) -> int:
+        """Number of reference tokens: substitutions + deletions + hits."""
+        return self.substitutions + self.deletions + self.hits
+
+    @property
+    def error_rate(self) -> float:
+        """Errors as a fraction of the reference length; nan where the references hold no token."""
+        return self.errors / self.reference_length if self.reference_length else math.nan
+
+    @property
+    def utterance_error_rate(self) -> float:
+        """Fraction of utterances with at least one error; nan where there are no utterances."""
+        return self.wrong_utterances / self.utterances if self.utterances else math.nan

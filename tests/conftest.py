@@ -1,6 +1,10 @@
 import pytest
 import torch
+from running import SMALL
 from tones import build
+
+from asr.config import load_config
+from asr.training import train
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,3 +17,12 @@ def one_thread():
 def tones(tmp_path_factory):
     """The tone corpus; read only."""
     return build(tmp_path_factory.mktemp("tones") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def tone_run(tones, tmp_path_factory):
+    """A CTC run over the tone corpus, with lexicon and n-grams; read only."""
+    run = tmp_path_factory.mktemp("runs") / "ctc"
+    overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL]
+    train(*load_config("recipes/demo/ctc.yaml", overrides))
+    return run

@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 
 import numpy as np
+import torch
 
 BIGRAM = ["a b a a", "b b a", "a", "b a b"]
 
@@ -33,6 +34,19 @@ def all_sums(log_probs):
     for path in itertools.product(range(V), repeat=T):
         sums[collapse(path)] += math.exp(sum(float(log_probs[t, c]) for t, c in enumerate(path)))
     return {labels: math.log(p) for labels, p in sums.items() if p > 0}
+
+
+def sum_of_paths(log_probs, labels):
+    """Log of the summed probability of all paths of ``labels``, as torch has it."""
+    return -float(
+        torch.nn.functional.ctc_loss(
+            torch.from_numpy(log_probs).double()[:, None],
+            torch.tensor([labels], dtype=torch.long).reshape(1, len(labels)),
+            torch.tensor([len(log_probs)]),
+            torch.tensor([len(labels)]),
+            reduction="sum",
+        )
+    )
 
 
 def all_words(labels, lexicon):

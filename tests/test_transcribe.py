@@ -10,23 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from running import SMALL, asr
+from running import asr
 
 import asr as package
 from asr.cli import main
-from asr.config import load_config
 from asr.errors import InputError
+from asr.labels import unit_symbols
+from asr.lm.ngram import NGram
 from asr.manifest import read_manifest
 from asr.recognizer import Recognizer
-from asr.training import train
 
 
 @pytest.fixture(scope="module")
-def model(tones, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "ctc"
-    overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL]
-    train(*load_config("recipes/demo/ctc.yaml", overrides))
-    return run
+def model(tone_run):
+    return tone_run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +37,7 @@ def test_python_interface(model, said):
 
 
 def test_times_lie_where_the_phones_are(model, said):
-    recognizer = Recognizer.load(model, name="beam", lexicon=True)
+    recognizer = Recognizer.load(model, decoder="beam", lexicon="model")
     for utterance in said:
         transcript = recognizer.transcribe(utterance.audio)
         ends = [s.end_s for s in transcript.labels]
@@ -55,7 +52,9 @@ def test_times_lie_where_the_phones_are(model, said):
 
 def test_text_output_is_path_tab_text_in_order(model, said, monkeypatch, capsys):
     files = [u.audio for u in said]
-    code, out, _ = asr(monkeypatch, capsys, "transcribe", "--model", model, "--lexicon", *files)
+    code, out, _ = asr(
+        monkeypatch, capsys, "transcribe", "--model", model, "--lexicon", "model", *files
+    )
     lines = [line.split("\t") for line in out.splitlines()]
     assert code == 0
     assert [line[0] for line in lines] == [str(f) for f in files]
@@ -81,7 +80,7 @@ def test_json_output(model, said, monkeypatch, capsys):
 
 
 def test_the_batch_has_no_influence(model, said):
-    recognizer = Recognizer.load(model, name="greedy")
+    recognizer = Recognizer.load(model, decoder="greedy")
     alone = [recognizer.transcribe(u.audio) for u in said]
     together = list(recognizer.transcribe_files([u.audio for u in said], pytest.fail))
     for one, other in zip(alone, together, strict=True):
@@ -150,7 +149,103 @@ def test_a_spoilt_model_is_one_clear_line(model, said, tmp_path, monkeypatch, ca
 
 def test_a_decoder_that_does_not_fit_is_refused(model, said):
     with pytest.raises(InputError, match="framewise"):
-        Recognizer.load(model, name="viterbi")
+        Recognizer.load(model, decoder="viterbi")
+
+
+@pytest.fixture(scope="module")
+def lms(model, tmp_path_factory):
+    """Language models of the corpus: over phones, over words, and over words in upper case."""
+    folder = tmp_path_factory.mktemp("lms")
+    train = read_manifest(model / "manifests/train.jsonl")
+    words = [(u.text or "").split() for u in train]
+    phones = [unit_symbols(u, "phone", "cmu40") for u in train]
+    NGram.estimate(phones, 3).write_arpa(folder / "phones.arpa")
+    NGram.estimate(words, 2).write_arpa(folder / "words.arpa")
+    NGram.estimate([[w.upper() for w in s] for s in words], 2).write_arpa(folder / "upper.arpa")
+    (folder / "lexicon.txt").write_text("ma m aa\nsee s iy\nseam s iy m\nmah m aa\n")
+    return folder
+
+
+def transcripts(out):
+    return [line.split("\t")[1] for line in out.splitlines()]
+
+
+def test_phones_with_a_language_model_over_phones(model, said, lms, monkeypatch, capsys):
+    files = [u.audio for u in said]
+    search = "--decoder beam --beam 50 --lm-weight 0.8 --bonus 0.5".split()
+    code, out, err = asr(
+        monkeypatch,
+        capsys,
+        *("transcribe", "--model", model, *search, "--lm", lms / "phones.arpa", *files),
+    )
+    assert code == 0
+    # The model itself searches words: the language model says that phones are wanted.
+    assert "is over phones" in err
+    assert transcripts(out)[0].split()[1:-1] == [p.label for p in said[0].phones][1:-1]
+
+
+def test_words_of_a_lexicon_with_a_hotword(model, said, lms, monkeypatch, capsys):
+    words = ("--decoder", "beam", "--lexicon", lms / "lexicon.txt", "--lm", lms / "words.arpa")
+    call = ("transcribe", "--model", model, *words, said[0].audio)
+    code, out, _ = asr(monkeypatch, capsys, *call)
+    assert code == 0
+    assert set(transcripts(out)[0].split()) <= {"ma", "see", "seam", "mah"}
+    code, out, _ = asr(monkeypatch, capsys, *call, "--hotword", "mah:9")
+    assert code == 0
+    assert "mah" in transcripts(out)[0].split()
+
+
+def test_n_best_of_a_greedy_model_needs_a_search(model, said, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "model"
+    shutil.copytree(model / "model", copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["decoder"]["name"] = "greedy"
+    (copy / "config.json").write_text(json.dumps(config))
+    call = ("transcribe", "--model", copy, "--nbest", "4", "--format", "json", said[0].audio)
+    code, out, err = asr(monkeypatch, capsys, *call)
+    assert code == 0
+    assert "--nbest needs a search: decoding with beam" in err
+    assert len(json.loads(out)["nbest"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--decoder greedy --lm phones.arpa", "--lm is for --decoder beam"),
+        ("--decoder greedy --lexicon model", "--lexicon is for --decoder beam"),
+        ("--decoder greedy --nbest 2 --format json", "--nbest is for --decoder beam"),
+        ("--decoder greedy --beam 9", "--beam is for --decoder beam"),
+        ("--nbest 2", "--format json"),
+        ("--no-lexicon --lm words.arpa", "are among the model's phones"),
+        ("--lexicon model --lm phones.arpa", "it is over phones: use it without --lexicon"),
+        ("--lexicon model --lm upper.arpa", "in lower case they would be"),
+        ("--lexicon model --rescore upper.arpa", "in lower case they would be"),
+        ("--no-lexicon --rescore words.arpa", "are among the model's phones"),
+        ("--lm gone.arpa", "no such language model"),
+        ("--lm lexicon.txt", "lexicon.txt:"),
+        ("--lexicon gone.txt", "gone.txt"),
+        ("--lexicon words.arpa", "words.arpa:1"),
+        ("--lexicon lm", "use --lexicon cmudict"),
+        ("--lexicon model --no-lexicon", "choose one"),
+        ("--no-lexicon --hotword ma:3", "add --lexicon"),
+        ("--no-lexicon --unknown 3", "add --lexicon"),
+        ("--lexicon model --hotword ma", "WORDS:BOOST"),
+        ("--lexicon model --hotword xyzzy:2", "xyzzy"),
+        ("--lm none --lm-weight 1", "--lm"),
+        ("--rescore-weight 1", "--rescore"),
+        ("--decoder viterbi", "framewise"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_clear_line(
+    model, said, lms, monkeypatch, capsys, words, told
+):
+    monkeypatch.chdir(lms)
+    call = ("transcribe", "--model", model, *words.split(), said[0].audio)
+    code, out, err = asr(monkeypatch, capsys, *call)
+    assert (code, out) == (2, "")
+    assert told in err.splitlines()[-1]
+    assert len(err.splitlines()) <= 2
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from asr.checkpoint import Bundle
+from asr.augment import WaveformAugment
 from asr.data import Example, bucket, collate
-from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
+from asr.distributed import World
 from asr.models.acoustic import AcousticModel
 from asr.recipe import RunConfig
 from asr.rundir import environment
-from asr.training import State, generator_of, run_epoch, step
+from asr.training import generator_of, run_epoch, step
+from asr.training_state import State
 from asr.types import Utterance
 
 N_UTTERANCES, N_LABELS, ROUNDS = 256, 40, 5
@@ -43,14 +44,10 @@ def main() -> None:
     """Measure and print."""
     torch.set_num_threads(2)
     config = RunConfig(seed=1)
-    device = torch.device("cpu")
+    world = World(torch.device("cpu"))
     examples = draw_examples(torch.Generator().manual_seed(0), config)
-    symbols = (BLANK_SYMBOL, *(f"p{i}" for i in range(N_LABELS)))
     torch.manual_seed(1)
-    model = AcousticModel(config.model, config.features.size, len(symbols))
-    bundle = Bundle(
-        config.features, config.model, Labels("phone", symbols), LabelConfig(), "ctc", model
-    )
+    model = AcousticModel(config.model, config.features.size, 1 + N_LABELS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     # The batches of epoch 0, as `run_epoch` makes them.
     hop_s = config.features.hop_length / config.features.sample_rate
@@ -65,21 +62,21 @@ def main() -> None:
             [examples[i] for i in batch],
             config.features,
             False,
-            config.augment,
-            generator_of(config.seed, 0, 1 + number),
+            WaveformAugment(config.augment, config.features),
+            config.seed,
         )
-        for number, batch in enumerate(order)
+        for batch in order
     ]
 
     def bare() -> float:
         began = time.perf_counter()
         for batch in batches:
-            step(config, "ctc", model, optimizer, batch, device)
+            step(config, "ctc", model, optimizer, batch, world)
         return time.perf_counter() - began
 
     def whole() -> float:
         began = time.perf_counter()
-        run_epoch(config, bundle, examples, model, optimizer, State(), device)
+        run_epoch(config, "ctc", examples, model, optimizer, State(), world)
         return time.perf_counter() - began
 
     model.train()

@@ -22,7 +22,22 @@ app = typer.Typer(
 
 def register() -> None:
     """Import the command modules; each adds itself to `app`."""
-    from asr.cli import demo, lm, memory, plot, prepare, score, synthesize, train, transcribe  # noqa: F401
+    from asr.cli import (  # noqa: F401
+        align,
+        compare,
+        demo,
+        export,
+        lm,
+        memory,
+        plot,
+        prepare,
+        report,
+        score,
+        synthesize,
+        train,
+        transcribe,
+        tune,
+    )
 
 
 def main() -> None:

@@ -20,10 +20,15 @@ def plot(
 ) -> None:
     """Draw waveform, log-mel and, with a model, posteriors with the labels and words found."""
     from asr.audio import load_audio
+    from asr.decoding import DecodingOptions
     from asr.recognizer import Recognizer
-    from asr.report import plot_audio
+    from asr.report.picture import plot_audio
 
     recognizer = Recognizer.load(model) if model else None
+    if recognizer and recognizer.bundle.criterion == "ctc" and recognizer.bundle.lexicon:
+        # Phones alone would leave the words out that the model knows.
+        words = DecodingOptions(decoder="beam", lexicon="model")
+        recognizer = Recognizer(recognizer.bundle, words)
     waveform = recognizer.read(audio) if recognizer else load_audio(audio)
     plot_audio(waveform, out, audio.name, recognizer)
     print(out)

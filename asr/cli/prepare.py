@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app
+from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.corpora import Audit
@@ -18,10 +19,18 @@ SHOWN = 3
 @app.command()
 def prepare(
     corpus: Annotated[
-        str, typer.Argument(help="timit, so762, synthetic, kaldi, librispeech or jsonl")
+        str, typer.Argument(help="timit, so762, synthetic, kaldi, librispeech, jsonl or webdataset")
     ],
     root: Annotated[Path, typer.Argument(help="where the corpus lies")],
     out: Annotated[Path, typer.Argument(help="folder for <set>.jsonl and audit.json")],
+    shards: Annotated[
+        str,
+        typer.Option(
+            metavar="N|SIZE",
+            help="Also copy the audio into tars (KEY.flac, KEY.json): so many a set, or of a size "
+            "such as 500MB. Train on them with corpus=streamed. Broken off, it goes on.",
+        ),
+    ] = "",
 ) -> None:
     """Read a corpus, check it, and write its sets as JSONL manifests and an audit of its files."""
     import json
@@ -29,10 +38,11 @@ def prepare(
     from functools import partial
 
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress, track
     from rich.table import Table
 
     from asr.corpora import load_corpus
+    from asr.corpora.shards import shard_size, write_shards, write_summary
     from asr.files import write_text
     from asr.manifest import write_manifest
 
@@ -44,12 +54,22 @@ def prepare(
         transient=True,
         disable=not stderr.is_terminal,
     )
+    size = shard_size(shards) if shards else None
+    if corpus == "streamed":
+        raise InputError("streamed is how prepared manifests are trained on; prepare them as jsonl")
     loaded = load_corpus(corpus, root, progress)
     table = Table("set")
     for column in ("utterances", "speakers", "hours", "words", "phones"):
         table.add_column(column, justify="right")
+    written = {}
     for name, utterances in loaded.sets.items():
-        write_manifest(out / f"{name}.jsonl", utterances)
+        if size is None:
+            write_manifest(out / f"{name}.jsonl", utterances)
+        else:
+            with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+                task = bar.add_task(f"Shards of {name}", total=len(utterances))
+                tick = partial(bar.advance, task)
+                written[name] = write_shards(out, name, utterances, size, loaded.audit, tick)
         table.add_row(
             name,
             str(len(utterances)),
@@ -58,12 +78,20 @@ def prepare(
             str(sum(len((u.text or "").split()) for u in utterances)),
             str(sum(len(u.phones or ()) for u in utterances)),
         )
+    if written:
+        write_summary(out, written)
     write_text(out / "audit.json", json.dumps(asdict(loaded.audit), indent=2) + "\n")
     Console().print(table)
     for line in _warnings(loaded.audit):
         typer.echo(f"asr: {line}", err=True)
     for reason, n_dropped in loaded.audit.dropped.items():
         typer.echo(f"{n_dropped} dropped: {reason}")
+    for name, tars in written.items():
+        n_bytes, seconds = sum(t.bytes for t in tars), sum(t.seconds for t in tars)
+        typer.echo(
+            f"{name}: {sum(t.utterances for t in tars)} utterances in {len(tars)} tars, "
+            f"{n_bytes / 1e6:.1f} MB, {seconds / 3600:.2f} h"
+        )
     typer.echo(f"{loaded.audit.used} of {loaded.audit.found} utterances are in {out}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,47 +26,95 @@ def train(
         list[str] | None,
         typer.Argument(help="Settings to change: corpus.root=DIR run_dir=DIR seed=1 optim.lr=3e-4"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RECIPE.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RECIPE, as does resume=RUN.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Learn one batch by heart: does learning work at all?")
+    ] = False,
     multirun: Annotated[
-        bool, typer.Option("--multirun", "-m", help="One run for each of: seed=1,2 ...")
+        bool,
+        typer.Option("--multirun", "-m", help="One run for each of seed=1,2, in run_dir/0 ..."),
     ] = False,
 ) -> None:
     """Train a recipe into run_dir, choose the best epoch on dev, score dev and test."""
-    from asr.config import load_config, read_config, sweep
+    from asr.config import load_config, read_config
+    from asr.config import multirun as run_all
 
     changes = list(overrides or [])
+    if multirun and (resume or check):
+        raise InputError("-m trains anew several times: without --resume and --check")
     if resume:
-        if changes or multirun:
-            raise InputError("--resume goes on with a run as it was configured: no overrides")
-        config, resolved = read_config(Path(recipe) / "config.yaml")
+        config, resolved = read_config(Path(recipe) / "config.yaml", changes)
         config.run_dir = recipe
         run(config, resolved, resume=True)
         return
-    jobs = sweep(changes) if multirun else [changes]
-    # All of them are composed before the first one runs.
-    composed = [load_config(recipe, job) for job in jobs]
-    for number, (job, (config, resolved)) in enumerate(zip(jobs, composed, strict=True)):
-        if not config.run_dir:
-            raise InputError("run_dir is not set: add run_dir=DIR, the folder for the results")
-        if multirun:
-            config.run_dir = str(Path(config.run_dir) / str(number))
-            print(f"run {number + 1} of {len(jobs)}: {' '.join(job)}")
-        run(config, resolved)
+    if multirun:
+        run_all(recipe, changes, run_one)
+        return
+    config, resolved = load_config(recipe, changes)
+    if check:
+        learn_by_heart(config)
+        return
+    config.run_dir = config.run_dir or config.resume
+    if not config.run_dir:
+        raise InputError("run_dir is not set: add run_dir=DIR, the folder for the results")
+    if config.resume not in ("", config.run_dir):
+        raise InputError(f"resume={config.resume} and run_dir={config.run_dir} differ")
+    run(config, resolved, resume=bool(config.resume))
 
 
-def run(config: RunConfig, resolved: str, resume: bool = False) -> None:
-    """Train and summarise; stopped by Ctrl-C or SIGTERM, say how to go on."""
+def run_one(config: RunConfig, resolved: str) -> float | None:
+    """One run of a sweep; returns its model's dev error rate, which a sweeper may minimise."""
+    if config.resume:
+        raise InputError("-m trains anew: without resume=; for one run: asr train RUN --resume")
+    try:
+        results = run(config, resolved)
+    except typer.Exit as stop:
+        # A run that fails lets the others go on, but who presses Ctrl-C means all of them.
+        raise KeyboardInterrupt from stop
+    if not results:
+        return None
+    plainest = next(iter(results["sets"]["dev"].values()))
+    rate: float = next(iter(plainest.values()))["error_rate"]
+    return rate
+
+
+def run(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
+    """Train, summarise, return the results; stopped by Ctrl-C or SIGTERM, say how to go on."""
+    from asr.distributed import OtherProcessError
     from asr.training import train
 
-    # A batch system's SIGTERM ends a run as Ctrl-C does: files whole, the way on told.
+    rank, size = (int(os.environ.get(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    # A batch system's SIGTERM ends a run as Ctrl-C does: state saved, the way on told.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     try:
         results = train(config, resolved, resume)
     except KeyboardInterrupt:
-        print(f"asr: stopped; go on with: asr train {config.run_dir} --resume", file=sys.stderr)
+        if rank == 0:
+            print(f"asr: stopped; go on with: asr train {config.run_dir} --resume", file=sys.stderr)
         raise typer.Exit(130) from None
-    summarise(results, config.run_dir)
+    except OtherProcessError:
+        # One line is enough for all.
+        if rank > 0:
+            raise typer.Exit(2) from None
+        raise
+    except InputError as error:
+        if size == 1:
+            raise
+        raise InputError(f"process {rank} of {size}: {error}") from error
+    if rank == 0:
+        summarise(results, config.run_dir)
+    return results
+
+
+def learn_by_heart(config: RunConfig) -> None:
+    """Overfit one batch; exit with 1 where the model does not learn it."""
+    from asr.overfit import overfit
+
+    if not overfit(config):
+        raise typer.Exit(1)
 
 
 def summarise(results: dict[str, Any], run_dir: str) -> None:

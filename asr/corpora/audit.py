@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class Audit:
 class Corpus:
     """Utterances by set, the audit of their files, and the folder where the corpus was found."""
 
-    sets: dict[str, list[Utterance]]
+    sets: Mapping[str, Sequence[Utterance]]
     audit: Audit
     root: Path
 
@@ -48,7 +49,9 @@ def audited_duration_s(path: Path, audit: Audit) -> float | None:
         return audio_duration_s(path)
     except InputError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        (audit.corrupt if path.exists() else audit.missing)[str(path)] = reason
+        # Unlike Path.exists, for any name, however long.
+        there = os.path.exists(path)  # noqa: PTH110
+        (audit.corrupt if there else audit.missing)[str(path)] = reason
         return None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track, lies_within, measured
 from asr.errors import InputError
 from asr.manifest import read_manifest
+from asr.manifest_index import index_manifest
 
 
 def load_jsonl(root: Path, track: Track) -> Corpus:
@@ -15,12 +17,7 @@ def load_jsonl(root: Path, track: Track) -> Corpus:
     Raises:
         InputError: no such file or folder, no manifest in it, or a malformed line.
     """
-    manifests = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
-    if not manifests:
-        raise InputError(f"{root}: no *.jsonl in this folder; expected one such as train.jsonl")
-    if not manifests[0].exists():
-        raise InputError(f"{root}: no such file or folder; expected a manifest or a folder of them")
-    listed = {path.stem: read_manifest(path) for path in manifests}
+    listed = {path.stem: read_manifest(path) for path in _manifests(root)}
     audit = Audit(found=len({u.id for utterances in listed.values() for u in utterances}))
     durations = measured((u.audio for us in listed.values() for u in us), audit, track)
     sets = {
@@ -32,3 +29,27 @@ def load_jsonl(root: Path, track: Track) -> Corpus:
         for name, utterances in listed.items()
     }
     return Corpus(sets, audit, root)
+
+
+def load_streamed(root: Path, track: Track) -> Corpus:
+    """As `load_jsonl` for manifests of any size: neither they nor their audio are held or audited.
+
+    The audio may lie in tar shards, as `asr prepare --shards` makes them. What cannot be read is
+    found and counted in training.
+
+    Raises:
+        InputError: no such file or folder, no manifest in it, or a line that cannot be used.
+    """
+    audit = Audit()
+    sets = {path.stem: index_manifest(path, audit.deviations.append) for path in _manifests(root)}
+    return Corpus(sets, replace(audit, found=sum(map(len, sets.values()))), root)
+
+
+def _manifests(root: Path) -> list[Path]:
+    """The manifest ROOT, or all in the folder ROOT."""
+    manifests = sorted(root.glob("*.jsonl")) if root.is_dir() else [root]
+    if not manifests:
+        raise InputError(f"{root}: no *.jsonl in this folder; expected one such as train.jsonl")
+    if not manifests[0].exists():
+        raise InputError(f"{root}: no such file or folder; expected a manifest or a folder of them")
+    return manifests

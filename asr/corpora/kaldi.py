@@ -5,6 +5,7 @@ https://kaldi-asr.org/doc/data_prep.html
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def _audio_path(value: str, where: str, folder: Path) -> Path:
         raise InputError(f"{where}: expected 'recording path-of-audio', found {value!r}")
     # Kaldi takes relative paths from where its scripts run: mostly two levels above data/<set>.
     for base in (folder, folder.parent, folder.parent.parent, Path.cwd()):
-        if (base / value).exists():
+        # Unlike Path.exists, for any name, however long.
+        if os.path.exists(base / value):  # noqa: PTH110
             return base / value
     return folder / value
 

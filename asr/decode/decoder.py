@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from asr.decode.beam import BeamOptions, beam_search
+from asr.decode.confidence import Calibration, calibrated
+from asr.decode.fusion import fused_search
 from asr.decode.greedy import greedy
-from asr.decode.lexicon import Lexicon
+from asr.decode.lexicon import Hotwords, Lexicon
+from asr.decode.rescore import RescoreOptions, rescore
 from asr.decode.viterbi import Transitions, ViterbiOptions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
-from asr.lm.ngram import BoundNGram, NGram
+from asr.lm.lstm import NeuralLM
+from asr.lm.ngram import BoundNGram
+from asr.lm.query import LanguageModel, unit_of
 from asr.types import Hypothesis
 
 DECODERS = ("greedy", "beam", "viterbi")
+WEIGHTS = (
+    "lm_weight word_lm_weight rescore_weight rescore_share prior_weight transition_weight".split()
+)
 
 
 @dataclass
 class DecoderConfig:
     """Which search, and its weights.
 
-    beam: prefixes (or, in Viterbi's N-best, alternatives) kept. lm_weight and bonus: for the
-    n-gram over labels. lexicon: search words of the model's lexicon; then word_lm_weight and
-    word_bonus hold for the n-gram over words.
+    beam: prefixes that beam search keeps. nbest: hypotheses returned, at most. lm_weight and bonus
+    (a label): for the language model over labels. lexicon: search words of the model's lexicon;
+    then word_lm_weight and word_bonus (a word) hold for the language model over words, and
+    unknown_penalty allows unknown words at that price, in natural logarithms. rescore_weight,
+    rescore_bonus (a token) and rescore_share (in a mixture with the first language model): for the
+    second one, which scores the best ``rescore_nbest`` hypotheses again. prior_weight and
+    transition_weight: of Viterbi decoding.
     """
 
     name: str = "greedy"
@@ -38,6 +51,11 @@ class DecoderConfig:
     lexicon: bool = False
     word_lm_weight: float = 0.0
     word_bonus: float = 0.0
+    unknown_penalty: float | None = None
+    rescore_weight: float = 0.0
+    rescore_bonus: float = 0.0
+    rescore_share: float = 0.5
+    rescore_nbest: int = 50
     prior_weight: float = 0.5
     transition_weight: float = 1.0
 
@@ -46,33 +64,114 @@ class DecoderConfig:
             raise InputError(
                 f"decoder {self.name!r} does not exist; choose one of {', '.join(DECODERS)}"
             )
-        if self.beam < 1 or self.nbest < 1:
-            raise InputError(
-                f"decoder: beam={self.beam} and nbest={self.nbest} must both be 1 or more"
-            )
+        for name in ("beam", "nbest", "rescore_nbest"):
+            if getattr(self, name) < 1:
+                raise InputError(f"decoder: {name}={getattr(self, name)} must be 1 or more")
+        for name in WEIGHTS:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"decoder: {name}={getattr(self, name):g} must be 0 or more")
+        for name in ("bonus", "word_bonus", "rescore_bonus"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"decoder: {name} must be a finite number")
+        if self.rescore_share > 1:
+            raise InputError(f"decoder: rescore_share={self.rescore_share:g} must be 1 or less")
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """`DecoderConfig` with the models that it needs."""
+    """`DecoderConfig` with the models that it needs.
+
+    hotwords: words and their boosts, see `Lexicon.bind_hotwords`. calibrations: by `title`.
+    """
 
     config: DecoderConfig
     labels: Labels
     transitions: Transitions | None = None
     lexicon: Lexicon | None = None
-    label_lm: NGram | None = None
-    word_lm: NGram | None = None
+    label_lm: LanguageModel | None = None
+    word_lm: LanguageModel | None = None
+    rescore_lm: LanguageModel | None = None
+    hotwords: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.config.name == "viterbi" and self.transitions is None:
+        config = self.config
+        if config.name == "viterbi" and self.transitions is None:
             raise InputError(
                 "decoder viterbi needs a model trained framewise; this one is for greedy or beam"
             )
-        if self.config.lexicon and self.lexicon is None:
+        if config.lexicon and self.lexicon is None:
             raise InputError("decoder.lexicon=true: the model directory holds no lexicon.txt")
+        if self.hotwords and not self.searches_words:
+            raise InputError("hotwords need a beam search with a lexicon")
+        if isinstance(self.lm, NeuralLM) and (
+            self.hotwords or (config.unknown_penalty is not None and self.searches_words)
+        ):
+            raise InputError(
+                "hotwords and unknown words need an n-gram: a neural language model in the search "
+                "knows neither"
+            )
+        if self.hotwords and self.rescores:
+            raise InputError(
+                "hotwords and rescoring do not go together: the second pass would undo their boosts"
+            )
+
+    @property
+    def searches_words(self) -> bool:
+        """Whether it finds words of the lexicon alone."""
+        return self.config.name == "beam" and self.config.lexicon
+
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The language model in the search, if there is one and it counts."""
+        config = self.config
+        if config.name != "beam":
+            return None
+        if config.lexicon:
+            return self.word_lm if config.word_lm_weight else None
+        return self.label_lm if config.lm_weight else None
+
+    @property
+    def title(self) -> str:
+        """What kind of search it is: greedy, viterbi, beam, beam+lm, beam+lexicon, ...+rescore."""
+        first = "beam+lm" if self.lm is not None else self.config.name
+        if self.searches_words:
+            first = "beam+lexicon"
+        return f"{first}+rescore" if self.rescores else first
+
+    @property
+    def rescores(self) -> bool:
+        """Whether there is a second pass."""
+        config = self.config
+        return config.name == "beam" and self.rescore_lm is not None and config.rescore_weight > 0
 
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
         """log_probs (T, V) of one utterance -> its N-best, best first."""
+        return self.batch([log_probs], n_threads=1)[0]
+
+    def batch(self, log_probs: Sequence[np.ndarray], n_threads: int = 2) -> list[list[Hypothesis]]:
+        """Decode many utterances (T, V); the N-best of each, best first.
+
+        The result does not depend on the number of threads, nor on what else is in the batch (with
+        a neural language model, but for rounding).
+        """
+        lm = self.lm
+        if isinstance(lm, NeuralLM):
+            found = fused_search(
+                log_probs, lm, self.labels.symbols, self._beam_options, self._searched_lexicon
+            )
+        else:
+            _ = self._bound_lm, self._bound_hotwords  # once, before there are threads
+            with ThreadPoolExecutor(n_threads) as pool:
+                found = list(pool.map(self._search, log_probs))
+        if self.rescores:
+            found = self._rescored(found)
+        return [
+            [self._completed(hypothesis, frames) for hypothesis in nbest[: self.config.nbest]]
+            for nbest, frames in zip(found, log_probs, strict=True)
+        ]
+
+    def _search(self, log_probs: np.ndarray) -> list[Hypothesis]:
         config = self.config
         if config.name == "greedy":
             return [greedy(log_probs)]
@@ -84,33 +183,88 @@ class Decoder:
                 nbest=config.nbest,
             )
             return viterbi(log_probs, self.transitions, options)
-        words = config.lexicon
         return beam_search(
             log_probs,
-            BeamOptions(
-                beam=config.beam,
-                nbest=config.nbest,
-                lm_weight=config.word_lm_weight if words else config.lm_weight,
-                bonus=config.word_bonus if words else config.bonus,
-            ),
-            lm=self._word_lm if words else self._label_lm,
-            lexicon=self.lexicon if words else None,
+            self._beam_options,
+            self._bound_lm,
+            self._searched_lexicon,
+            self._bound_hotwords,
+        )
+
+    @property
+    def _searched_lexicon(self) -> Lexicon | None:
+        return self.lexicon if self.config.lexicon else None
+
+    @property
+    def _beam_options(self) -> BeamOptions:
+        config, words = self.config, self.config.lexicon
+        unknown = config.unknown_penalty if words else None
+        return BeamOptions(
+            beam=config.beam,
+            nbest=max(config.nbest, config.rescore_nbest) if self.rescores else config.nbest,
+            lm_weight=config.word_lm_weight if words else config.lm_weight,
+            bonus=config.word_bonus if words else config.bonus,
+            unknown_penalty=math.inf if unknown is None else unknown,
         )
 
     @cached_property
-    def _label_lm(self) -> BoundNGram | None:
-        return None if self.label_lm is None else self.label_lm.bind(self.labels.symbols)
+    def _bound_lm(self) -> BoundNGram | None:
+        lm = self.lm
+        if lm is None or isinstance(lm, NeuralLM):
+            return None
+        lexicon = self._searched_lexicon
+        return lm.bind(self.labels.symbols) if lexicon is None else lexicon.bind(lm)
 
     @cached_property
-    def _word_lm(self) -> BoundNGram | None:
-        if self.word_lm is None or self.lexicon is None:
+    def _bound_hotwords(self) -> Hotwords | None:
+        if not self.hotwords or self.lexicon is None:
             return None
-        return self.lexicon.bind(self.word_lm)
+        return self.lexicon.bind_hotwords(self.hotwords)
 
-    def batch(self, log_probs: Sequence[np.ndarray], n_threads: int = 2) -> list[list[Hypothesis]]:
-        """Decode many utterances; the result does not depend on the number of threads."""
-        with ThreadPoolExecutor(n_threads) as pool:
-            return list(pool.map(self, log_probs))
+    @property
+    def rescores_words(self) -> bool:
+        """Whether the second language model sees words; otherwise labels."""
+        if self.labels.unit == "phone":
+            return self.searches_words
+        letters = self.rescore_lm is not None and unit_of(self.rescore_lm) == "char"
+        return self.labels.unit == "word" or not letters
+
+    @property
+    def rescored_beside(self) -> LanguageModel | None:
+        """The first pass' language model, if it sees the same tokens as the second one."""
+        return self.lm if self.rescores_words == self.searches_words else None
+
+    def rescored_tokens(self, hypothesis: Hypothesis) -> list[str]:
+        """What the second language model scores of a hypothesis."""
+        if self.rescores_words:
+            return [word for word, _, _ in words_of(hypothesis, self.labels)]
+        return self.labels.decode(hypothesis.labels)
+
+    def _rescored(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        config = self.config
+        assert self.rescore_lm is not None
+        first = self.rescored_beside
+        share = 1.0 if first is None else config.rescore_share
+        options = RescoreOptions(config.rescore_weight, config.rescore_bonus, share)
+        return rescore(found, self.rescore_lm, self.rescored_tokens, options, first)
+
+    def _completed(self, hypothesis: Hypothesis, log_probs: np.ndarray) -> Hypothesis:
+        """With words where labels make some, their confidences, and all confidences calibrated."""
+        words = words_of(hypothesis, self.labels)
+        if hypothesis.words is not None or self.labels.unit != "phone":
+            hypothesis = replace(
+                hypothesis,
+                words=tuple(word for word, _, _ in words),
+                word_spans=tuple((first, end) for _, first, end in words),
+                word_confidences=tuple(
+                    math.fsum(hypothesis.confidences[first:end]) / (end - first)
+                    for _, first, end in words
+                ),
+            )
+        calibration = self.calibrations.get(self.title)
+        if calibration is None:
+            return hypothesis
+        return calibrated(hypothesis, log_probs, calibration)
 
 
 def words_of(hypothesis: Hypothesis, labels: Labels) -> list[tuple[str, int, int]]:

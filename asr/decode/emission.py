@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
+from asr.labels import BLANK
 
 
 def checked(log_probs: np.ndarray) -> NDArray[np.float32]:
@@ -14,16 +15,32 @@ def checked(log_probs: np.ndarray) -> NDArray[np.float32]:
     Raises:
         InputError: not two-dimensional, or a frame with NaN, +inf or no finite value at all.
     """
+    return checked_with_best(log_probs)[0]
+
+
+def checked_with_best(
+    log_probs: np.ndarray,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`checked`, and the best value of each frame (T,)."""
     if log_probs.ndim != 2:
         raise InputError(f"log-probabilities must be (frames, labels), found {log_probs.shape}")
     log_probs = np.ascontiguousarray(log_probs, np.float32)
-    if len(log_probs):
-        best = log_probs.max(axis=1)  # NaN where there is one
-        bad = np.flatnonzero(~np.isfinite(best))
-        if len(bad):
-            what = "are all -inf" if best[bad[0]] == -np.inf else "hold NaN or inf"
-            raise InputError(f"log-probabilities {what} in frame {bad[0]} of {len(log_probs)}")
-    return log_probs
+    best = log_probs.max(axis=1, initial=-np.inf)  # NaN where there is one
+    bad = np.flatnonzero(~np.isfinite(best))
+    if len(bad):
+        what = "are all -inf" if best[bad[0]] == -np.inf else "hold NaN or inf"
+        raise InputError(f"log-probabilities {what} in frame {bad[0]} of {len(log_probs)}")
+    return log_probs, best
+
+
+def only_blanks(log_probs: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """Return ``log_probs`` without the labels of frames whose blank has more than ``share``."""
+    if share >= 1:
+        return log_probs
+    skipped = log_probs[:, BLANK] > np.log(share)
+    without = log_probs.copy()
+    without[skipped, BLANK + 1 :] = -np.inf
+    return without
 
 
 def confidences(

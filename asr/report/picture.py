@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,9 @@ from matplotlib.figure import Figure
 from asr.errors import InputError
 from asr.features import FeatureConfig, LogMel, frame_clock
 from asr.files import write_aside
-from asr.labels import BLANK
+from asr.labels import BLANK, SPACE
 from asr.recognizer import Recognizer
-from asr.types import Segment
+from asr.types import Segment, Transcript
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -34,22 +37,28 @@ def plot_audio(
         raise InputError(f"{out}: expected a name ending in {', '.join(PICTURES)}")
     features = recognizer.bundle.features if recognizer else FeatureConfig()
     duration_s = len(waveform) / features.sample_rate
-    heights = [1, 2, 3] if recognizer else [1, 2]
-    figure = Figure(figsize=(12, 1.6 * sum(heights)), layout="constrained")
+    transcript = recognizer.recognize([("", waveform)])[0] if recognizer else None
+    lanes = transcript_lanes(transcript) if transcript else []
+    heights = [1.0, 2.0] + [0.25 * len(lanes), 3.0] * bool(recognizer)
+    # Wide enough for the names of phones, and still a size that viewers open.
+    width = min(max(12.0, 4.0 * duration_s), 60.0)
+    figure = Figure(figsize=(width, 1.6 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    figure.suptitle(title)
+    heading = f"{title}: {transcript.text}" if transcript else title
+    # A dollar in a file's name is no formula.
+    figure.suptitle(textwrap.shorten(heading, int(9 * width), placeholder=" ..."), parse_math=False)
     draw_waveform(axes[0], waveform, duration_s)
     draw_log_mel(axes[1], waveform, features)
     if recognizer:
-        transcript = recognizer.recognize([("", waveform)])[0]
         (log_probs,) = recognizer.emissions([waveform])
-        draw_posteriors(axes[2], log_probs, recognizer)
-        draw_segments(axes[0], transcript.words or transcript.labels)
-        figure.suptitle(f"{title}: {transcript.text}")
+        draw_lanes(axes[2], lanes)
+        draw_posteriors(axes[3], log_probs, recognizer)
     axes[-1].set_xlim(0, duration_s)
     axes[-1].set_xlabel("seconds")
-    with write_aside(out) as aside:
+    with write_aside(out) as aside, warnings.catch_warnings():
+        # Of characters that the font lacks: boxes in the picture say the same.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(aside, dpi=100)
 
 
@@ -91,30 +100,51 @@ def draw_posteriors(axes: Axes, log_probs: np.ndarray, recognizer: Recognizer) -
                 last = first + np.argmin(np.r_[best[first:], False])
                 peak = first + int(curve[first:last].argmax())
                 axes.annotate(
-                    symbol,
+                    "␣" if symbol == SPACE else symbol,
                     (times[peak], curve[peak]),
                     xytext=(0, 3),
                     textcoords="offset points",
                     ha="center",
                     color=line.get_color(),
                     fontsize=9,
+                    parse_math=False,
                 )
     axes.set_ylim(0, 1.12)
     axes.set_ylabel("probability")
     axes.legend(loc="upper right", frameon=False)
 
 
-def draw_segments(axes: Axes, segments: tuple[Segment, ...]) -> None:
-    """Names and boundaries of words or labels over the waveform."""
-    for segment in segments:
-        start_s, end_s = segment.start_s or 0.0, segment.end_s or 0.0
-        axes.axvspan(start_s, end_s, color="tab:blue", alpha=0.15, linewidth=0)
-        axes.text(
-            (start_s + end_s) / 2,
-            1.02,
-            segment.label,
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            fontsize=9,
-        )
+def transcript_lanes(transcript: Transcript) -> list[tuple[str, tuple[Segment, ...]]]:
+    """The transcript's words and labels by name, as far as there are any."""
+    unit = {"phone": "phones", "char": "letters"}.get(transcript.unit, "words")
+    lanes = {"words": transcript.words, unit: transcript.labels}
+    return [(name, segments) for name, segments in lanes.items() if segments] or [(unit, ())]
+
+
+def draw_lanes(axes: Axes, lanes: Sequence[tuple[str, tuple[Segment, ...]]]) -> None:
+    """Boxes with the names of words and labels, where they are said."""
+    for lane, (_, segments) in enumerate(reversed(lanes)):
+        for segment in segments:
+            start_s, end_s = segment.start_s or 0.0, segment.end_s or 0.0
+            axes.broken_barh(
+                [(start_s, end_s - start_s)],
+                (lane + 0.06, 0.88),
+                facecolor="tab:blue",
+                edgecolor="white",
+                alpha=0.2,
+            )
+            axes.text(
+                (start_s + end_s) / 2,
+                lane + 0.5,
+                "␣" if segment.label == SPACE else segment.label,
+                ha="center",
+                va="center",
+                fontsize=9,
+                parse_math=False,
+                clip_on=True,
+            )
+    axes.set_ylim(0, len(lanes))
+    axes.set_yticks([i + 0.5 for i in range(len(lanes))], [name for name, _ in reversed(lanes)])
+    axes.tick_params(axis="y", length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)

@@ -1,0 +1,166 @@
+"""asr align: audio and its text to the times of words and phones."""
+
+from __future__ import annotations
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.types import Transcript, Utterance
+
+#: A format besides those of `asr.formats`: the manifest with the times found, to train on.
+MANIFEST = "manifest"
+
+
+class Unit(StrEnum):
+    """What texts are made of."""
+
+    word = "word"
+    phone = "phone"
+
+
+@app.command()
+def align(
+    source: Annotated[
+        Path, typer.Argument(metavar="AUDIO|MANIFEST", help="An audio file, or a .jsonl manifest.")
+    ],
+    model: Annotated[
+        Path, typer.Option(help="Model directory (or run directory); framewise ones are exacter.")
+    ],
+    text: Annotated[
+        Path | None, typer.Argument(metavar="[TEXT]", help="The text of AUDIO: words, or phones.")
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="textgrid, ctm, phn, wrd, json, jsonl, srt, vtt, txt, trn or manifest (a manifest "
+            "with the times, to train on); several with commas."
+        ),
+    ] = "textgrid",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="For AUDIO a file (standard output by default), for MANIFEST a folder; also a "
+            "folder for several formats and a file for a MANIFEST's ctm, jsonl, txt, trn, manifest."
+        ),
+    ] = None,
+    unit: Annotated[
+        Unit | None, typer.Option(help="By default word where words can be spelled, else phone.")
+    ] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Lines of a word and its phones, instead of the model's.")
+    ] = None,
+) -> None:
+    """Find where in AUDIO each word and phone of its TEXT lies, or do so for a whole MANIFEST.
+
+    What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
+    the rest goes on, and the exit status is 1.
+    """
+    from asr.forced_alignment import Aligner, align_corpus, with_times
+    from asr.files import write_text
+    from asr.formats import formats_named
+    from asr.manifest import write_manifest
+    from asr.progress import progress_bar
+
+    names = list(dict.fromkeys(name.strip().lower() for name in format.split(",")))
+    others = [name for name in names if name != MANIFEST]
+    formats = formats_named(",".join(others)) if others else {}
+    if out is None and (text is None or names != others or len(names) > 1):
+        raise InputError("--out is missing: name a folder (or, for one format, a file)")
+    aligner = Aligner.load(model, unit and unit.value, lexicon)
+    if "wrd" in names and aligner.unit == "phone":
+        raise InputError("--format wrd: aligned by phones there are no words; choose phn")
+    utterances = utterances_of(source, text, aligner.unit)
+    joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}
+    file_names = {u.id: re.sub(r"[/\\]", "_", u.id) for u in utterances}
+    if joined != set(names) and len(set(file_names.values())) < len(file_names):
+        raise InputError(f"{source}: two ids give one file name; write jsonl, ctm or manifest")
+
+    done: dict[str, Transcript] = {}
+    n_failed = 0
+    with progress_bar() as progress:
+        task = progress.add_task("aligning", total=len(utterances))
+
+        def failed(utterance: Utterance, reason: str) -> None:
+            nonlocal n_failed
+            n_failed += 1
+            progress.console.print(
+                f"asr: {utterance.id}: {reason}", markup=False, highlight=False, soft_wrap=True
+            )
+
+        def tick(count: int) -> None:
+            progress.advance(task, count)
+
+        for transcript in align_corpus(aligner, utterances, failed, tick):
+            done[transcript.id] = transcript
+            for name in formats:
+                if name not in joined:
+                    file = file_names[transcript.id] + formats[name].suffix
+                    write_text(Path(out or "") / file, written(name, transcript))
+
+    found = [(u, done[u.id]) for u in utterances if u.id in done]
+    for name in joined if found else ():
+        suffix = ".jsonl" if name == MANIFEST else formats[name].suffix
+        if out is None:
+            sys.stdout.write(written(name, found[0][1]))
+            continue
+        path = out
+        if is_folder(out, suffix, single=text is not None and len(names) == 1):
+            path = out / (source.stem + suffix)
+        if name == MANIFEST:
+            write_manifest(path, [with_times(u, transcript) for u, transcript in found])
+        else:
+            write_text(path, "".join(written(name, transcript) for _, transcript in found))
+    if n_failed:
+        print(f"asr: {n_failed} of {len(utterances)} utterances not aligned", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def is_folder(out: Path, suffix: str, single: bool) -> bool:
+    """Whether ``out`` names a folder; ``single``: one output file is all there will be."""
+    return out.is_dir() or not (single or out.suffix.lower() == suffix.lower())
+
+
+def utterances_of(source: Path, text: Path | None, unit: str) -> list[Utterance]:
+    """The manifest's utterances, or the one of an audio file and its text."""
+    from asr.audio import audio_duration_s
+    from asr.manifest import read_manifest
+    from asr.types import Segment, Utterance
+
+    if text is None:
+        if source.suffix.lower() not in (".jsonl", ".json"):
+            raise InputError(
+                f"{source}: expected a .jsonl manifest, or the audio's TEXT after it; "
+                "asr prepare makes manifests of corpora"
+            )
+        return read_manifest(source)
+    try:
+        said = text.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{text}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{text}: is not UTF-8 text (byte {error.start})") from error
+    # TIMIT's .TXT begins with the audio's first and last sample.
+    said = re.sub(r"^\s*0\s+\d{4,}\s+", "", said)
+    phones = tuple(Segment(phone) for phone in said.split()) if unit == "phone" else None
+    name, duration_s = source.stem, audio_duration_s(source)
+    return [Utterance(name, source, name, duration_s, text=said, phones=phones)]
+
+
+def written(name: str, transcript: Transcript) -> str:
+    """The transcript in the named format; TIMIT's count the samples of the audio."""
+    from asr.audio import audio_rate
+    from asr.formats import FORMATS, to_phn, to_wrd
+
+    timit = {"phn": to_phn, "wrd": to_wrd}
+    if name in timit and transcript.audio is not None:
+        return timit[name](transcript, audio_rate(transcript.audio))
+    return FORMATS[name].write(transcript)

@@ -1,0 +1,214 @@
+"""asr tune: choose a model's decoding weights on a dev set, and calibrate its confidences."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app
+from asr.cli.transcribe import (
+    BeamOption,
+    LexiconOption,
+    LmOption,
+    NoLexiconOption,
+    RescoreOption,
+    lexicon_named,
+    tell,
+)
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from asr.tuning import Calibrated, Trial, Tuned
+
+
+@app.command()
+def tune(
+    manifest: Annotated[Path, typer.Argument(help="The dev set, as a .jsonl manifest.")],
+    model: Annotated[Path, typer.Option(help="Model directory (or run directory); changed.")],
+    lexicon: LexiconOption = None,
+    no_lexicon: NoLexiconOption = False,
+    lm: LmOption = None,
+    rescore: RescoreOption = None,
+    beam: BeamOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Even on a test set.")] = False,
+) -> None:
+    """Find the weights, bonuses and beam with the lowest error rate on MANIFEST.
+
+    What is found goes into the model directory, and so do --lexicon, --lm and --rescore: from then
+    on asr transcribe uses them by itself. With none of them given, every decoder that the model has
+    is tuned. Confidences are fitted to what was right. The net runs once: its outputs are kept
+    beside the model directory, in <DIR>-emissions.
+    """
+    from rich.console import Console
+
+    from asr.checkpoint import (
+        CONFIG,
+        load_bundle,
+        model_folder,
+        save_config,
+        save_lexicon,
+        save_own_lm,
+    )
+    from asr.decoding import DecodingOptions, fitted
+    from asr.manifest import read_manifest
+    from asr.progress import progress_bar
+    from asr.tuning import (
+        BEAMS,
+        adopted,
+        cached_emissions,
+        calibrate,
+        rescoring_search,
+        searches,
+    )
+    from asr.tuning import tune as search_weights
+
+    if not force and is_test(manifest):
+        raise InputError(
+            f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
+            "dev, or say --force"
+        )
+    folder = model_folder(model)
+    utterances = read_manifest(manifest)
+    bundle = load_bundle(folder)
+    options = DecodingOptions(
+        decoder=None if bundle.criterion == "framewise" else "beam",
+        beam=beam,
+        lexicon=lexicon_named(lexicon, no_lexicon),
+        lm=lm,
+        # Stand-ins: what they are is about to be found.
+        lm_weight=None if lm in (None, "none") else 1.0,
+        rescore=rescore,
+        rescore_weight=None if rescore in (None, "none") else 1.0,
+    )
+    bundle, _ = fitted(bundle, options, tell)
+    wanted = searches(bundle, BEAMS if beam is None else (beam,))
+    own = "beam+lexicon" if bundle.decoder.lexicon else "beam+lm"
+    if options.lexicon or lm or rescore:
+        wanted = [search for search in wanted if search.title == own]
+    skipped: dict[str, str] = {}
+    with progress_bar() as progress:
+        task = progress.add_task("emissions", total=len(utterances))
+        log_probs = cached_emissions(
+            folder, manifest.stem, bundle, utterances, skipped, partial(progress.advance, task)
+        )
+        for utterance_id, reason in skipped.items():
+            tell(f"{manifest}: {utterance_id} left out: {reason}")
+        heard = [u for u in utterances if u.id in log_probs]
+        if not heard:
+            raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
+        found = []
+        for search in wanted:
+            task = progress.add_task(f"{search.title} weights", total=search.n_trials)
+            found.append(
+                search_weights(heard, log_probs, bundle, search, partial(progress.advance, task))
+            )
+        bundle.decoder = adopted(bundle, found)
+        if bundle.rescore_lm is not None and rescore != "none":
+            search = rescoring_search(bundle)
+            task = progress.add_task(f"{search.title} weights", total=search.n_trials)
+            second = search_weights(
+                heard, log_probs, bundle, search, partial(progress.advance, task)
+            )
+            bundle.decoder = adopted(bundle, [second])
+            if any(t.search.title == own and t.best.rate <= second.best.rate for t in found):
+                tell(f"{second.search.title} is no better than {own}: rescoring is left off")
+                bundle.decoder = replace(bundle.decoder, rescore_weight=0.0)
+            found.append(second)
+        task = progress.add_task("confidences", total=None)
+        bundle.calibrations, reports = calibrate(heard, log_probs, bundle)
+
+    if options.lexicon not in (None, "none", "model"):
+        save_lexicon(folder, bundle)
+    if lm not in (None, "none"):
+        save_own_lm(folder, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
+    if rescore not in (None, "none"):
+        save_own_lm(folder, bundle, "rescore_lm")
+    save_config(folder, bundle)
+
+    console = Console()
+    for tuned in found:
+        for table in tables(tuned):
+            console.print(table)
+        values = [f"{name} {getattr(tuned.best.config, name):g}" for name in tuned.search.axes]
+        if tuned.search.beams:
+            values.append(f"beam {tuned.best.config.beam}")
+        print(f"{tuned.search.title}: {', '.join(values)}: {percent(tuned.best.rate)} % errors")
+    if not found:
+        tell("no language model or lexicon: there are no weights to choose; add --lm or --lexicon")
+    console.print(calibration_table(reports))
+    print(f"{folder}: weights and confidences stand in {folder / CONFIG}")
+
+
+def is_test(manifest: Path) -> bool:
+    """Whether a manifest's name, or its folder's, says that it is a test set."""
+    named = re.search(r"(^|[^a-z])test([^a-z]|$)", manifest.stem.lower())
+    return named is not None or manifest.absolute().parent.name.lower() == "test"
+
+
+def percent(rate: float) -> str:
+    """A rate in percent, without the sign."""
+    return f"{100 * rate:.2f}"
+
+
+def tables(tuned: Tuned) -> list[Table]:
+    """The trials of one search: the coarse grid, then the refinement and the beams."""
+    from rich.table import Table
+
+    names = list(tuned.search.axes)
+    grid = [t for t in tuned.trials if t.stage == "grid"]
+    lowest = min(t.rate for t in grid)
+
+    def beam_of(trial: Trial) -> str:
+        searched = trial.config.name == "beam" and "rescore_weight" not in names
+        return f", beam {trial.config.beam}" if searched else ""
+
+    def shown(rate: float, best: float) -> str:
+        return f"[bold]{percent(rate)}*[/bold]" if rate == best else percent(rate)
+
+    *first, across = names
+    coarse = Table(
+        "",
+        *(f"{value:g}" for value in tuned.search.axes[across]),
+        title=f"{tuned.search.title}: errors in %" + beam_of(grid[0]),
+        caption=f"down: {' '.join(first) or 'nothing'}, across: {across}",
+    )
+    width = len(tuned.search.axes[across])
+    for row in range(0, len(grid), width):
+        config = grid[row].config
+        head = " ".join(f"{getattr(config, name):g}" for name in first)
+        coarse.add_row(head, *(shown(t.rate, lowest) for t in grid[row : row + width]))
+    fine = Table(*names, "", "errors in %", title="around the best")
+    for t in tuned.trials[len(grid) :]:
+        values = [f"{getattr(t.config, name):g}" for name in names]
+        mark = "*" if t is tuned.best else ""
+        fine.add_row(*values, beam_of(t).strip(", "), percent(t.rate) + mark)
+    return [coarse, fine]
+
+
+def calibration_table(reports: Sequence[Calibrated]) -> Table:
+    """Expected calibration errors before and after."""
+    from rich.table import Table
+
+    table = Table(
+        "decoder",
+        "of",
+        "count",
+        "right",
+        "before",
+        "after",
+        title="confidences: expected calibration error (10 bins, cross-validated)",
+    )
+    for r in reports:
+        after = "too few" if r.after is None else f"{r.after:.3f}"
+        count = str(r.count)
+        table.add_row(r.title, f"{r.unit}s", count, f"{r.accuracy:.3f}", f"{r.before:.3f}", after)
+    return table

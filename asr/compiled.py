@@ -1,0 +1,73 @@
+"""Compile inner loops with numba: once, told to the user, kept where there is a place for it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import event
+
+#: What the code of each compiled function is known by, by the function's id.
+_stamps: dict[int, str] = {}
+_unkept: set[int] = set()
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Decorator: compile on the first call, without the GIL, and keep the result on disk.
+
+    It is kept in ``NUMBA_CACHE_DIR`` where that is set, else in the source's ``__pycache__``, else
+    in the user's cache folder. Where none of them can be written to, each process compiles anew.
+
+    numba counts references to arrays, atomically, and often in each round of a loop: where one is
+    left by ``break`` or ``return`` from within ``while``, or where arrays are assigned anew. Small
+    functions that take arrays and leave loops by their condition are free of it.
+    """
+    return _compiled(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """`compiled` for what only compiled code calls: done sooner, without an entry from Python."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    callees = {name: _stamps[id(value)] for name, value in names.items() if id(value) in _stamps}
+    constants = {n: v for n, v in names.items() if isinstance(v, int | float | str)}
+    code = function.__code__.co_code, function.__code__.co_consts, callees, constants, options
+    stamp = hashlib.sha256(repr(code).encode()).hexdigest()
+    try:
+        dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        _unkept.add(id(dispatcher))
+    # By itself numba looks at the function's own file alone, and keeps an old callee in use.
+    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = stamp
+    _stamps[id(dispatcher)] = stamp
+    return dispatcher
+
+
+class _Announcement(event.Listener):
+    """Says, once, why the first use takes its time."""
+
+    made = False
+
+    def on_start(self, event: event.Event) -> None:
+        found = id(event.data["dispatcher"])
+        if found in _stamps and not self.made:
+            self.made = True
+            when = "once"
+            if found in _unkept:
+                when = "for this run only, as no cache folder can be written to"
+            print(f"asr: compiling the decoders, {when}: about 10 s", file=sys.stderr, flush=True)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())

@@ -1,0 +1,121 @@
+"""Several processes that train one model, as `torchrun` starts them; one process is the plain case.
+
+torchrun names the processes in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR) and
+starts them again when one dies. Gradients travel through DistributedDataParallel; the few figures
+that all must agree on travel here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asr.errors import InputError
+
+# A dead process is noticed at once, by its closed connection. This is for the slow: the first
+# process decodes dev while the others wait.
+TIMEOUT = timedelta(hours=2)
+
+
+class OtherProcessError(InputError):
+    """Another process of this training has ended before its time."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among ``size``; rank 0 is the one that writes, logs and judges."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of each value over all processes."""
+        if self.size == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(together)
+        return together.tolist()
+
+    def gather(self, numbers: Sequence[int]) -> list[int]:
+        """The numbers of all processes, one after the other."""
+        if self.size == 1:
+            return list(numbers)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(numbers)]))
+        longest = max(int(n) for n in sizes)
+        parts = [torch.zeros(longest, dtype=torch.int64) for _ in range(self.size)]
+        padded = torch.tensor([*numbers, *[0] * (longest - len(numbers))], dtype=torch.int64)
+        dist.all_gather(parts, padded)
+        return [i for part, n in zip(parts, sizes, strict=True) for i in part[: int(n)].tolist()]
+
+    def from_main(self, *values: float) -> list[float]:
+        """The values that rank 0 has; the others wait for them."""
+        if self.size == 1:
+            return list(values)
+        together = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(together, src=0)
+        return together.tolist()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model to train: with several processes, one whose gradients are averaged."""
+        if self.size == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started; without torchrun, a world of one.
+
+    ``device`` "cuda" becomes this process' own GPU.
+
+    Raises:
+        InputError: there are more processes than GPUs.
+        OtherProcessError: another process has ended.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device)
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    backend = "gloo"
+    if device.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun started more processes here than there are GPUs "
+                f"({torch.cuda.device_count()}): lower --nproc-per-node, or use trainer.device=cpu"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        # Figures travel as CPU tensors, so that they wait for no GPU.
+        backend = "cpu:gloo,cuda:nccl"
+    try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        yield World(device, rank, size)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise OtherProcessError(
+            "another process of this training has ended; what it or the system printed says why"
+        ) from error
+    dist.destroy_process_group()
+
+
+def restarts() -> bool:
+    """Whether torchrun was told to start the processes again when one dies (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0

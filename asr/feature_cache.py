@@ -1,0 +1,185 @@
+"""Log-mel features on disk: computed once, memory-mapped, computed again where the audio changed.
+
+A folder holds one safetensors file for every ``SHARD`` utterances of a set at one speed. Its name
+is a digest of the settings that shape log-mel and of the stretches of audio; inside stand the sizes
+and times of the audio files, which tell when it is stale. Deleting the folder costs time alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from asr.data import Matrix, extract
+from asr.errors import InputError
+from asr.features import FeatureConfig
+from asr.files import write_aside
+from asr.types import Utterance
+
+FORMAT = "carousel-features-1"
+#: Utterances in a file: about 130 MB of read sentences at 80 bins, 400 MB of LibriSpeech.
+SHARD = 1000
+BYTES_PER_VALUE = 4
+#: Normalisation, deltas and stacking come later and do not shape what is kept.
+SHAPING = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "min_hz", "max_hz")
+
+
+def cached(
+    folder: Path,
+    utterances: Sequence[Utterance],
+    config: FeatureConfig,
+    skipped: dict[str, str],
+    tick: Callable[[], None] = lambda: None,
+    speed: float = 1.0,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Matrix]:
+    """`data.extract` through files in ``folder``; the matrices are memory-mapped, read when used.
+
+    Several processes may do this at once: one computes, the others wait and read. ``tell`` gets a
+    line where a file was stale or broken, and one on what was read and what was computed.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk has too little room.
+    """
+    shards = [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
+    matrices: dict[str, Matrix] = {}
+    n_computed = n_bytes = 0
+    for shard in shards:
+        path = folder / f"{shard_name(shard, config, speed)}.safetensors"
+        found = read_shard(path, shard, tell)
+        if found is None:
+            with only_one(folder):
+                # Another process may have written it while this one waited.
+                found = read_shard(path, shard, lambda line: None)
+                if found is None:
+                    n_computed += 1
+                    write_shard(path, shard, config, speed, tick)
+                    found = read_shard(path, shard, tell)
+        else:
+            for _ in shard:
+                tick()
+        if found is None:
+            raise InputError(f"{path}: cannot be read back; the audio changes while it is read")
+        matrices |= found[0]
+        skipped |= found[1]
+        n_bytes += path.stat().st_size
+    tell(
+        f"features at speed {speed:g}: {len(matrices)} utterances, {n_bytes / 1e6:.0f} MB in "
+        f"{folder}, {n_computed} of {len(shards)} files computed now"
+    )
+    return matrices
+
+
+def shard_name(shard: Sequence[Utterance], config: FeatureConfig, speed: float) -> str:
+    """A digest of what the features of these utterances depend on, the audio's content aside."""
+    about = [
+        FORMAT,
+        [getattr(config, name) for name in SHAPING],
+        speed,
+        [(u.id, str(u.audio.absolute()), u.offset_s, u.duration_s) for u in shard],
+    ]
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+
+
+def audio_state(shard: Sequence[Utterance]) -> list[list[int]]:
+    """Size in bytes and time of change of each audio file; zeros where there is none."""
+    states = {}
+    for path in {u.audio for u in shard}:
+        try:
+            stat = path.stat()
+        except OSError:
+            states[path] = [0, 0]
+        else:
+            states[path] = [stat.st_size, stat.st_mtime_ns]
+    return [states[u.audio] for u in shard]
+
+
+def read_shard(
+    path: Path, shard: Sequence[Utterance], tell: Callable[[str], None]
+) -> tuple[dict[str, Matrix], dict[str, str]] | None:
+    """Matrices by id and the reasons of those left out; None where there is no file to trust."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as handle:
+            about = handle.metadata() or {}
+            features = handle.get_tensor("features")
+            ends = handle.get_tensor("ends").tolist()
+            moments = handle.get_tensor("moments")
+        states, skipped = json.loads(about["audio"]), json.loads(about["skipped"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        tell(f"{path}: broken ({error}); computing its features again")
+        return None
+    for utterance, then, now in zip(shard, states, audio_state(shard), strict=True):
+        if then != now:
+            tell(f"{utterance.audio}: changed since its features were kept; computing them again")
+            return None
+    ids = [u.id for u in shard if u.id not in skipped]
+    starts = [0, *ends][:-1]
+    return {
+        i: Matrix(features[start:end], moments[k])
+        for k, (i, start, end) in enumerate(zip(ids, starts, ends, strict=True))
+    }, skipped
+
+
+def write_shard(
+    path: Path,
+    shard: Sequence[Utterance],
+    config: FeatureConfig,
+    speed: float,
+    tick: Callable[[], None],
+) -> None:
+    """Compute the features of some utterances and keep them, whole or not at all."""
+    frames = sum(u.duration_s for u in shard) / speed * config.sample_rate / config.hop_length
+    needed = frames * config.n_mels * BYTES_PER_VALUE
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(
+            f"trainer.feature_cache={path.parent}: {needed / 1e9:.1f} GB needed for the next "
+            f"{len(shard)} utterances, {free / 1e9:.1f} GB free; choose another disk, or none"
+        )
+    # Before the audio is read: what changes meanwhile is noticed the next time.
+    states = audio_state(shard)
+    skipped: dict[str, str] = {}
+    matrices = list(extract(shard, config, skipped, tick, speed).values())
+    ends = torch.tensor([len(m.features) for m in matrices], dtype=torch.int64).cumsum(0)
+    tensors = {
+        "features": torch.cat([torch.zeros(0, config.n_mels), *(m.features for m in matrices)]),
+        "ends": ends,
+        "moments": torch.stack(
+            [torch.zeros(2, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
+        )[1:].contiguous(),
+    }
+    about = {"format": FORMAT, "audio": json.dumps(states), "skipped": json.dumps(skipped)}
+    with write_aside(path) as aside:
+        try:
+            save_file(tensors, aside, about)
+        except SafetensorError as error:
+            raise InputError(f"{path}: cannot be written ({error})") from error
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees when its holder dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"trainer.feature_cache={folder}: cannot be written to ({error.strerror})"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

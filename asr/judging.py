@@ -1,0 +1,109 @@
+"""The end of a training: its best model with every decoder on dev and test."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.checkpoint import Bundle, save_bundle
+from asr.data import Example
+from asr.evaluate import decode_set, decoders_of, emissions, policy
+from asr.files import write_text
+from asr.progress import progress_bar
+from asr.recipe import RunConfig
+from asr.rundir import environment, log, write_hypotheses
+from asr.score.error_rate import error_rate
+from asr.score.show import as_json
+from asr.training_state import State
+from asr.tuning import adopted, calibrate, searches, tune
+
+
+def judge(
+    config: RunConfig,
+    run: Path,
+    bundle: Bundle,
+    examples: Mapping[str, Sequence[Example]],
+    state: State,
+    skipped: dict[str, dict[str, str]],
+    n_lost: int,
+    n_parameters: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Tune decoder weights on dev, decode dev and test with every decoder, write results.json."""
+    judged = [name for name in examples if name != "train"]
+    bundle.model.to(device)
+    log_probs = {}
+    with progress_bar() as progress:
+        for name in judged:
+            task = progress.add_task(f"emissions of {name}", total=len(examples[name]))
+            log_probs[name] = emissions(
+                bundle.model,
+                bundle,
+                examples[name],
+                device,
+                partial(progress.advance, task),
+            )
+        if config.trainer.tune:
+            wanted = searches(bundle)
+            task = progress.add_task(
+                "decoder weights on dev", total=sum(search.n_trials for search in wanted)
+            )
+            dev_utterances = [e.utterance for e in examples["dev"]]
+            tuned = [
+                tune(
+                    dev_utterances,
+                    log_probs["dev"],
+                    bundle,
+                    search,
+                    partial(progress.advance, task),
+                )
+                for search in wanted
+            ]
+            bundle.decoder = adopted(bundle, tuned)
+            bundle.calibrations, _ = calibrate(dev_utterances, log_probs["dev"], bundle)
+    save_bundle(run / "model", bundle)
+
+    sets: dict[str, dict[str, Any]] = {}
+    for name in judged:
+        utterances = [e.utterance for e in examples[name]]
+        sets[name] = {}
+        for title, decoder_config in decoders_of(bundle).items():
+            began = time.perf_counter()
+            decoded = decode_set(
+                utterances, log_probs[name], bundle, bundle.make_decoder(decoder_config)
+            )
+            write_hypotheses(
+                run / "decoded" / f"{name}.{title}.jsonl", utterances, decoded.hypotheses, bundle
+            )
+            sets[name][title] = {
+                **{rate: as_json(scores) for rate, scores in decoded.scores.items()},
+                "decoding_s": time.perf_counter() - began,
+            }
+            figures = "  ".join(
+                f"{rate} {100 * error_rate(scores):.2f} %"
+                for rate, scores in decoded.scores.items()
+            )
+            log.info("%s  %s  %s  (%s)", name, title, figures, policy(bundle.label_config))
+    results = {
+        "sets": sets,
+        "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
+        "policy": policy(bundle.label_config),
+        "seed": config.seed,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "training_s": state.trained_s,
+        "parameters": n_parameters,
+        "skipped": {name: len(reasons) for name, reasons in skipped.items()},
+        "lost_files": n_lost,
+        "bad_steps": state.bad_steps,
+        "environment": environment(),
+    }
+    write_text(run / "results.json", json.dumps(results, indent=2) + "\n")
+    return results

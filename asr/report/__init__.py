@@ -1,0 +1,1 @@
+"""Pictures of one utterance, and the HTML report of a run."""

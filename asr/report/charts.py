@@ -1,0 +1,337 @@
+"""Charts as inline SVG: the style sheet colours them, so that they follow light, dark and print.
+
+Elements with ``data-tip`` show it under the pointer; those with the same ``data-at`` are one place
+in several charts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from asr.report.html import Html, el
+
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: its name, its colour's class, and (x, y) of its points."""
+
+    name: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rate with its interval, and what its tip says."""
+
+    name: str
+    rate: float
+    low: float
+    high: float
+    tip: str
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """At most ``most`` + 1 round numbers from ``low`` to ``high``, in steps of 1, 2 or 5."""
+    if not high > low:
+        return [low]
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 5, 10):
+        if (high - low) / (step * factor) <= most:
+            step *= factor
+            break
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def percent(value: float) -> str:
+    """A fraction as in an axis: ``40 %``."""
+    return f"{100 * value:.3g} %"
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    shown: Format,
+    marked: tuple[float, str] | None = None,
+    from_zero: bool = True,
+) -> Html:
+    """Curves over epochs. marked: an epoch that stands out, and why."""
+    width, height, left, right, top, bottom = 440, 220, 52, 14, 14, 30
+    points = [point for one in series for point in one.points]
+    xs = sorted({x for x, _ in points})
+    highest = max(y for _, y in points)
+    lowest = min(0.0 if from_zero else math.inf, *(y for _, y in points))
+    if highest <= lowest:
+        highest = lowest + (abs(lowest) or 1.0)
+    y_ticks = ticks(lowest, highest * 1.04, 5)
+    first, last = xs[0], max(xs[-1], xs[0] + 1)
+
+    def x_at(x: float) -> float:
+        return left + (width - left - right) * (x - first) / (last - first)
+
+    def y_at(y: float) -> float:
+        return (
+            height
+            - bottom
+            - (height - top - bottom) * (y - lowest) / (highest * 1.04 - lowest or 1)
+        )
+
+    parts: list[Html] = []
+    for y in y_ticks:
+        parts.append(el("line", x1=left, x2=width - right, y1=y_at(y), y2=y_at(y), class_="grid"))
+        parts.append(el("text", shown(y), x=left - 7, y=y_at(y) + 3.5, text_anchor="end"))
+    for x in sorted({first, *ticks(first, last, 6)}):
+        if x == int(x) and (x == first or x_at(x) - left > 20):
+            place = {"x": x_at(x), "y": height - bottom + 17.0}
+            parts.append(el("text", f"{x:.0f}", **place, text_anchor="middle"))
+    parts.append(el("text", "epoch", x=left - 7, y=height - bottom + 17.0, text_anchor="end"))
+    if marked is not None:
+        x = x_at(marked[0])
+        parts.append(el("line", x1=x, x2=x, y1=top, y2=height - bottom, class_="mark"))
+        before = marked[0] > (first + last) / 2
+        parts.append(
+            el(
+                "text",
+                marked[1],
+                x=x - 5 if before else x + 5,
+                y=top + 8,
+                text_anchor="end" if before else "start",
+                class_="strong",
+            )
+        )
+    for one in series:
+        places = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in one.points)
+        parts.append(el("polyline", points=places, class_=f"curve {one.colour}"))
+        if len(one.points) == 1:
+            ((x, y),) = one.points
+            parts.append(el("circle", cx=x_at(x), cy=y_at(y), r=3, class_=f"dot {one.colour}"))
+    step = (width - left - right) / max(len(xs) - 1, 1)
+    for x in xs:
+        values = [
+            f"{one.name} {shown(y)}" for one in series for other, y in one.points if other == x
+        ]
+        parts.append(
+            el(
+                "rect",
+                x=x_at(x) - step / 2,
+                y=top,
+                width=step,
+                height=height - top - bottom,
+                class_="hit",
+                data_tip=f"epoch {x:.0f}: {', '.join(values)}",
+                data_at=f"{x:.0f}",
+            )
+        )
+    latest = "; ".join(
+        f"{one.name} from {shown(one.points[0][1])} to {shown(one.points[-1][1])}" for one in series
+    )
+    label = f"{title} over {len(xs)} epochs: {latest}"
+    return _svg(width, height, parts, label)
+
+
+def interval_bar(
+    rate: float,
+    inner: tuple[float, float],
+    outer: tuple[float, float] | None,
+    axis: tuple[float, float],
+) -> Html:
+    """A rate as a dot on ``axis``, its intervals as a thick and a thin line."""
+    width, height = 240, 22
+    low, high = axis
+
+    def x_at(value: float) -> float:
+        return 6 + (width - 12) * (value - low) / (high - low or 1)
+
+    middle = height / 2
+    parts = [
+        el("line", x1=x_at(x), x2=x_at(x), y1=0, y2=height, class_="grid")
+        for x in ticks(low, high, 5)
+    ]
+    for interval, name in ((outer, "outer"), (inner, "inner")):
+        if interval is not None and math.isfinite(interval[0]):
+            x1, x2 = map(x_at, interval)
+            parts.append(el("line", x1=x1, x2=x2, y1=middle, y2=middle, class_=name))
+    if math.isfinite(rate):
+        parts.append(el("circle", cx=x_at(rate), cy=middle, r=4.5, class_="dot c1"))
+    return _svg(width, height, parts, None)
+
+
+def interval_axis(axis: tuple[float, float]) -> Html:
+    """The numbers under a column of `interval_bar`."""
+    width = 240
+    low, high = axis
+    parts = [
+        el(
+            "text",
+            percent(x),
+            x=6 + (width - 12) * (x - low) / (high - low or 1),
+            y=11,
+            text_anchor="middle",
+        )
+        for x in ticks(low, high, 5)
+    ]
+    return _svg(width, 14, parts, None)
+
+
+def bars_chart(
+    title: str, bars: Sequence[Bar], overall: float, as_columns: bool, x_name: str
+) -> Html:
+    """Rates side by side with their intervals; ``overall`` is a line across.
+
+    as_columns: with names below, for a few; else dots alone, for many.
+    """
+    width, height, left, right, top = 900, 250, 52, 14, 14
+    bottom = 46 if as_columns else 30
+    # A single utterance may be far above 1; it must not flatten all the others.
+    highest = max((b.rate for b in bars if math.isfinite(b.rate)), default=1.0)
+    widest = max((b.high for b in bars if math.isfinite(b.high)), default=highest)
+    top_value = max(min(widest, 1.5 * highest), overall, 1e-3) * 1.05
+
+    def y_at(y: float) -> float:
+        return height - bottom - (height - top - bottom) * min(y, top_value) / top_value
+
+    step = (width - left - right) / len(bars)
+    parts: list[Html] = []
+    for y in ticks(0, top_value, 5):
+        parts.append(el("line", x1=left, x2=width - right, y1=y_at(y), y2=y_at(y), class_="grid"))
+        parts.append(el("text", percent(y), x=left - 7, y=y_at(y) + 3.5, text_anchor="end"))
+    for i, bar in enumerate(bars):
+        x = left + step * (i + 0.5)
+        if math.isfinite(bar.rate):
+            y = y_at(bar.rate)
+            if as_columns:
+                thick = min(step * 0.6, 90.0)
+                parts.append(
+                    el(
+                        "rect",
+                        x=x - thick / 2,
+                        y=y,
+                        width=thick,
+                        height=height - bottom - y,
+                        class_="column",
+                    )
+                )
+            if math.isfinite(bar.low):
+                parts.append(
+                    el("line", x1=x, x2=x, y1=y_at(bar.low), y2=y_at(bar.high), class_="whisker")
+                )
+            if not as_columns:
+                radius = max(1.5, min(4.0, step * 0.4))
+                parts.append(el("circle", cx=x, cy=y, r=radius, class_="dot c1"))
+        if as_columns:
+            parts.append(el("text", bar.name, x=x, y=height - bottom + 17, text_anchor="middle"))
+        parts.append(
+            el(
+                "rect",
+                x=x - step / 2,
+                y=top,
+                width=step,
+                height=height - top - bottom,
+                class_="hit",
+                data_tip=bar.tip,
+            )
+        )
+    parts.append(
+        el("line", x1=left, x2=width - right, y1=y_at(overall), y2=y_at(overall), class_="mark")
+    )
+    parts.append(
+        el(
+            "text",
+            f"all: {100 * overall:.1f} %",
+            x=width - right,
+            y=y_at(overall) - 5,
+            text_anchor="end",
+            class_="strong halo",
+        )
+    )
+    parts.append(
+        el(
+            "text",
+            x_name,
+            x=(left + width - right) / 2,
+            y=height - 8.0,
+            text_anchor="middle",
+            class_="axis",
+        )
+    )
+    return _svg(width, height, parts, title)
+
+
+def heat_map(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[tuple[int, int, float, str]],
+) -> Html:
+    """Cells (row, column, share in [0, 1], tip); same names in both are the diagonal."""
+    size, left, top = 18, 52, 46
+    width, height = left + size * len(columns) + 4, top + size * len(rows) + 4
+    parts: list[Html] = []
+    for i, name in enumerate(rows):
+        y = top + size * (i + 0.5) + 3.5
+        parts.append(el("text", _short(name), x=left - 6, y=y, text_anchor="end"))
+        parts.append(
+            el("line", x1=left, x2=width - 4, y1=top + size * i, y2=top + size * i, class_="grid")
+        )
+    for j, name in enumerate(columns):
+        x = left + size * (j + 0.5)
+        parts.append(
+            el("line", x1=x - size / 2, x2=x - size / 2, y1=top, y2=height - 4, class_="grid")
+        )
+        parts.append(
+            el(
+                "text",
+                _short(name),
+                x=x + 3.5,
+                y=top - 6,
+                transform=f"rotate(-90 {x + 3.5:g} {top - 6:g})",
+            )
+        )
+    for i, j, share, tip in cells:
+        is_right = rows[i] == columns[j]
+        kind = "cell right" if is_right else "cell wrong"
+        # Errors are rarer than hits: a third of a row is as dark as can be.
+        opacity = math.sqrt(share) if is_right else min(1.0, 3 * share) ** 0.7
+        parts.append(
+            el(
+                "rect",
+                x=left + size * j + 0.5,
+                y=top + size * i + 0.5,
+                width=size - 1,
+                height=size - 1,
+                class_=kind,
+                fill_opacity=round(max(opacity, 0.05), 2),
+                data_tip=tip,
+            )
+        )
+    return _svg(width, height, parts, title)
+
+
+def envelope(low: Sequence[float], high: Sequence[float]) -> Html:
+    """A waveform between its lowest and highest samples in each column; fills its box."""
+    n = len(low)
+    points = [*enumerate(high), *reversed(list(enumerate(low)))]
+    shape = "M" + "L".join(f"{x} {-round(100 * y)}" for x, y in points) + "Z"
+    return el(
+        "svg",
+        el("path", d=shape, class_="wave"),
+        viewBox=f"0 -100 {max(n - 1, 1)} 200",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+    )
+
+
+def _svg(width: float, height: float, parts: Sequence[Html], label: str | None) -> Html:
+    named = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
+    return el(
+        "svg", parts, viewBox=f"0 0 {width:g} {height:g}", width=width, height=height, **named
+    )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 8 else name[:7] + "…"

@@ -1,0 +1,328 @@
+"""What there is to see and hear of single utterances: audio, pictures, and who said what when."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import matplotlib
+import numpy as np
+import soundfile
+import torch
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+from asr.audio import load_audio
+from asr.checkpoint import Bundle
+from asr.decode.align import ctc_align, frame_align_words
+from asr.errors import InputError
+from asr.features import LogMel
+from asr.forced_alignment import Aligner, label_times, outputs
+from asr.labels import BLANK_SYMBOL, SPACE, fold, unit_symbols
+from asr.report.run import Judged
+from asr.score.alignment import Alignment, Column
+from asr.score.error_rate import SILENCES
+from asr.types import Segment, Utterance
+
+N_SHOWN = 4
+#: Longer utterances are not shown: their audio would outweigh the rest of the report.
+LONGEST_SHOWN_S = 20.0
+#: Labels that never get so probable have no row in the posteriorgram.
+LEAST_SHOWN = 0.1
+#: Columns of a waveform's envelope for each second, and at most.
+COLUMNS_PER_S, MOST_COLUMNS = 200, 1200
+#: The colour of the posteriorgram; how opaque says how probable.
+POSTERIOR_COLOUR = (0.06, 0.55, 0.50)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Labels or words in time. errors: of each segment "", "S", "D" or "I"; None is not scored."""
+
+    name: str
+    segments: Sequence[Segment]
+    errors: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that covers the seconds from ``start_s`` to ``end_s``, and its rows from the top."""
+
+    png: bytes
+    start_s: float
+    end_s: float
+    rows: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One utterance. wav, waveform (lowest and highest in each column), log_mel and posteriors
+    are None where ``note`` says why."""
+
+    utterance: Utterance
+    alignment: Alignment
+    lanes: Sequence[Lane] = ()
+    wav: bytes | None = None
+    waveform: tuple[list[float], list[float]] | None = None
+    log_mel: Picture | None = None
+    posteriors: Picture | None = None
+    note: str = ""
+
+
+def worst_and_typical(judged: Judged) -> tuple[list[int], list[int]]:
+    """Places of the utterances with the highest error rates, and of those nearest to the set's.
+
+    The typical ones are by different speakers where there are enough.
+    """
+    alignments = judged.main.alignments
+    errors, lengths = alignments.errors, alignments.reference_lengths
+    rates = errors / np.maximum(lengths, 1)
+    far = np.abs(rates - judged.main.value)
+    unusual = np.abs(lengths - np.median(lengths))
+    ids = [u.id for u in judged.utterances]
+    places = [i for i, u in enumerate(judged.utterances) if u.duration_s <= LONGEST_SHOWN_S]
+    wrong = [i for i in places if errors[i]]
+    worst = sorted(wrong, key=lambda i: (-rates[i], -errors[i], ids[i]))[:N_SHOWN]
+    others = sorted(
+        (i for i in places if i not in worst), key=lambda i: (far[i], unusual[i], ids[i])
+    )
+    typical: list[int] = []
+    for same_speaker in (False, True):
+        for i in others:
+            speakers = {judged.utterances[k].speaker for k in typical}
+            is_new = i not in typical and judged.utterances[i].speaker not in speakers
+            if len(typical) < N_SHOWN and i not in typical and (same_speaker or is_new):
+                typical.append(i)
+    return worst, sorted(typical, key=others.index)
+
+
+def gather(judged: Judged, bundle: Bundle, places: Sequence[int]) -> dict[int, Evidence]:
+    """The evidence of the utterances at ``places``, as far as their audio can still be read."""
+    shown = [judged.utterances[i] for i in places]
+    needed = shown
+    if bundle.features.normalize == "speaker":
+        speakers = {u.speaker for u in shown}
+        needed = [u for u in judged.utterances if u.speaker in speakers]
+    skipped: dict[str, str] = {}
+    log_probs = outputs(bundle, needed, skipped)
+    found = {}
+    for i in places:
+        utterance = judged.utterances[i]
+        found[i] = Evidence(utterance, judged.main.alignments[i])
+        reason = skipped.get(utterance.id)
+        if reason is None:
+            try:
+                found[i] = _evidence(judged, i, bundle, log_probs[utterance.id])
+            except InputError as error:
+                reason = str(error)
+        if reason is not None:
+            found[i] = replace(found[i], note=f"Its audio cannot be shown: {reason}.")
+    return found
+
+
+def _evidence(judged: Judged, i: int, bundle: Bundle, log_probs: np.ndarray) -> Evidence:
+    utterance = judged.utterances[i]
+    rate = bundle.features.sample_rate
+    waveform = load_audio(utterance.audio, rate, utterance.offset_s, utterance.duration_s)
+    # Times are of the audio that there is, which may end a little before the manifest says.
+    utterance = replace(utterance, duration_s=len(waveform) / rate)
+    return Evidence(
+        utterance,
+        judged.main.alignments[i],
+        _lanes(judged, i, utterance, bundle, log_probs),
+        _wav(waveform, rate),
+        _envelope(waveform, rate),
+        _log_mel(waveform, bundle),
+        _posteriors(log_probs, bundle),
+    )
+
+
+def timed(
+    bundle: Bundle, log_probs: np.ndarray, symbols: Sequence[str], duration_s: float
+) -> list[Segment]:
+    """Labels with the times at which the model's output (T, V) shows them; none that do not fit."""
+    labels, transitions = bundle.labels, bundle.transitions
+    try:
+        ids = labels.encode(symbols)
+        if bundle.criterion == "framewise" and transitions is not None:
+            log_priors = bundle.decoder.prior_weight * transitions.log_priors
+            spans = frame_align_words(
+                log_probs,
+                [((i,),) for i in ids],
+                min_durations=transitions.min_durations,
+                log_priors=log_priors,
+            )[2]
+        else:
+            spans = ctc_align(log_probs, ids)[0]
+    except InputError:
+        return []
+    times = label_times(bundle, log_probs, ids, spans, duration_s)
+    return [Segment(s, *time) for s, time in zip(symbols, times, strict=True)]
+
+
+def scored(symbols: Sequence[str], folding: str, silence: str) -> list[int]:
+    """Places of the phones that `phone_policy` leaves."""
+    kept: list[tuple[int, bool]] = []
+    for i, symbol in enumerate(symbols):
+        for folded in fold([symbol], folding):
+            is_silence = folded in SILENCES
+            after_silence = bool(kept) and kept[-1][1]
+            if not is_silence or silence == "count" or (silence == "merge" and not after_silence):
+                kept.append((i, is_silence))
+    return [i for i, _ in kept]
+
+
+def _lanes(
+    judged: Judged, i: int, utterance: Utterance, bundle: Bundle, log_probs: np.ndarray
+) -> list[Lane]:
+    """What was said above, what was heard below; lanes without times are left out."""
+    unit, config = bundle.labels.unit, bundle.label_config
+    line, duration_s = judged.lines[i], utterance.duration_s
+    said: list[Segment] = []
+    heard: list[Segment] = []
+    said_words, heard_words = _with_times(utterance.words), []
+    if unit == "phone":
+        if utterance.phones is not None:
+            said = _with_times(utterance.phones) or timed(
+                bundle, log_probs, unit_symbols(utterance, unit, config.fold), duration_s
+            )
+        heard = timed(bundle, log_probs, line.phones or (), duration_s)
+        said_words = said_words or _word_times(bundle, log_probs, utterance, utterance.text)
+        heard_words = _word_times(bundle, log_probs, utterance, line.text)
+    else:
+        texts = [utterance.text or "", line.text or ""]
+        said, heard = (
+            timed(bundle, log_probs, unit_symbols(replace(utterance, text=t), unit), duration_s)
+            for t in texts
+        )
+        said_words = said_words or _grouped(said, unit)
+        heard_words = _grouped(heard, unit)
+    names = {"phone": "phones", "char": "letters"}
+    lanes = []
+    for side, words, labels in (("said", said_words, said), ("heard", heard_words, heard)):
+        columns = judged.rates["WER"].alignments[i].columns if "WER" in judged.rates else ()
+        lanes.append(Lane(f"{side}: words", words, _errors(words, columns, side, bundle)))
+        if unit in names:
+            columns = judged.main.alignments[i].columns
+            errors = _errors(labels, columns, side, bundle, is_label=True)
+            lanes.append(Lane(f"{side}: {names[unit]}", labels, errors))
+    return [lane for lane in lanes if lane.segments]
+
+
+def _errors(
+    segments: Sequence[Segment],
+    columns: Sequence[Column],
+    side: str,
+    bundle: Bundle,
+    is_label: bool = False,
+) -> list[str | None]:
+    """Each segment's error in the alignment; None for all where they are not its tokens."""
+    tokens = [
+        (token, column.error)
+        for column in columns
+        if (token := column.reference if side == "said" else column.hypothesis) is not None
+    ]
+    symbols = [s.label for s in segments]
+    places = list(range(len(symbols)))
+    if is_label and bundle.labels.unit == "phone":
+        config = bundle.label_config
+        places = scored(symbols, config.score_fold, config.silence)
+        symbols = [
+            fold([s], config.score_fold)[0] if i in places else s for i, s in enumerate(symbols)
+        ]
+    errors: list[str | None] = [None] * len(segments)
+    if [symbols[i] for i in places] == [token for token, _ in tokens]:
+        for i, (_, error) in zip(places, tokens, strict=True):
+            errors[i] = error
+    return errors
+
+
+def _with_times(segments: Sequence[Segment] | None) -> list[Segment]:
+    """The segments, if all have times."""
+    known = all(s.start_s is not None and s.end_s is not None for s in segments or ())
+    return list(segments or ()) if known else []
+
+
+def _word_times(
+    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance, text: str | None
+) -> list[Segment]:
+    """Words aligned by the model's lexicon; none where it has none, or lacks a word."""
+    if not text or bundle.lexicon is None:
+        return []
+    try:
+        aligner = Aligner(bundle, "word", bundle.lexicon)
+        return list(aligner.align(replace(utterance, text=text), log_probs).words)
+    except InputError:
+        return []
+
+
+def _grouped(labels: Sequence[Segment], unit: str) -> list[Segment]:
+    """Words out of letters between spaces; word labels as they are."""
+    if unit == "word":
+        return list(labels)
+    words: list[Segment] = []
+    starts_word = True
+    for letter in labels:
+        if letter.label == SPACE:
+            starts_word = True
+        elif starts_word:
+            words.append(letter)
+            starts_word = False
+        else:
+            words[-1] = replace(words[-1], label=words[-1].label + letter.label, end_s=letter.end_s)
+    return words
+
+
+def _wav(waveform: np.ndarray, rate: int) -> bytes:
+    """What every browser plays from any place on; they fail to seek in short FLAC."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _envelope(waveform: np.ndarray, rate: int) -> tuple[list[float], list[float]]:
+    """Lowest and highest sample in each column, as shares of the loudest."""
+    n = min(MOST_COLUMNS, max(1, round(len(waveform) / rate * COLUMNS_PER_S)), len(waveform))
+    starts = np.arange(n) * len(waveform) // n
+    peak = float(np.abs(waveform).max()) or 1.0
+    low, high = (f.reduceat(waveform, starts) / peak for f in (np.minimum, np.maximum))
+    return low.tolist(), high.tolist()
+
+
+def _log_mel(waveform: np.ndarray, bundle: Bundle) -> Picture:
+    config = bundle.features
+    features, _ = LogMel(config)(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+    image = features[0].numpy().T[::-1]  # (T, F) -> (F, T), high frequencies on top
+    # Digital silence would take the whole scale: the quietest hundredth shares one colour.
+    low, high = np.quantile(image, 0.01), image.max()
+    shades = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    hop_s = config.hop_length / config.sample_rate
+    return Picture(
+        _png(matplotlib.colormaps["magma"](shades)), -hop_s / 2, (image.shape[1] - 0.5) * hop_s
+    )
+
+
+def _posteriors(log_probs: np.ndarray, bundle: Bundle) -> Picture:
+    """A row for each label that gets probable, in the order in which they do; the blank last."""
+    probs = np.exp(log_probs)  # (T, V)
+    symbols = bundle.labels.symbols
+    rows = [v for v in range(1, len(symbols)) if len(probs) and probs[:, v].max() >= LEAST_SHOWN]
+    rows.sort(key=lambda v: int((probs[:, v] >= LEAST_SHOWN).argmax()))
+    if bundle.criterion != "framewise":
+        rows.append(0)
+    names = ["blank" if symbols[v] == BLANK_SYMBOL else symbols[v] for v in rows]
+    image = np.empty((max(len(rows), 1), len(probs), 4))
+    image[..., :3] = POSTERIOR_COLOUR
+    image[..., 3] = probs[:, rows].T if rows else 0.0
+    hop_s = bundle.clock.hop_s
+    # As `FrameClock.start_s`, but before the beginning too.
+    start_s = -hop_s / 2
+    return Picture(_png(image), start_s, start_s + len(probs) * bundle.clock.shift_s, names)
+
+
+def _png(colours: NDArray[np.floating]) -> bytes:
+    """Colours (rows, columns, 4) in [0, 1] as PNG, a pixel each."""
+    buffer = io.BytesIO()
+    imsave(buffer, colours, format="png")
+    return buffer.getvalue()

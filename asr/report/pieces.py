@@ -1,0 +1,119 @@
+"""What the sections of a report are made of: figures, tables, and how numbers are shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+from asr.report.charts import Series
+from asr.report.html import Child, Html, el
+from asr.score.significance import CONFIDENCE
+
+CONFIDENCE_SHOWN = f"{100 * CONFIDENCE:g} %"
+
+
+def legend(series: Sequence[Series]) -> Html:
+    """Which colour is which curve."""
+    keys = [
+        el("span", el("i", class_=f"key {one.colour}", aria_hidden="true"), one.name)
+        for one in series
+    ]
+    return el("span", keys, class_="legend")
+
+
+def figure(title: str, more: str, content: Child, kind: str = "") -> Html:
+    """A card with a title, what it shows, and a content that may be wider than the window."""
+    return el(
+        "figure",
+        el("figcaption", el("strong", title), el("span", more)),
+        el("div", content, class_="scroll"),
+        class_=f"card {kind}".rstrip(),
+    )
+
+
+def folded(title: str, content: Child) -> Html:
+    """What is shown on demand, and on paper."""
+    return el("details", el("summary", title), el("div", content, class_="scroll"))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
+    """The first column are names, numbers stand to the right."""
+    numeric = [
+        i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
+        for i in range(len(heads))
+    ]
+    kinds = ["num" if right else None for right in numeric]
+    return el(
+        "table",
+        el(
+            "thead",
+            el(
+                "tr",
+                [el("th", h, scope="col", class_=k) for h, k in zip(heads, kinds, strict=True)],
+            ),
+        ),
+        el(
+            "tbody",
+            [
+                el(
+                    "tr",
+                    el("th", row[0], scope="row"),
+                    [el("td", c, class_=k) for c, k in zip(row[1:], kinds[1:], strict=True)],
+                )
+                for row in rows
+            ],
+        ),
+    )
+
+
+def pairs(rows: Sequence[Sequence[str]]) -> Html:
+    """Names and values."""
+    return el("dl", [[el("dt", key), el("dd", value)] for key, value in rows])
+
+
+def value_shown(value: Any) -> str:
+    """A JSON value for people."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return " ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def number_shown(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}"
+
+
+def rate_shown(value: float) -> str:
+    """``41.59 %``; a dash where there is no rate."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def interval_shown(low: float, high: float) -> str:
+    """``40.6 to 42.6 %``; a dash where there is no interval."""
+    return "–" if math.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number that can be drawn."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def duration_shown(seconds: float) -> str:
+    """``27 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def count_shown(n: int) -> str:
+    """``4.19 M``."""
+    for size, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if n >= size:
+            return f"{n / size:.2f} {name}"
+    return str(n)

@@ -1,0 +1,215 @@
+"""Where a training stands, and the checkpoints that bring it back there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr.checkpoint import load_tensors, save_tensors
+from asr.data import Example
+from asr.errors import InputError
+from asr.recipe import RunConfig
+from asr.rundir import checkpoint_path, checkpoints, has_trained, log
+
+STATE_FORMAT = "carousel-state-2"
+#: Checkpoints kept: the newest, and the one before in case the newest turns out corrupt.
+N_KEPT = 2
+
+#: Settings that may change when a run goes on: where it runs, how it is watched, when it stops.
+HARMLESS = {
+    "run_dir",
+    "resume",
+    "corpus.root",
+    "trainer.device",
+    "trainer.feature_cache",
+    "trainer.workers",
+    "trainer.save_minutes",
+    "trainer.patience",
+    "trainer.max_bad_steps",
+    "trainer.max_skipped",
+    "trainer.tune",
+}
+
+
+@dataclass
+class Totals:
+    """Sums over the steps of an epoch; ``lr`` is the last step's rate.
+
+    loss: nats over ``n_labels`` labels. gradient_norm: over ``n_good`` steps with finite loss and
+    gradient. frames and padded_frames: of log-mel, without and with padding.
+    """
+
+    loss: float = 0.0
+    n_labels: float = 0.0
+    gradient_norm: float = 0.0
+    n_good: int = 0
+    lr: float = 0.0
+    frames: int = 0
+    padded_frames: int = 0
+    wall_s: float = 0.0
+    waited_s: float = 0.0
+
+
+@dataclass
+class State:
+    """Where a training stands, beside the tensors; the rest follows from seed, epoch and step.
+
+    epoch: whole epochs done, dev judged. batch: steps done of the epoch after them, and
+    ``totals`` their sums. step: of all epochs. since_plateau: epochs since the rate fell.
+    trained_s: seconds on a monotonic clock, over all sittings.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    totals: Totals = field(default_factory=Totals)
+    best_rate: float | None = None
+    best_epoch: int = 0
+    lr_scale: float = 1.0
+    since_plateau: int = 0
+    bad_steps: int = 0
+    trained_s: float = 0.0
+
+
+#: Named tensors by what they belong to, such as {"model": {"output.bias": ...}}.
+Groups = Mapping[str, Mapping[str, torch.Tensor]]
+
+
+def save_state(run: Path, state: State, groups: Groups, about: Mapping[str, str]) -> None:
+    """Write a checkpoint, whole or not at all, and remove all but the last ones.
+
+    ``about`` is kept as it is: what the run must still be like to go on from here.
+
+    Raises:
+        InputError: the disk is full or the folder not writable; earlier checkpoints survive.
+    """
+    tensors = {f"{g}.{name}": t for g, group in groups.items() for name, t in group.items()}
+    metadata = {**about, "format": STATE_FORMAT, "state": json.dumps(asdict(state))}
+    save_tensors(checkpoint_path(run, state.step), tensors, metadata)
+    for old in checkpoints(run)[:-N_KEPT]:
+        old.unlink()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `save_state` wrote."""
+
+    path: Path
+    state: State
+    groups: dict[str, dict[str, torch.Tensor]]
+    about: dict[str, str]
+
+
+def load_state(run: Path) -> Checkpoint | None:
+    """Read the newest checkpoint that is whole; None where the run has not got to one.
+
+    A corrupt one is set aside as ``*.corrupt``, and the log says so.
+
+    Raises:
+        InputError: none is whole, or it is of another version.
+    """
+    corrupt: list[Path] = []
+    for path in reversed(checkpoints(run)):
+        try:
+            tensors, about = load_tensors(path)
+        except InputError as error:
+            log.warning("%s; trying the checkpoint before it", error)
+            corrupt.append(path)
+            continue
+        if about.pop("format", None) != STATE_FORMAT:
+            raise InputError(f"{path}: expected a training state of format {STATE_FORMAT!r}")
+        values = json.loads(about.pop("state"))
+        values["totals"] = Totals(**values["totals"])
+        groups: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = tensor
+        for spoilt in corrupt:
+            spoilt.rename(spoilt.with_name(spoilt.name + ".corrupt"))
+        return Checkpoint(path, State(**values), groups, about)
+    if corrupt or has_trained(run):
+        raise InputError(
+            f"{run}: no whole checkpoint left in {run / 'checkpoints'} to go on from; "
+            f"begin anew in another run_dir"
+        )
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's memory (moments, steps) as named tensors."""
+    return {
+        f"{index}.{slot}": torch.as_tensor(value)
+        for index, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Give the optimizer the memory that `optimizer_tensors` took."""
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, slot = name.partition(".")
+        slots.setdefault(int(index), {})[slot] = tensor.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys, as users write them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return found
+
+
+def data_digest(examples: Iterable[Example]) -> str:
+    """A digest of what is trained on: names, lengths and labels of the utterances, in order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for example in examples:
+        digest.update(
+            f"{example.utterance.id} {len(example.features)} {example.labels}\n".encode(
+                "utf-8", "surrogateescape"
+            )
+        )
+    return digest.hexdigest()
+
+
+def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConfig) -> list[str]:
+    """Compare a checkpoint's "config" (JSON) and "data" (digest) with those to go on with.
+
+    Returns the harmless differences, ``key: old -> new`` each.
+
+    Raises:
+        InputError: a difference would make another training of it; the line names each.
+    """
+    # Settings newer than the checkpoint had their defaults.
+    defaults = json.loads(json.dumps(asdict(RunConfig())))
+    old = flat(defaults) | flat(json.loads(found.about["config"]))
+    new = flat(json.loads(about["config"]))
+    harmless = HARMLESS
+    if config.optim.schedule in ("constant", "plateau"):
+        # Any other schedule's rates depend on where the end is.
+        harmless = harmless | {"trainer.max_epochs"}
+    told = {key: f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]}
+    harmful = [line for key, line in told.items() if key not in harmless]
+    if harmful:
+        raise InputError(
+            f"{found.path}: comes from other settings ({'; '.join(harmful)}): "
+            f"go on with the old ones, or begin another run with the new ones"
+        )
+    if found.about["data"] != about["data"]:
+        raise InputError(
+            f"{found.path}: the training utterances under corpus.root={config.corpus.root} are "
+            f"not those that the run began with (names, lengths or labels): begin another run"
+        )
+    return list(told.values())

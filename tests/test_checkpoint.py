@@ -1,0 +1,60 @@
+"""Tensor files: what is saved comes back, and what was changed since is noticed."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.checkpoint import load_tensors, save_tensors
+from asr.errors import InputError
+
+TENSORS = {
+    "matrix": torch.arange(6.0).reshape(2, 3).T,
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "step": torch.tensor(7),
+    "mask": torch.tensor([True, False]),
+    "none": torch.zeros(0, 4),
+}
+METADATA = {"state": '{"step": 7}', "format": "test"}
+
+
+def test_tensors_and_metadata_come_back(tmp_path):
+    save_tensors(tmp_path / "x.safetensors", TENSORS, METADATA)
+    tensors, metadata = load_tensors(tmp_path / "x.safetensors")
+    assert metadata == METADATA
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tensors") / "x.safetensors"
+    save_tensors(path, TENSORS, METADATA)
+    return path, path.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_noticed(saved, at, bit):
+    path, whole = saved
+    data = bytearray(whole)
+    data[int(at * len(data))] ^= 1 << bit
+    spoilt = path.with_name("spoilt.safetensors")
+    spoilt.write_bytes(data)
+    # Unless it is in the header's blank space or in the checksum's name.
+    try:
+        tensors, metadata = load_tensors(spoilt)
+    except InputError as error:
+        assert "spoilt.safetensors" in str(error)  # noqa: PT017
+    else:
+        assert metadata.items() >= METADATA.items()
+        assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
+
+
+@given(length=st.floats(0, 1, exclude_max=True))
+def test_a_cut_file_is_noticed(saved, length):
+    path, whole = saved
+    cut = path.with_name("cut.safetensors")
+    cut.write_bytes(whole[: int(length * len(whole))])
+    with pytest.raises(InputError, match=r"cut.safetensors"):
+        load_tensors(cut)

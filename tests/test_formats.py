@@ -1,0 +1,236 @@
+"""Every format through an independent reader."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import srt
+import webvtt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from praatio import textgrid
+
+from asr.corpora.tree import read_segments
+from asr.errors import InputError
+from asr.formats import FORMATS, as_json, formats_named, to_phn
+from asr.score.read import read_transcripts
+from asr.types import Segment, Transcript
+
+
+def words(*items, id="a", duration_s=3.0, labels=()):
+    segments = tuple(Segment(*item) for item in items)
+    text = " ".join(s.label for s in segments)
+    return Transcript(id, text, duration_s, -1.5, tuple(labels), segments, unit="phone")
+
+
+ORDINARY = words(
+    ("the", 0.1, 0.4, 0.9),
+    ("cat", 0.4, 1.0, 0.5),
+    ("sat", 1.5, 2.0, 1.0),
+    labels=[Segment("dh", 0.1, 0.2, 0.8), Segment("ah", 0.2, 0.4, 1.0)],
+)
+# What recognisers put out at worst: no time at all, overlaps, out of order, odd characters.
+ODD = words(
+    ('say "hi"', 0.5, 0.5, 0.1),
+    ("-->", 0.5, 1.0, 0.2),
+    ("<i>&amp;", 0.9, 2.0, None),
+    ("{a/b}", 0.7, 0.8, 0.3),
+    ("ünïcödé", 2.5, 9.0, 0.4),
+    id="talk (1) of 2",
+)
+# Printable characters, quotes and arrows among them; control characters are no words.
+LABELS = st.text(
+    st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=50
+) | st.sampled_from(['"', '""', "-->", "--->", "<b>", "&lt;", ";;", "12", "NOTE", "WEBVTT"])
+SEGMENTS = st.lists(
+    st.builds(
+        lambda label, start, length, confidence: Segment(label, start, start + length, confidence),
+        LABELS,
+        st.floats(0, 20),
+        st.floats(0, 3),
+        st.none() | st.floats(0, 1),
+    ),
+    max_size=12,
+).map(tuple)
+TRANSCRIPTS = st.builds(
+    lambda labels, words, duration_s: Transcript(
+        "a b", " ".join(w.label for w in words), duration_s, -1.0, labels, words, unit="phone"
+    ),
+    SEGMENTS,
+    SEGMENTS,
+    st.floats(0, 30),
+)
+
+
+def praat(transcript, folder):
+    path = folder / "a.TextGrid"
+    path.write_text(FORMATS["textgrid"].write(transcript), encoding="utf-8")
+    return textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
+
+
+def test_textgrid_says_what_was_said(tmp_path):
+    grid = praat(ORDINARY, tmp_path)
+    assert grid.tierNames == ("words", "phones")
+    assert [tuple(e) for e in grid.getTier("words").entries] == [
+        (0, 0.1, ""),
+        (0.1, 0.4, "the"),
+        (0.4, 1.0, "cat"),
+        (1.0, 1.5, ""),
+        (1.5, 2.0, "sat"),
+        (2.0, 3.0, ""),
+    ]
+    assert [e.label for e in grid.getTier("phones").entries] == ["", "dh", "ah", ""]
+
+
+@settings(deadline=None, max_examples=60)
+@given(transcript=TRANSCRIPTS)
+def test_textgrid_intervals_cover_the_file(tmp_path_factory, transcript):
+    folder = tmp_path_factory.mktemp("grid")
+    grid = praat(transcript, folder)
+    for name, segments in (("words", transcript.words), ("phones", transcript.labels)):
+        if not segments:
+            continue
+        entries = grid.getTier(name).entries
+        edges = [e.start for e in entries]
+        assert edges[0] == 0
+        assert edges[1:] == [e.end for e in entries[:-1]]
+        assert entries[-1].end == grid.maxTimestamp >= transcript.duration_s - 1e-4
+        assert all(e.start < e.end for e in entries)
+        by_time = [s.label for s in sorted(segments, key=lambda s: s.start_s)]
+        assert [e.label for e in entries if e.label] == by_time
+    shutil.rmtree(folder)
+
+
+def test_textgrid_of_nothing_opens(tmp_path):
+    assert praat(words(duration_s=0.0), tmp_path).tierNames == ("words",)
+
+
+def test_srt_gathers_words_up_to_a_pause():
+    cues = list(srt.parse(FORMATS["srt"].write(ORDINARY)))
+    assert [c.content for c in cues] == ["the cat sat"]
+    assert (cues[0].start.total_seconds(), cues[0].end.total_seconds()) == (0.1, 2.0)
+    parted = words(("one", 0.0, 0.5), ("two", 1.5, 2.0))
+    assert [c.content for c in srt.parse(FORMATS["srt"].write(parted))] == ["one", "two"]
+    many = words(*[(f"word{i}", i * 0.3, i * 0.3 + 0.3) for i in range(100)])
+    for cue in srt.parse(FORMATS["srt"].write(many)):
+        lines = cue.content.split("\n")
+        assert len(lines) <= 2
+        assert all(len(line) <= 42 for line in lines)
+        assert (cue.end - cue.start).total_seconds() <= 7
+
+
+@settings(deadline=None, max_examples=100)
+@given(transcript=TRANSCRIPTS)
+def test_subtitles_lose_no_word(transcript):
+    said = [s.label for s in sorted(transcript.words or transcript.labels, key=lambda s: s.start_s)]
+    cues = list(srt.parse(FORMATS["srt"].write(transcript)))
+    arrows = [re.sub("-{2,}>", "->", word) for word in said]
+    assert " ".join(c.content for c in cues).split() == arrows
+    assert all(cue.start < cue.end for cue in cues)
+    assert all(cue.end <= following.start for cue, following in pairwise(cues))
+    captions = list(webvtt.from_buffer(io.StringIO(FORMATS["vtt"].write(transcript))))
+    raw = " ".join(c.raw_text for c in captions).split()
+    assert [w.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for w in raw] == said
+    assert len(captions) == len(cues)
+
+
+def test_vtt_of_nothing_is_valid():
+    assert list(webvtt.from_buffer(io.StringIO(FORMATS["vtt"].write(words())))) == []
+
+
+def test_ctm_and_trn_lines():
+    assert FORMATS["ctm"].write(ORDINARY) == (
+        "a 1 0.1000 0.3000 the 0.9000\na 1 0.4000 0.6000 cat 0.5000\na 1 1.5000 0.5000 sat 1.0000\n"
+    )
+    assert FORMATS["trn"].write(ORDINARY) == "the cat sat (a)\n"
+    assert FORMATS["trn"].write(words(id="a (b)\tc")) == " (a_b_c)\n"
+    lines = [line.split() for line in FORMATS["ctm"].write(ODD).splitlines()]
+    assert [line[0] for line in lines] == ["talk_1_of_2"] * 5
+    assert [line[4] for line in lines] == ['say_"hi"', "-->", "{a/b}", "<i>&amp;", "ünïcödé"]
+    assert len(lines[3]) == 5  # no confidence known
+    # Without words, the labels are the words.
+    phones = words(labels=[Segment("sil", 0.0, 1.0, None)])
+    assert FORMATS["ctm"].write(phones) == "a 1 0.0000 1.0000 sil\n"
+
+
+@settings(deadline=None, max_examples=60)
+@given(transcript=TRANSCRIPTS)
+def test_trn_and_jsonl_are_read_back(tmp_path_factory, transcript):
+    folder = tmp_path_factory.mktemp("read")
+    for name in ("trn", "jsonl", "json"):
+        path = folder / f"a.{name}"
+        path.write_text(FORMATS[name].write(transcript), encoding="utf-8")
+        (line,) = read_transcripts(path).lines.items()
+        assert line[0] == ("a_b" if name == "trn" else "a b")
+        assert (line[1].text or "").split() == transcript.text.split()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not shutil.which("sctk"), reason="sctk is not installed")
+def test_sclite_reads_ctm_and_trn(tmp_path):
+    for name in ("ctm", "trn"):
+        (tmp_path / f"a.{name}").write_text(FORMATS[name].write(ORDINARY))
+        (tmp_path / f"odd.{name}").write_text(FORMATS[name].write(words(("x", 0, 1), id=ODD.id)))
+    (tmp_path / "a.stm").write_text("a 1 speaker 0.0 3.0 the cat sat\n")
+    (tmp_path / "odd.stm").write_text("talk_1_of_2 1 speaker 0.0 3.0 x\n")
+    for stem in ("a", "odd"):
+        for reference, hypothesis in (("stm", "ctm"), ("trn", "trn")):
+            files = ["-r", tmp_path / f"{stem}.{reference}", reference]
+            files += ["-h", tmp_path / f"{stem}.{hypothesis}", hypothesis]
+            command = ["sctk", "sclite", *files, "-i", "spu_id", "-o", "sum", "stdout"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert re.search(r"Sum/Avg *\|[^|]*\| *100\.0 +0\.0", done.stdout), done.stdout
+
+
+def test_phn_and_wrd_are_read_back(tmp_path):
+    for name, segments in (("phn", ORDINARY.labels), ("wrd", ORDINARY.words)):
+        path = tmp_path / f"a{FORMATS[name].suffix}"
+        path.write_text(FORMATS[name].write(ORDINARY))
+        found = read_segments(path, ORDINARY.duration_s)
+        assert [(s.label, s.start_s, s.end_s) for s in found] == [
+            (s.label, s.start_s, s.end_s) for s in segments
+        ]
+    assert to_phn(ORDINARY, 8000) == "800 1600 dh\n1600 3200 ah\n"
+
+
+def test_json_holds_everything():
+    best = as_json(ORDINARY)
+    assert best["words"][0] == {"label": "the", "start_s": 0.1, "end_s": 0.4, "confidence": 0.9}
+    assert (best["id"], best["audio_filepath"], best["duration"]) == ("a", "a", 3.0)
+    assert "nbest" not in best
+    from_file = Transcript("a", "", 1.0, 0.0, (), (), (ORDINARY,), audio=Path("b/a.wav"))
+    found = as_json(from_file)
+    assert found["audio_filepath"] == "b/a.wav"
+    assert found["nbest"][0]["text"] == "the cat sat"
+    assert FORMATS["jsonl"].write(ODD).count("\n") == 1
+    assert json.loads(FORMATS["json"].write(ODD)) == json.loads(FORMATS["jsonl"].write(ODD))
+
+
+def test_names_that_are_not_utf_8():
+    odd = words(("x", 0.0, 1.0), id="odd\udcff.wav")
+    for name, format in FORMATS.items():
+        format.write(odd).encode("utf-8")
+        if name in ("json", "jsonl"):
+            assert json.loads(format.write(odd))["id"] == odd.id
+
+
+def test_what_needs_times_says_so():
+    untimed = words(("x",), labels=[Segment("x")])
+    for name in ("textgrid", "srt", "vtt", "ctm", "phn", "wrd"):
+        with pytest.raises(InputError, match="'x' has no time"):
+            FORMATS[name].write(untimed)
+    for name in ("txt", "trn", "json", "jsonl"):
+        assert FORMATS[name].write(untimed)
+
+
+def test_formats_by_name():
+    assert list(formats_named("srt, JSON")) == ["srt", "json"]
+    with pytest.raises(InputError, match="'mp3' does not exist; choose from txt"):
+        formats_named("srt,mp3")
+    with pytest.raises(InputError, match="no format named"):
+        formats_named("")
