@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -37,7 +37,34 @@ _MEMBER = re.compile(r"(.+\.tar):([0-9]+):([0-9]+)", re.DOTALL)
 SPHERE_HEADER_BYTES = 1024
 SPHERE_MAGIC = b"NIST_1A"
 # Writers that stream to a pipe leave these sizes in the WAV header (sox the last): length unknown.
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, (1 << 64) - 1)
+#: More than a file has; a damaged one may hold millions of empty chunks.
+MOST_CHUNKS = 10_000
+Order = Literal["little", "big"]
+
+
+class _Chunks(NamedTuple):
+    """How chunks follow each other from the byte ``first`` on: name, size, content.
+
+    n_name, n_size: bytes of these. counts_head: the size counts them, too.
+    """
+
+    first: int
+    n_name: int
+    n_size: int
+    order: Order
+    counts_head: bool
+    alignment: int
+
+
+#: WAV, RF64, AIFF, Sony's Wave64 and Apple's CAF, by their first bytes.
+_CHUNKED = {
+    b"RIFF": _Chunks(12, 4, 4, "little", False, 2),
+    b"RF64": _Chunks(12, 4, 4, "little", False, 2),
+    b"FORM": _Chunks(12, 4, 4, "big", False, 2),
+    b"riff": _Chunks(40, 16, 8, "little", True, 8),
+    b"caff": _Chunks(8, 4, 8, "big", False, 1),
+}
 
 
 def load_audio(
@@ -274,8 +301,13 @@ def _check_whole(path: Path, handle: BinaryIO, n_bytes: int) -> None:
             ) from error
         if n_bytes < promised:
             raise _truncated(path, f"{promised} bytes promised by its header, {n_bytes} there")
-    elif head[:4] in (b"RIFF", b"FORM"):
-        _check_chunks(path, handle, n_bytes, "little" if head[:4] == b"RIFF" else "big")
+    elif head[:4] in (b".snd", b"dns."):
+        order: Order = "big" if head[:4] == b".snd" else "little"
+        start, size = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))
+        if size not in _UNKNOWN_SIZES and start + size > n_bytes:
+            raise _truncated(path, f"{size} bytes of samples promised, {n_bytes - start} there")
+    elif head[:4] in _CHUNKED:
+        _check_chunks(path, handle, n_bytes, _CHUNKED[head[:4]])
 
 
 def _sphere_fields(head: bytes) -> dict[str, str]:
@@ -289,20 +321,31 @@ def _sphere_fields(head: bytes) -> dict[str, str]:
     return fields
 
 
-def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, order: str) -> None:
-    """Find the sample chunk of a RIFF (WAV) or FORM (AIFF) file and see that it fits in."""
-    at = 12
-    while at + 8 <= n_bytes:
-        handle.seek(at)
-        name = handle.read(4)
-        size = int.from_bytes(handle.read(4), order)  # type: ignore[arg-type]
-        if name in (b"data", b"SSND"):
-            if size not in _UNKNOWN_SIZES and at + 8 + size > n_bytes:
-                raise _truncated(
-                    path, f"{size} bytes of samples promised, {n_bytes - at - 8} there"
-                )
+def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, layout: _Chunks) -> None:
+    """Find the chunk of samples and see that it fits in."""
+    at = layout.first
+    n_head = layout.n_name + layout.n_size
+    large_size = None
+    for _ in range(MOST_CHUNKS):
+        if at + n_head > n_bytes:
             return
-        at += 8 + size + size % 2
+        handle.seek(at)
+        name = handle.read(layout.n_name)[:4]
+        size = int.from_bytes(handle.read(layout.n_size), layout.order)
+        if layout.counts_head:
+            size = max(0, size - n_head)
+        if name == b"ds64":
+            # RF64's size of the samples, behind that of the file.
+            large_size = int.from_bytes(handle.read(16)[8:], "little")
+        if name in (b"data", b"SSND"):
+            if size == 0xFFFFFFFF and large_size is not None:
+                size = large_size
+            if size not in _UNKNOWN_SIZES and at + n_head + size > n_bytes:
+                there = n_bytes - at - n_head
+                raise _truncated(path, f"{size} bytes of samples promised, {there} there")
+            return
+        at += n_head + size
+        at += -at % layout.alignment
 
 
 def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:

@@ -246,7 +246,7 @@ def load_bundle(folder: Path) -> Bundle:
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable model configuration ({error})") from error
     found = read_settings(config, path)
     labels = Labels.load(folder / LABELS)

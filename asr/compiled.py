@@ -34,21 +34,24 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    callees = {name: _stamps[id(value)] for name, value in names.items() if id(value) in _stamps}
-    constants = {n: v for n, v in names.items() if isinstance(v, int | float | str)}
-    code = function.__code__.co_code, function.__code__.co_consts, callees, constants, options
-    stamp = hashlib.sha256(repr(code).encode()).hexdigest()
     try:
         dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:
         dispatcher = numba.njit(nogil=True, **options)(function)
         _unkept.add(id(dispatcher))
-    # By itself numba looks at the function's own file alone, and keeps an old callee in use.
+    # By itself numba knows what it kept by the function's own file alone, and an old callee or
+    # constant from another file would stay in use.
+    taken = []
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if id(value) in _stamps or isinstance(value, int | float | str):
+            taken.append((name, _stamps.get(id(value), value)))
+    own = function.__code__.co_code
     cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if cache_file is not None:
-        cache_file._source_stamp = stamp
-    _stamps[id(dispatcher)] = stamp
+        own = cache_file._source_stamp
+        cache_file._source_stamp = (own, taken)
+    _stamps[id(dispatcher)] = hashlib.sha256(repr((own, taken)).encode()).hexdigest()
     return dispatcher
 
 
@@ -70,4 +73,5 @@ class _Announcement(event.Listener):
         pass
 
 
-event.register("numba:compile", _Announcement())
+_announcement = _Announcement()
+event.register("numba:compile", _announcement)

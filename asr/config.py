@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
@@ -23,6 +24,15 @@ from asr.errors import InputError
 from asr.recipe import RunConfig
 
 PACKAGE = Path(__file__).parent
+#: What comes of files that are no YAML, of unknown keys and wrong types.
+MALFORMED = (
+    HydraException,
+    OmegaConfBaseException,
+    yaml.YAMLError,
+    ValueError,
+    RecursionError,
+)
+NO_RECIPE = "not a recipe: its 'defaults' must begin with 'base'"
 #: What a command line may say of Hydra itself: which launcher and sweeper, and their settings.
 SWEEP_PREFIXES = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
 #: The parts of Hydra's own configuration that name Python classes or reach other programs.
@@ -68,7 +78,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, 
         with initialize_config_dir(str(path.parent), version_base="1.3"):
             composed = compose(path.name, overrides=[searchpath(), *overrides])
         return to_run_config(composed)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except MALFORMED as error:
         raise InputError(f"{path.name}: {one_line(error)}") from error
 
 
@@ -106,7 +116,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, s
         )
         assert isinstance(loaded, DictConfig)
         return to_run_config(loaded)
-    except OmegaConfBaseException as error:
+    except (*MALFORMED, OSError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
 
 
@@ -124,7 +134,8 @@ def to_run_config(composed: DictConfig) -> tuple[RunConfig, str]:
         if node[key]:
             node[key] = str(Path(node[key]).absolute())
     config = OmegaConf.to_object(composed)
-    assert isinstance(config, RunConfig)
+    if not isinstance(config, RunConfig):
+        raise ValueError(NO_RECIPE)
     return config, OmegaConf.to_yaml(composed, resolve=True)
 
 
@@ -143,7 +154,16 @@ def multirun(
     """
     path = find_recipe(recipe)
     about_hydra = [o for o in overrides if o.startswith(SWEEP_PREFIXES)]
-    if not any(o.startswith("hydra/sweeper") for o in about_hydra):
+    for override in overrides:
+        if override.startswith("hydra") and override not in about_hydra:
+            raise InputError(
+                f"{override}: of Hydra itself only hydra/launcher=NAME, hydra/sweeper=NAME and "
+                f"their settings (hydra.launcher.KEY=VALUE) can be set"
+            )
+    if any(o.startswith("hydra/sweeper") for o in about_hydra):
+        # What values it will try is up to the sweeper.
+        load_config(recipe)
+    else:
         for values in sweep([o for o in overrides if o not in about_hydra]):
             load_config(recipe, values)
     prepare_hydra(overrides)
@@ -166,7 +186,8 @@ def multirun(
             assert hydra is not None
             composed = hydra.compose_config(path.name, changes, RunMode.MULTIRUN)
             for part in NAMING_CODE:
-                if OmegaConf.select(composed.hydra, part) != OmegaConf.select(ours.hydra, part):
+                found, own = (OmegaConf.select(c.hydra, part) for c in (composed, ours))
+                if OmegaConf.to_container(found) != OmegaConf.to_container(own):
                     raise InputError(
                         f"{path.name}: hydra.{part} cannot be set by a recipe; "
                         f"name launcher and sweeper on the command line"
@@ -211,6 +232,8 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 def one_line(error: BaseException) -> str:
     """What Hydra and OmegaConf say, in one line and without their advice for programmers."""
+    if isinstance(error, yaml.YAMLError):
+        return " ".join(str(error).split())
     texts = []
     cause: BaseException | None = error
     while cause is not None:
@@ -221,6 +244,8 @@ def one_line(error: BaseException) -> str:
     if stray:
         key = (re.search(r"full_key: (\S+)", text) or stray).group(1) or stray.group(3)
         near = difflib.get_close_matches(key, known_keys(), n=1)
+        if near == [key]:
+            return NO_RECIPE
         return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     first = texts[-1].strip().splitlines()
     if any("Available options" in line for line in first):
@@ -228,7 +253,8 @@ def one_line(error: BaseException) -> str:
         more = "; others come with: pip install carousel-asr[sweep]" if "'hydra/" in text else ""
         return " ".join(line for line in told if line != "Config search path:") + more
     key_named = re.search(r"full_key: (\S+)", text)
-    return (f"{key_named.group(1)}: " if key_named else "") + first[0]
+    said = " ".join(first[:2]) if first[0].endswith(":") else first[0]
+    return (f"{key_named.group(1)}: " if key_named else "") + said
 
 
 def known_keys() -> list[str]:

@@ -16,7 +16,7 @@ from asr.errors import InputError
 from asr.labels import BLANK, SPACE, unit_symbols
 from asr.types import Segment
 
-# A label's row is drawn where it is this likely in some frame.
+# A label has a row where it is this likely in some frame, or the likeliest.
 SEEN = 0.1
 
 
@@ -33,7 +33,7 @@ def picture(example: Example, log_probs: np.ndarray, bundle: Bundle, criterion: 
     figure = Figure(figsize=(12, 7))
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 3))
-    figure.subplots_adjust(0.06, 0.07, 0.99, 0.94, hspace=0.08)
+    figure.subplots_adjust(0.08, 0.07, 0.99, 0.94, hspace=0.08)
     figure.suptitle(example.utterance.id, parse_math=False)
     image = np.asarray(example.features).T
     duration_s = image.shape[1] * bundle.features.hop_length / bundle.features.sample_rate
@@ -49,7 +49,7 @@ def picture(example: Example, log_probs: np.ndarray, bundle: Bundle, criterion: 
     middle.set_yticks([0.5, 1.5], ["best path", "reference"])
 
     posteriors = np.exp(log_probs)
-    seen = np.flatnonzero(posteriors.max(0) > SEEN)
+    seen = np.union1d(np.flatnonzero(posteriors.max(0) > SEEN), posteriors.argmax(1))
     end_s = len(posteriors) * shift_s
     bottom.imshow(
         posteriors[:, seen].T,

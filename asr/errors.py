@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+#: Characters of a message.
 MOST_SHOWN = 900
 
 
@@ -9,9 +12,16 @@ class InputError(Exception):
     """Input the program cannot work with; the command line prints it without a traceback."""
 
     def __str__(self) -> str:
-        """One line that any terminal can show, whatever the files and names in it hold."""
-        message = super().__str__()
-        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        line = one_line(super().__str__())
         if len(line) <= MOST_SHOWN:
             return line
+        # A damaged file may hold a word of a million letters.
         return f"{line[: MOST_SHOWN // 2]} ... {line[-MOST_SHOWN // 3 :]}"
+
+
+def one_line(text: str) -> str:
+    """Text with its control characters and line ends escaped: file names may hold any."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in text
+    )

@@ -212,7 +212,7 @@ class Sidecar:
             )
         try:
             found = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: not a description of a CTC model ({error})") from error
         labels = found.labels
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

@@ -19,4 +19,6 @@ def progress_bar(*columns: str) -> rich.progress.Progress:
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
+        # What goes to a file or a pipe must not be drawn above the bar instead.
+        redirect_stdout=sys.stdout.isatty(),
     )

@@ -115,7 +115,7 @@ class TrainerConfig:
     average_best: int = 0
     curriculum_epochs: int = 0
     feature_cache: str = ""
-    shuffle_buffer: int = 4000
+    shuffle_buffer: int = 2000
     workers: int = 2
     max_bad_steps: int = 20
     max_skipped: float = 0.1

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from queue import Full, Queue
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from asr.audio import checked_waveform, load_audio
+from asr.audio import audio_blocks, checked_waveform, load_audio
 from asr.checkpoint import Bundle
 from asr.data import Example, Matrix, set_statistics
 from asr.decode.decoder import Decoder
+from asr.decode.lexicon import SILENCES
 from asr.decoding import DecodingOptions, fitted
 from asr.errors import InputError
 from asr.evaluate import emissions
 from asr.features import LogMel, moments
+from asr.forced_alignment import label_times
 from asr.foreign import WaveformModel, load_model
+from asr.labels import BLANK, SPACE
+from asr.long_audio import Joiner, Stretch, Window, WindowConfig, windows
+from asr.models.acoustic import AcousticModel
+from asr.quantized import quantized
+from asr.sources import Source
 from asr.types import Hypothesis, Segment, Transcript, Utterance
 
 log = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+#: Seconds of audio recognised at once, a quarter of it as one batch of the net.
+BATCH_S = 480.0
+#: The shortest in a batch of the net has this share of the longest's length, so little is padding.
+LIKE = 0.8
+#: Windows that are read before they are needed.
+PREFETCH = 64
+T = TypeVar("T")
 
 
 class Recognizer:
@@ -37,8 +58,22 @@ class Recognizer:
         bundle: Bundle,
         options: DecodingOptions = DecodingOptions(),
         tell: Callable[[str], None] = log.warning,
+        windowing: WindowConfig = WindowConfig(),
+        precision: str = "float32",
+        n_threads: int = 1,
     ) -> None:
+        """``n_threads`` compute at once, each with as many threads as torch uses."""
         self.bundle, hotwords = fitted(bundle, options, tell)
+        self.windowing, self.precision, self.n_threads = windowing, precision, n_threads
+        if precision not in PRECISIONS:
+            raise InputError(
+                f"precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
+            )
+        if precision != "float32":
+            if not isinstance(bundle.model, AcousticModel):
+                raise InputError(f"precision {precision} is for models that asr train wrote")
+            if precision == "int8":
+                self.bundle = replace(self.bundle, model=quantized(bundle.model))
         self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
         self.log_mel = LogMel(bundle.features)
 
@@ -51,13 +86,24 @@ class Recognizer:
         """
         return cls(load_model(model), DecodingOptions(**options))
 
+    @property
+    def finds_words(self) -> bool:
+        """Whether transcripts have words, and not phones alone."""
+        return self.bundle.labels.unit != "phone" or self.decoder.searches_words
+
     def transcribe(self, audio: str | Path | np.ndarray) -> Transcript:
         """Transcribe one file, or a waveform (N,) in [-1, 1] at the model's sample rate.
 
         Raises:
             InputError: the file cannot be read, or the array is no such waveform.
         """
-        return self.recognize([self.named(audio)])[0]
+        if isinstance(audio, np.ndarray):
+            return self.recognize([self.named(audio)])[0]
+
+        def failed(source: Source, error: InputError) -> None:
+            raise error
+
+        return next(self.transcribe_files([Path(audio)], failed))
 
     def named(self, audio: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
         """A file's path and waveform (N,) float32; a waveform as it is, under the name audio.
@@ -69,88 +115,122 @@ class Recognizer:
             return "audio", checked_waveform(audio)
         return str(audio), self.read(Path(audio))
 
-    def transcribe_files(
-        self,
-        paths: Iterable[Path],
-        failed: Callable[[Path, InputError], None],
-        batch_s: float = 120.0,
-    ) -> Iterator[Transcript]:
-        """Transcribe many files, several at a time, in order.
-
-        A file that cannot be read goes to ``failed`` and the rest go on. ``batch_s``: seconds
-        of audio in a batch.
-        """
-        waiting: list[tuple[str, np.ndarray]] = []
-        n_most = int(batch_s * self.bundle.features.sample_rate)
-        for path in paths:
-            try:
-                waveform = self.read(path)
-            except InputError as error:
-                failed(path, error)
-                continue
-            waiting.append((str(path), waveform))
-            if sum(len(w) for _, w in waiting) >= n_most:
-                yield from self.recognize(waiting)
-                waiting = []
-        if waiting:
-            yield from self.recognize(waiting)
-
     def read(self, path: Path) -> np.ndarray:
         """The waveform (N,) of a file at the model's sample rate."""
         return load_audio(path, self.bundle.features.sample_rate)
 
+    def transcribe_files(
+        self,
+        sources: Iterable[Path | Source],
+        failed: Callable[[Source, InputError], None],
+        heard: Callable[[float], None] = lambda seconds: None,
+        batch_s: float = BATCH_S,
+    ) -> Iterator[Transcript]:
+        """Transcribe files of any length, many at a time, in order; what else there is matters not.
+
+        failed: gets a file that cannot be read; the rest go on. heard: gets the seconds of audio
+        that were recognised since its last call. batch_s: seconds of audio held at once.
+        """
+        rate = self.bundle.features.sample_rate
+
+        def jobs() -> Iterator[_Job]:
+            for source in sources:
+                if isinstance(source, Path):
+                    source = Source(source, str(source))
+                channel = None if source.channel is None else source.channel - 1
+                yield self._job(source, audio_blocks(source.path, rate, channel))
+
+        for job in self._done(jobs(), heard, batch_s):
+            if job.error is None:
+                yield self._transcript(job)
+            else:
+                failed(job.source, job.error)
+
     def recognize(self, named: Sequence[tuple[str, np.ndarray]]) -> list[Transcript]:
         """Waveforms with their names -> transcripts. Each is its own speaker to normalisation."""
+        jobs = (self._job(Source(Path(name), name), iter([waveform])) for name, waveform in named)
+        return [self._transcript(job) for job in self._done(jobs)]
+
+    def _job(self, source: Source, blocks: Iterator[np.ndarray]) -> _Job:
+        labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
+        quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
+        return _Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s))
+
+    def _done(
+        self,
+        jobs: Iterator[_Job],
+        heard: Callable[[float], None] = lambda seconds: None,
+        batch_s: float = BATCH_S,
+    ) -> Iterator[_Job]:
+        """Recognise, in order, with all windows of ``batch_s`` seconds of audio at a time."""
         rate = self.bundle.features.sample_rate
-        durations = [len(waveform) / rate for _, waveform in named]
-        log_probs = self.emissions([waveform for _, waveform in named])
-        return [
-            self.transcript(name, duration_s, nbest)
-            for (name, _), duration_s, nbest in zip(
-                named, durations, self.decoder.batch(log_probs), strict=True
-            )
-        ]
+        batch: list[tuple[_Job, Window | None]] = []
+        n_samples = 0
+        for job, window in ahead(self._windows(jobs), PREFETCH):
+            batch.append((job, window))
+            n_samples += 0 if window is None else len(window.waveform)
+            if n_samples >= batch_s * rate:
+                yield from self._recognized(batch)
+                heard(n_samples / rate)
+                batch, n_samples = [], 0
+        yield from self._recognized(batch)
+        heard(n_samples / rate)
 
-    def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waveforms (N,) -> log-probabilities (T, V) of each."""
-        bundle = self.bundle
-        if isinstance(bundle.model, WaveformModel):
-            return [bundle.model(waveform) for waveform in waveforms]
-        matrices = {}
-        for i, waveform in enumerate(waveforms):
-            features, _ = self.log_mel(
-                torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
-            )
-            matrices[str(i)] = Matrix(features[0], moments(features[0]))
-        stats = set_statistics(
-            matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
-        )
-        examples = [
-            Example(Utterance(i, Path(), i, 0.0), x.features, (), None, stats[i])
-            for i, x in matrices.items()
-        ]
-        found = emissions(bundle.model, bundle, examples, torch.device("cpu"))
-        return list(found.values())
+    def _windows(self, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Window | None]]:
+        """The windows of each job, then None."""
+        rate, clock = self.bundle.features.sample_rate, self.bundle.clock
+        step = round(clock.shift_s * rate)
+        for job in jobs:
+            try:
+                for window in windows(job.counted(), rate, step, self.windowing):
+                    yield job, window
+            except InputError as error:
+                job.error = error
+            yield job, None
 
-    def transcript(self, name: str, duration_s: float, nbest: Sequence[Hypothesis]) -> Transcript:
+    def _recognized(self, batch: Sequence[tuple[_Job, Window | None]]) -> Iterator[_Job]:
+        """Take all windows on; the jobs that are complete with them."""
+        found = iter(self.emissions([w.waveform for _, w in batch if w is not None]))
+        stretches: list[tuple[_Job, Stretch, bool]] = []
+        for job, window in batch:
+            if window is None:
+                stretches += [(job, stretch, True) for stretch in job.joiner.finish()]
+            else:
+                complete = job.joiner.add(window.first, next(found))
+                stretches += [(job, stretch, False) for stretch in complete]
+        decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
+        for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
+            job.segments.append(self._segment(job, stretch, last, nbest))
+        yield from (job for job, window in batch if window is None)
+
+    def _segment(
+        self, job: _Job, stretch: Stretch, last: bool, nbest: Sequence[Hypothesis]
+    ) -> Transcript:
         """Hypotheses in frames and ids -> a transcript in seconds and symbols, best first."""
-        best, *others = [self._readable(name, duration_s, h) for h in nbest]
+        bundle = self.bundle
+        start_s = stretch.first * bundle.clock.shift_s
+        duration_s = len(stretch.log_probs) * bundle.clock.shift_s
+        if last:
+            duration_s = job.n_samples / bundle.features.sample_rate - start_s
+        best, *others = [
+            self._readable(job.source, h, stretch.log_probs, start_s, duration_s) for h in nbest
+        ]
         return replace(best, nbest=(best, *others)) if self.decoder.config.nbest > 1 else best
 
-    def _readable(self, name: str, duration_s: float, hypothesis: Hypothesis) -> Transcript:
-        labels, clock = self.bundle.labels, self.bundle.clock
+    def _readable(
+        self,
+        source: Source,
+        hypothesis: Hypothesis,
+        log_probs: np.ndarray,
+        start_s: float,
+        duration_s: float,
+    ) -> Transcript:
+        labels = self.bundle.labels
+        times = label_times(self.bundle, log_probs, hypothesis.labels, hypothesis.spans, duration_s)
         segments = tuple(
-            Segment(
-                symbol,
-                min(clock.start_s(first), duration_s),
-                min(clock.start_s(end), duration_s),
-                confidence,
-            )
-            for symbol, (first, end), confidence in zip(
-                labels.decode(hypothesis.labels),
-                hypothesis.spans,
-                hypothesis.confidences,
-                strict=True,
+            Segment(symbol, start_s + start, start_s + end, confidence)
+            for symbol, (start, end), confidence in zip(
+                labels.decode(hypothesis.labels), times, hypothesis.confidences, strict=True
             )
         )
         words = tuple(
@@ -166,5 +246,141 @@ class Recognizer:
         if hypothesis.words is None:
             text = labels.join([s.label for s in segments])
         return Transcript(
-            name, text, duration_s, hypothesis.score, segments, words, unit=labels.unit
+            source.id,
+            text,
+            duration_s,
+            hypothesis.score,
+            segments,
+            words,
+            unit=labels.unit,
+            audio=source.path,
+            channel=source.channel,
         )
+
+    def _transcript(self, job: _Job) -> Transcript:
+        """The transcript of a job whose segments are all there."""
+        rate, segments = self.bundle.features.sample_rate, job.segments
+        duration_s = job.n_samples / rate
+        if duration_s <= self.windowing.whole_s and len(segments) == 1:
+            return segments[0]
+        labels: list[Segment] = []
+        for label in (label for segment in segments for label in segment.labels):
+            if labels and label.label == labels[-1].label and label.label in SILENCES:
+                labels[-1] = replace(labels[-1], end_s=label.end_s)
+            else:
+                labels.append(label)
+        text = " ".join(s.text for s in segments if s.text)
+        if not self.finds_words:
+            text = self.bundle.labels.join([s.label for s in labels])
+        return Transcript(
+            job.source.id,
+            text,
+            duration_s,
+            math.fsum(s.score for s in segments),
+            tuple(labels),
+            tuple(word for segment in segments for word in segment.words),
+            unit=self.bundle.labels.unit,
+            audio=job.source.path,
+            segments=tuple(s for s in segments if s.labels),
+            channel=job.source.channel,
+        )
+
+    def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Waveforms (N,) -> log-probabilities (T, V) of each."""
+        if isinstance(self.bundle.model, WaveformModel):
+            return [self.bundle.model(waveform) for waveform in waveforms]
+        found: list[np.ndarray] = [np.zeros((0, 0))] * len(waveforms)
+        batches = alike([len(w) for w in waveforms], BATCH_S / 4 * self.bundle.features.sample_rate)
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            outputs = pool.map(lambda batch: self._outputs([waveforms[i] for i in batch]), batches)
+            for batch, output in zip(batches, outputs, strict=True):
+                for i, log_probs in zip(batch, output, strict=True):
+                    found[i] = log_probs
+        return found
+
+    def _outputs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`emissions` of waveforms of like length."""
+        bundle = self.bundle
+        matrices = {}
+        for i, waveform in enumerate(waveforms):
+            features, _ = self.log_mel(
+                torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
+            )
+            matrices[str(i)] = Matrix(features[0], moments(features[0]))
+        stats = set_statistics(
+            matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
+        )
+        examples = [
+            Example(Utterance(i, Path(), i, 0.0), x.features, (), None, stats[i])
+            for i, x in matrices.items()
+        ]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            found = emissions(bundle.model, bundle, examples, torch.device("cpu"))
+        return list(found.values())
+
+
+@dataclass
+class _Job:
+    """A source on its way."""
+
+    source: Source
+    blocks: Iterator[np.ndarray]
+    joiner: Joiner
+    n_samples: int = 0
+    segments: list[Transcript] = field(default_factory=list)
+    error: InputError | None = None
+
+    def counted(self) -> Iterator[np.ndarray]:
+        """The blocks, counted in ``n_samples``."""
+        for block in self.blocks:
+            self.n_samples += len(block)
+            yield block
+
+
+def alike(lens: Sequence[int], most: float) -> list[list[int]]:
+    """Batches of indices of like length, long ones first, of at most ``most`` or one each.
+
+    So little of a batch is padding, and no thread begins on the longest when others end.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lens)), key=lambda i: -lens[i]):
+        longest = lens[batches[-1][0]] if batches else 0
+        if not batches or (len(batches[-1]) + 1) * longest > most or lens[i] < LIKE * longest:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def ahead(items: Iterator[T], n: int) -> Iterator[T]:
+    """Take ``items`` in another thread, up to ``n`` before they are asked for."""
+    ready: Queue[tuple[T | None, BaseException | None]] = Queue(n)
+    left = threading.Event()
+
+    def put(item: T | None, error: BaseException | None = None) -> None:
+        while not left.is_set():
+            with suppress(Full):
+                return ready.put((item, error), timeout=0.1)
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if left.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(None, error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        left.set()
+        thread.join()

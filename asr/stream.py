@@ -59,7 +59,8 @@ class Batches(Sequence[list[int]]):
 
 @dataclass(frozen=True)
 class Plan:
-    """An epoch: its batches, and for each utterance of the manifest its frames and its speed.
+    """An epoch: its batches, and for each utterance of the manifest its frames, and which of
+    ``augment.speeds`` it has drawn.
 
     window_ends: the batches of window w end before number ``window_ends[w]``.
     """
@@ -148,11 +149,10 @@ class Stream(Sequence[Example]):
         """Draw the epoch's speeds, windows and batches."""
         config, columns = self.config, self.manifest.columns
         draw = np.random.default_rng([config.seed, epoch])
-        choices = np.array(config.augment.speeds, np.float32)
-        speeds = choices[draw.integers(len(choices), size=len(columns.durations), dtype=np.uint8)]
-        samples = columns.durations * (config.features.sample_rate / speeds)
-        lens = (samples / config.features.hop_length).astype(np.int32) + 1
         hop_s = config.features.hop_length / config.features.sample_rate
+        drawn = draw.integers(len(config.augment.speeds), size=len(self.manifest), dtype=np.uint8)
+        frames_a_second = np.array([1 / (hop_s * s) for s in config.augment.speeds], np.float32)
+        lens = (columns.durations * frames_a_second[drawn]).astype(np.int32) + 1
         generator = torch.Generator().manual_seed(int(draw.integers(1 << 62)))
         orders: list[np.ndarray] = []
         sizes: list[int] = []
@@ -165,21 +165,22 @@ class Stream(Sequence[Example]):
                 generator,
                 short_first=epoch < config.trainer.curriculum_epochs,
             )
-            flat = np.fromiter(chain.from_iterable(batches), np.int64, len(window))
+            flat = np.fromiter(chain.from_iterable(batches), np.int32, len(window))
             orders.append(window[flat])
             sizes += map(len, batches)
             counts.append(len(batches))
         return Plan(
-            Batches(np.concatenate(orders), np.cumsum(sizes)), np.cumsum(counts), lens, speeds
+            Batches(np.concatenate(orders), np.cumsum(sizes)), np.cumsum(counts), lens, drawn
         )
 
     def windows(self, draw: np.random.Generator) -> Iterator[np.ndarray]:
         """The utterances kept, in windows of whole tars (of groups, for audio outside tars)."""
-        shards = self.manifest.columns.shards[self.kept]
-        order = np.argsort(shards, kind="stable")
-        bounds = np.flatnonzero(np.diff(shards[order])) + 1
-        groups = np.split(self.kept[order], bounds)
-        if shards[order[0]] < 0:
+        shards, kept = self.manifest.columns.shards[self.kept], self.kept
+        if np.any(shards[1:] < shards[:-1]):
+            order = np.argsort(shards, kind="stable")
+            shards, kept = shards[order], kept[order]
+        groups = np.split(kept, np.flatnonzero(shards[1:] != shards[:-1]) + 1)
+        if shards[0] < 0:
             free = draw.permutation(groups.pop(0))
             groups += np.split(free, range(GROUP, len(free), GROUP))
         window: list[np.ndarray] = []
@@ -301,7 +302,7 @@ class Reader:
         data = self._window(window)
         examples = []
         for i in share:
-            speed = float(self.plan.speeds[i])
+            speed = self.stream.config.augment.speeds[self.plan.speeds[i]]
             example = self.stream.example(i, data.pop(i, None), speed)
             if example is None:
                 self.stream.lost_here.append(i)
@@ -405,6 +406,8 @@ def open_stream(
     symbols = unit_symbols(manifest.vocabulary(), config.labels.unit, config.labels.fold)
     labels.encode(symbols, str(manifest.paths[0]))
     columns = manifest.columns
+    # All that compares ids or audio has been done.
+    manifest.forget_digests()
     rooms, reasons = [], []
     for name in columns.tars:
         try:
@@ -442,4 +445,5 @@ def open_stream(
             f"train: {len(skipped)} of {n_all} utterances cannot be used (more than "
             f"trainer.max_skipped={most:g}); the first reason: {next(iter(told))}"
         )
-    return Stream(config, manifest, np.flatnonzero(~(beyond | is_long)), labels, skipped)
+    kept = np.flatnonzero(~(beyond | is_long)).astype(np.int32)
+    return Stream(config, manifest, kept, labels, skipped)

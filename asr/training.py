@@ -77,7 +77,7 @@ OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 AHEAD = 8
 # Share of the training time that pictures for TensorBoard may take: where epochs last seconds, not
 # every one of them gets its picture.
-DRAWING = 0.01
+DRAWING = 0.02
 # A greedy output with more blank than this has hardly any label in it.
 ALL_BLANK = 0.98
 
@@ -248,7 +248,7 @@ def train_in(
                     began = time.perf_counter()
                     with in_place_of(model, weights):
                         add_picture(
-                            tensorboard, bundle, criterion, examples["dev"][0], world, state.epoch
+                            tensorboard, bundle, criterion, examples["dev"], world, state.epoch
                         )
                     drawing_s += time.perf_counter() - began
             log_epoch(config, metrics, rate_name, is_best)
@@ -272,12 +272,18 @@ def train_in(
 
 
 def add_picture(
-    tensorboard: Any, bundle: Bundle, criterion: str, example: Example, world: World, epoch: int
+    tensorboard: Any,
+    bundle: Bundle,
+    criterion: str,
+    dev: Sequence[Example],
+    world: World,
+    epoch: int,
 ) -> None:
-    """Show in TensorBoard how an utterance of dev looks and what the model hears in it."""
+    """Show in TensorBoard what the model hears in an utterance of dev, the one of median length."""
     # Matplotlib takes a while to import, which commands that only read a run need not wait for.
     from asr.epoch_picture import picture
 
+    example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
     (log_probs,) = emissions(bundle.model, bundle, [example], world.device).values()
     figure = picture(example, log_probs, bundle, criterion)
     tensorboard.add_figure("dev", figure, epoch)

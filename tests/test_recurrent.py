@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import InputError
 from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import RecurrentConfig, RecurrentStack, reverse_within
+from asr.models.recurrent import Dropout, RecurrentConfig, RecurrentStack, reverse_within
 
 
 def batch(lens, n_in, seed=0):
@@ -20,6 +20,28 @@ def test_sequences_are_turned_within_their_lengths():
     x = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]).unsqueeze(2)
     turned = reverse_within(x, torch.tensor([4, 2])).squeeze(2)
     assert turned.tolist() == [[4, 3, 2, 1], [6, 5, 0, 0]]
+
+
+def test_gradients_are_turned_too():
+    x = torch.randn(3, 5, 2, dtype=torch.float64, requires_grad=True)
+    lens = torch.tensor([5, 1, 3])
+    assert torch.autograd.gradcheck(lambda x: reverse_within(x, lens), x)
+    assert torch.autograd.gradgradcheck(lambda x: reverse_within(x, lens), x)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.75])
+def test_dropout_drops_its_share_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(7, 90, 101, requires_grad=True)
+    y = Dropout(p)(x)
+    assert y.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-4)
+    assert (y == 0).float().mean().item() == pytest.approx(p, abs=0.01)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(p)(x), y)
+    assert torch.equal(Dropout(p).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
 
 
 def test_equal_to_packed_lstm_with_gradients():

@@ -2,10 +2,10 @@
 
     python tools/bench_decoders.py [--model RUN]... [--rounds 3] [--utterances 38]
 
-It takes some three minutes. Peers that are not installed are named and left out: `ctc_decoder` of torchaudio (with
-flashlight-text and kenlm), pyctcdecode (with kenlm), fast-ctc-decode. RUN is a finished `asr train`
-run with CTC over phones or characters: its dev set is decoded with and without lexicon. Besides,
-drawn log-probabilities give the scale.
+It takes some three minutes. Peers that are not installed are named and left out: `ctc_decoder` of
+torchaudio (with flashlight-text and kenlm), pyctcdecode (with kenlm), fast-ctc-decode. RUN is a
+finished `asr train` run with CTC over phones or characters: its dev set is decoded with and without
+lexicon. Besides, drawn log-probabilities give the scale.
 
 All decoders take the same log-probabilities and beam, in turn within each round; of the rounds'
 times and ratios the medians are printed. The mean score is that of the best hypotheses under one

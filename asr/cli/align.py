@@ -64,8 +64,8 @@ def align(
     What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
     the rest goes on, and the exit status is 1.
     """
-    from asr.forced_alignment import Aligner, align_corpus, with_times
     from asr.files import write_text
+    from asr.forced_alignment import Aligner, align_corpus, with_times
     from asr.formats import formats_named
     from asr.manifest import write_manifest
     from asr.progress import progress_bar

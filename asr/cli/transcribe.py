@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app
-from asr.errors import InputError
+from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
+    from asr.decoding import DecodingOptions
+    from asr.formats import Format
+    from asr.recognizer import Recognizer
+    from asr.sources import Source
     from asr.types import Transcript
-
-
-class Format(StrEnum):
-    """What to print."""
-
-    text = "text"
-    json = "json"
 
 
 class DecoderName(StrEnum):
@@ -39,7 +41,31 @@ ModelOption = Annotated[
         "a CTC model of torchaudio, which fetches its weights unless they are given.",
     ),
 ]
-SEARCH = "Search"
+
+
+class Channels(StrEnum):
+    """What to do with more than one."""
+
+    mix = "mix"
+    each = "each"
+
+
+class Precision(StrEnum):
+    """What the net computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+Failed = Callable[[Path, InputError], None]
+#: The format of standard output that names the file.
+TEXT = "text"
+#: Models of waveforms were trained on longer utterances than ours.
+WAVEFORM_WINDOW_S = 20.0
+#: A disk that is full for one file is so for the next.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AUDIO, COMPUTING, SEARCH = "Audio", "Computing", "Search"
 LexiconOption = Annotated[
     str | None,
     typer.Option(
@@ -81,11 +107,62 @@ def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="Audio files of any format and rate.")],
-    model: ModelOption,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="AUDIO...",
+            help="Audio files of any format, rate and length; folders, with all audio below them; "
+            "patterns such as 'a/**/*.flac'; - for a list of files on standard input.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with =WEIGHTS."
+        ),
+    ],
     format: Annotated[
-        Format, typer.Option(help="text: path, tab, text. json: a line a file, with times.")
-    ] = Format.text,
+        str | None,
+        typer.Option(
+            help="txt, json, jsonl, srt, vtt, ctm, trn, textgrid, phn or wrd; with --out several "
+            "with commas. On standard output json is a line a file, and text, the default, is "
+            "path, tab, text.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a file an input, in the inputs' folders.")
+    ] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Replace outputs that exist.")] = False,
+    channels: Annotated[
+        Channels,
+        typer.Option(
+            help="mix, or each: a transcript a channel (.ch1 ...).", rich_help_panel=AUDIO
+        ),
+    ] = Channels.mix,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Audio beyond 30 s is cut at its quietest into windows of so many seconds at most "
+            "(6; 20 for models of waveforms).",
+            rich_help_panel=AUDIO,
+        ),
+    ] = None,
+    keep_silence: Annotated[
+        bool,
+        typer.Option(
+            "--keep-silence",
+            help="Recognise long silence in such audio, too.",
+            rich_help_panel=AUDIO,
+        ),
+    ] = False,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Of the net: bfloat16 is fast where the processor knows it, int8 elsewhere.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = Precision.float32,
     decoder: Annotated[
         DecoderName | None,
         typer.Option(help="Instead of the model's own.", rich_help_panel=SEARCH),
@@ -118,18 +195,57 @@ def transcribe(
         float | None, typer.Option(min=0, help="Of that LM.", rich_help_panel=SEARCH)
     ] = None,
 ) -> None:
-    """Transcribe FILES to standard output, in order; bad files are told and skipped.
+    """Transcribe AUDIO to standard output, in order, or to files.
+
+    What cannot be read is listed at the end, the rest goes on, and the exit status is 1.
 
     The search, its lexicon, language models and weights are the model's own (see asr tune) where
     no option changes them. Weights and boosts are in natural logarithms.
     """
     from asr.decoding import DecodingOptions
-    from asr.foreign import load_model
-    from asr.formats import to_jsonl
-    from asr.recognizer import Recognizer
+    from asr.files import write_text
+    from asr.formats import formats_named
 
-    if nbest is not None and nbest > 1 and format is not Format.json:
-        raise InputError(f"--nbest {nbest}: alternatives are for --format json; text has the best")
+    named = (format or (TEXT if out is None else "txt")).lower()
+    formats = {} if named == TEXT else formats_named(named)
+    if out is None and len(formats) > 1:
+        raise InputError(f"--format {format}: standard output takes one; name a folder with --out")
+    if out is not None and named == TEXT:
+        raise InputError("--format text is for standard output; in files it is called txt")
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    if nbest is not None and nbest > 1 and not {"json", "jsonl"} & formats.keys():
+        raise InputError(f"--nbest {nbest}: alternatives are for --format json")
+    bad: list[str] = []
+
+    def failed(path: Path, error: InputError) -> None:
+        bad.append(str(error))
+
+    sources = _sources(files, channels is Channels.each, failed)
+    if not sources and not bad:
+        raise InputError("-: standard input names no file")
+    n_asked = len(sources) + len(bad)
+    if out is None and len(sources) > 1 and named not in ("text", "json"):
+        (only,) = formats.values()
+        if not only.joins:
+            raise InputError(f"--format {named}: standard output takes one such file; use --out")
+    wanted = {source.id: formats for source in sources}
+    if out is not None and not redo:
+        wanted = {
+            source.id: {n: f for n, f in formats.items() if not _place(out, source.id, f).exists()}
+            for source in sources
+        }
+        sources = [source for source in sources if wanted[source.id]]
+        if n_there := len(wanted) - len(sources):
+            tell(f"{n_there} of {len(wanted)} transcripts are there (--redo replaces them)")
+
+    def deliver(transcript: Transcript) -> None:
+        if out is None:
+            _print(transcript, named)
+            return
+        for format in wanted[transcript.id].values():
+            write_text(_place(out, transcript.id, format), format.write(transcript))
+
     options = DecodingOptions(
         decoder=decoder and decoder.value,
         beam=beam,
@@ -143,27 +259,102 @@ def transcribe(
         rescore=rescore,
         rescore_weight=rescore_weight,
     )
-    recognizer = Recognizer(load_model(model), options, tell)
-    n_failed = 0
-
-    def failed(path: Path, error: InputError) -> None:
-        nonlocal n_failed
-        n_failed += 1
-        tell(str(error))
-
-    def written(transcript: Transcript) -> str:
-        if format is Format.json:
-            return to_jsonl(transcript)
-        return f"{transcript.id}\t{transcript.text}\n"
-
-    for transcript in recognizer.transcribe_files(files, failed):
-        sys.stdout.write(written(transcript))
-        sys.stdout.flush()
-    if n_failed:
-        tell(f"{n_failed} of {len(files)} files could not be read")
+    if sources:
+        recognizer = _recognizer(model, options, window, keep_silence, precision.value)
+        if "wrd" in formats and not recognizer.finds_words:
+            raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
+        _transcribe_all(recognizer, sources, deliver, failed)
+    for line in bad:
+        tell(line)
+    if bad and n_asked > 1:
+        tell(f"{len(bad)} of {n_asked} inputs failed")
+    if bad:
         raise typer.Exit(1)
+
+
+def _sources(names: Sequence[str], each: bool, failed: Failed) -> list[Source]:
+    """The audio that is meant by file names, - for those on standard input among them."""
+    from asr.sources import each_channel, find_sources, read_list
+
+    if names.count("-") > 1:
+        raise InputError("-: standard input can be read once")
+    listed = read_list(sys.stdin.buffer) if "-" in names else []
+    wanted = [one for name in names for one in (listed if name == "-" else [name])]
+    sources = find_sources(wanted, failed)
+    return each_channel(sources) if each else sources
+
+
+def _recognizer(
+    model: str, options: DecodingOptions, window: float | None, keep_silence: bool, precision: str
+) -> Recognizer:
+    import torch
+
+    from asr.foreign import WaveformModel, load_model
+    from asr.long_audio import WindowConfig
+    from asr.recognizer import Recognizer
+
+    bundle = load_model(model)
+    windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
+    if isinstance(bundle.model, WaveformModel):
+        windowing = replace(windowing, longest_s=WAVEFORM_WINDOW_S)
+    else:
+        # Two batches beside each other take less time than two threads for one.
+        n_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        torch.set_num_threads(1)
+    if window is not None:
+        windowing = replace(windowing, longest_s=window)
+    return Recognizer(bundle, options, tell, windowing, precision, n_threads)
+
+
+def _place(out: Path, id: str, format: Format) -> Path:
+    return out / f"{id}{format.suffix}"
+
+
+def _print(transcript: Transcript, name: str) -> None:
+    from asr.formats import FORMATS, to_jsonl
+
+    if name == TEXT:
+        channel = f".ch{transcript.channel}" if transcript.channel else ""
+        text = f"{one_line(str(transcript.audio))}{channel}\t{transcript.text}\n"
+    else:
+        text = to_jsonl(transcript) if name == "json" else FORMATS[name].write(transcript)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _transcribe_all(
+    recognizer: Recognizer,
+    sources: Sequence[Source],
+    deliver: Callable[[Transcript], None],
+    failed: Failed,
+) -> None:
+    """Transcribe and deliver one after the other, with a bar."""
+    from asr.progress import progress_bar
+
+    begun, heard_s = time.perf_counter(), 0.0
+    with progress_bar("speed") as bar:
+        task = bar.add_task("transcribing", total=len(sources), speed="")
+
+        def heard(seconds: float) -> None:
+            nonlocal heard_s
+            heard_s += seconds
+            speed = heard_s / (time.perf_counter() - begun)
+            bar.update(task, speed=f"{heard_s / 60:.0f} min of audio, {speed:.0f} x real time")
+
+        def unread(source: Source, error: InputError) -> None:
+            failed(source.path, error)
+            bar.advance(task)
+
+        for transcript in recognizer.transcribe_files(sources, unread, heard):
+            try:
+                deliver(transcript)
+            except InputError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                    raise
+                failed(Path(transcript.id), error)
+            bar.advance(task)
 
 
 def tell(line: str) -> None:
     """Say something beside the output."""
-    print(f"asr: {line}", file=sys.stderr)
+    print(f"asr: {one_line(line)}", file=sys.stderr)

@@ -202,7 +202,8 @@ def read_segments(path: Path, duration_s: float) -> tuple[Segment, ...]:
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 3 or not (fields[0].isdecimal() and fields[1].isdecimal()):
+        # More digits are no time, and may be too many for Python to read.
+        if len(fields) != 3 or not all(re.fullmatch(r"\d{1,15}", at) for at in fields[:2]):
             raise InputError(f"line {number}: expected 'start end label', found {line!r}")
         start_s, end_s = int(fields[0]) / LABEL_RATE, int(fields[1]) / LABEL_RATE
         if end_s < start_s or (segments and start_s < (segments[-1].start_s or 0)):

@@ -25,17 +25,21 @@ from asr.lm.ngram import advance
 
 #: With a language model, at most this many labels of a frame (or the beam's width) are looked up.
 MOST_LABELS = 256
+#: Frames after which alternatives are given up.
+HORIZON = 3000
 #: Hypotheses this close to the best are summed over all paths, but no more of them than that.
 CLOSE, MOST_CLOSE = 0.25, 8
+#: Each sum may take so much work: enough for half a minute, if it is clear what was said when.
+MOST_STATES = 50_000
 
 
 class Prefixes(NamedTuple):
     """A tree of prefixes in arrays, for compiled code: node n is prefix parent[n], then label[n].
 
-    Node 0 is the empty prefix. lm_state, lm_score: the language model's state after the prefix and
-    its weighted score. factor: exp of what the last label alone got from model and bonus; reach: no
-    next label will have a greater one. slot: place in the beam, or -1. born, seen: the first and
-    the last frame in the beam.
+    Node 0 is the empty prefix, later what all others begin with. lm_state, lm_score: the language
+    model's state after the prefix and its weighted score. factor: exp of what the last label alone
+    got from model and bonus; reach: no next label will have a greater one. slot: place in the beam,
+    or -1. born, seen: the first and the last frame in the beam.
     """
 
     parent: NDArray[np.int64]
@@ -108,6 +112,7 @@ def search_labels(  # type: ignore[no-untyped-def]
         tree.reach[0] *= np.exp(weighted(lm_scale, lm.trie.log10_best[lm.start]))
     # Not plain numbers: functions would be compiled for literals first.
     n_nodes, n_beam, nothing = np.int64(1), np.int64(1), np.int64(0)
+    done, n_done = np.empty((256, 3), np.int64), nothing
     entries = Entries(np.zeros(beam, np.int64), np.ones(beam), np.zeros(beam), np.ones(beam))
     following = Entries(np.zeros(beam, np.int64), np.ones(beam), np.zeros(beam), np.ones(beam))
     log_scale = 0.0
@@ -131,6 +136,16 @@ def search_labels(  # type: ignore[no-untyped-def]
             log_scale += frame[BLANK]
             follow_blank(entries, n_beam, tree, t)
             continue
+        if n_nodes + beam > room:
+            n_beam = decide(t, entries, n_beam, tree)
+            done, n_done = settle(tree, n_nodes, entries, n_beam, done, n_done)
+            living = prune_tree(table, tree.parent, tree.label, n_nodes, entries.node[:n_beam])
+            n_nodes = np.int64(len(living))
+            keep_living(tree, living)
+            if 2 * n_nodes + beam > room:
+                room = 4 * n_nodes + beam
+                tree = more_room(tree, room)
+                table = hash_table(tree.parent, tree.label, n_nodes)
         shift = tops[t] + np.log(entries.total[0])
         log_scale += shift
         n_candidates, best, highest = carry_over(
@@ -180,14 +195,6 @@ def search_labels(  # type: ignore[no-untyped-def]
         n_next = min(n_next, beam)
         while n_next > 1 and candidates.ranked[n_next - 1] < best * margin:
             n_next -= 1
-        if n_nodes + n_next > room:
-            living = prune_tree(table, tree.parent, tree.label, n_nodes, entries.node[:n_beam])
-            n_nodes = np.int64(len(living))
-            keep_living(tree, living)
-            if 2 * n_nodes + beam > room:
-                room = 4 * n_nodes + beam
-                tree = more_room(tree, room)
-                table = hash_table(tree.parent, tree.label, n_nodes)
         n_nodes = survive(
             t,
             candidates,
@@ -222,12 +229,15 @@ def search_labels(  # type: ignore[no-untyped-def]
     nodes = np.empty(n_best, np.int64)
     for n in range(n_best):
         nodes[n] = entries.node[places[n]]
-    labels, lengths, current = read_off(tree, nodes)
+    labels, lengths, current = read_off(tree, nodes, done, n_done)
     scores, acoustics, lm_scores = np.empty(n_best), np.empty(n_best), np.empty(n_best)
+    exact = -np.inf
     for n in range(n_best):
         lm_scores[n] = tree.lm_score[nodes[n]]
         beside = lm_scores[n] + bonus * lengths[n]
-        exact = sum_of_paths(log_probs, tops, labels[n, : lengths[n]])
+        # The others are much like the first: if that is too much work, so are they.
+        if n == 0 or exact > -np.inf:
+            exact = sum_of_paths(log_probs, tops, labels[n, : lengths[n]])
         acoustics[n] = max(exact, final[n] - beside)
         scores[n] = acoustics[n] + beside
     order = np.arange(n_best)
@@ -267,7 +277,7 @@ def carry_over(  # type: ignore[no-untyped-def]
         in_label = 0.0
         if last != BLANK:
             in_label = pnb[i]
-            p = slot[parent[v]]
+            p = slot[parent[v]] if v > 0 else -1
             if p >= 0:
                 next_sibling[i] = first_child[p]
                 first_child[p] = i
@@ -445,15 +455,16 @@ def survive(  # type: ignore[no-untyped-def]
 @inner
 def sum_of_paths(log_probs, tops, labels):  # type: ignore[no-untyped-def]
     """Return the log-probability of all CTC paths of ``labels``: the forward variable (Graves et
-    al. 2006, section 4.1), of the states that have a share of 1e-12 of the best or more.
+    al. 2006, section 4.1), of the states that have a share of 1e-30 of the best or more.
 
-    State 2u is the blank before label u, state 2u + 1 is label u.
+    It gives up, with -inf, where that takes more than `MOST_STATES`: on long utterances it would
+    cost more than the search. State 2u is the blank before label u, state 2u + 1 is label u.
     """
     n_states = 2 * len(labels) + 1
     forward = np.zeros(n_states)
     forward[0] = best = 1.0
     log_scale = 0.0
-    low = high = 0
+    low = high = n_visited = 0
     for t in range(len(log_probs)):
         shift = tops[t] + np.log(best)
         log_scale += shift
@@ -473,11 +484,12 @@ def sum_of_paths(log_probs, tops, labels):  # type: ignore[no-untyped-def]
                 p *= np.exp(log_probs[t, labels[u]] - shift)
             forward[s] = p
             best = max(best, p)
-        if best == 0.0:
+        n_visited += high - low + 1
+        if best == 0.0 or n_visited > MOST_STATES:
             return -np.inf
-        while forward[low] < 1e-12 * best:
+        while forward[low] < 1e-30 * best:
             low += 1
-        while forward[high] < 1e-12 * best:
+        while forward[high] < 1e-30 * best:
             forward[high] = 0.0
             high -= 1
     last = 0.0
@@ -487,10 +499,83 @@ def sum_of_paths(log_probs, tops, labels):  # type: ignore[no-untyped-def]
 
 
 @inner
-def read_off(tree, nodes):  # type: ignore[no-untyped-def]
+def decide(t, entries, n_beam, tree):  # type: ignore[no-untyped-def]
+    """Drop entries that differ from the best one in what it said `HORIZON` frames ago and before.
+
+    Nothing later tells such entries apart, so that in long utterances they would fill the beam, and
+    the tree would hold each one's whole way. Returns how many entries stay.
+    """
+    node, pb, pnb, total = entries
+    old = node[0]
+    while old > 0 and tree.born[old] > t - HORIZON:
+        old = tree.parent[old]
+    n_staying = 0
+    for i in range(n_beam):
+        v = node[i]
+        while v > old:  # parents have lower numbers
+            v = tree.parent[v]
+        tree.slot[node[i]] = -1
+        if v == old:
+            tree.slot[node[i]] = n_staying
+            node[n_staying], pb[n_staying], pnb[n_staying] = node[i], pb[i], pnb[i]
+            total[n_staying] = total[i]
+            n_staying += 1
+    return n_staying
+
+
+@inner
+def settle(tree, n_nodes, entries, n_beam, done, n_done):  # type: ignore[no-untyped-def]
+    """Make the longest prefix that all entries share the root, and write those before it down.
+
+    So the tree stays small, and in the processor's cache, however long the utterance is. Row u of
+    ``done`` is the settled prefix of length u: its last label, its first and last frame in the
+    beam.
+
+    Returns ``done`` and how many of its rows are filled.
+    """
+    node = entries.node
+    parent, label, lm_state, lm_score, factor, reach, slot, born, seen = tree
+    shared = node[0]
+    for i in range(1, n_beam):
+        other = node[i]
+        while shared != other:  # parents have lower numbers
+            if shared > other:
+                shared = parent[shared]
+            else:
+                other = parent[other]
+    n_all = n_done
+    v = shared
+    while v > 0:
+        n_all += 1
+        v = parent[v]
+    if n_all > len(done):
+        longer = np.empty((2 * n_all, 3), np.int64)
+        for u in range(n_done):
+            for k in range(3):
+                longer[u, k] = done[u, k]
+        done = longer
+    v = parent[shared]
+    for u in range(n_all - 1, n_done - 1, -1):
+        done[u, 0], done[u, 1], done[u, 2] = label[v], born[v], seen[v]
+        v = parent[v]
+    if shared > 0:
+        for v in range(shared + 1, n_nodes):
+            if parent[v] == shared:
+                parent[v] = 0
+        for i in range(n_beam):
+            if node[i] == shared:
+                node[i] = 0
+        label[0], lm_state[0], lm_score[0] = label[shared], lm_state[shared], lm_score[shared]
+        factor[0], reach[0], slot[0] = factor[shared], reach[shared], slot[shared]
+        born[0], seen[0] = born[shared], seen[shared]
+    return done, n_all
+
+
+@inner
+def read_off(tree, nodes, done, n_done):  # type: ignore[no-untyped-def]
     """Return labels, lengths and current of ``nodes``, as `search_labels`."""
     parent, label, _, _, _, _, _, born, seen = tree
-    lengths = np.zeros(len(nodes), np.int64)
+    lengths = np.full(len(nodes), n_done)
     longest = 0
     for n in range(len(nodes)):
         v = nodes[n]
@@ -503,10 +588,14 @@ def read_off(tree, nodes):  # type: ignore[no-untyped-def]
     for n in range(len(nodes)):
         v = nodes[n]
         for u in range(lengths[n], -1, -1):
+            if u >= n_done:
+                last, first, final = label[v], born[v], seen[v]
+                v = parent[v]
+            else:
+                last, first, final = done[u, 0], done[u, 1], done[u, 2]
             if u:
-                labels[n, u - 1] = label[v]
-            current[n, 0, u], current[n, 1, u] = born[v], seen[v]
-            v = parent[v]
+                labels[n, u - 1] = last
+            current[n, 0, u], current[n, 1, u] = first, final
     return labels, lengths, current
 
 

@@ -253,7 +253,14 @@ class NeuralLM:
             tensors = safetensors.torch.load(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
             raise InputError(f"{path}: not a file of a language model ({error})") from error
         if tokens[:3] != (UNK, BOS, EOS) or len(set(tokens)) != len(tokens):
             raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -432,7 +433,7 @@ def _parse_arpa(lines: Iterable[str], path: Path) -> NGram:
         elif state == "data":
             name, _, count = text.partition("=")
             order = name.removeprefix("ngram").strip()
-            if not name.startswith("ngram") or not order.isdigit() or not count.strip().isdigit():
+            if not re.fullmatch(r"ngram\s*\d{1,9}\s*=\s*\d{1,15}", text):
                 raise fail(number, f"expected 'ngram N=COUNT', found {text!r}")
             if int(order) != len(declared) + 1:
                 raise fail(number, f"expected 'ngram {len(declared) + 1}=COUNT', found {text!r}")

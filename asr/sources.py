@@ -1,0 +1,152 @@
+"""From what a user names (files, folders, globs, lists) to audio files with ids."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from asr.audio import audio_channels
+from asr.errors import InputError
+
+#: What is taken for audio in folders and globs; a file named outright may be called anything.
+SUFFIXES = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .sph .nist .w64 .rf64 "
+    ".caf".split()
+)
+WILDCARDS = frozenset("*?[")
+Failed = Callable[[Path, InputError], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Audio to transcribe, and the transcript's id. channel: it alone, from 1 on."""
+
+    path: Path
+    id: str
+    channel: int | None = None
+
+
+def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
+    """Find the audio files that ``names`` mean, in order, each once.
+
+    Of folders, all below them that has a suffix of audio, sorted; of globs that are no file's name,
+    what matches. A source's id is its path without the suffix, below the folder that all share:
+    such a folder is one that was named, or the one that a named file lies in.
+
+    ``failed`` gets a folder or glob without audio, and why.
+
+    Raises:
+        InputError: two files would have the same id.
+    """
+    paths: dict[Path, Path] = {}
+    roots = []
+    for name in names:
+        root, found = _found(name, failed)
+        roots += [_absolute(root)] if found else []
+        for path in found:
+            paths.setdefault(_absolute(path), path)
+    shared = os.path.commonpath(roots) if roots else ""
+    sources = []
+    for absolute, path in paths.items():
+        below = absolute.relative_to(shared)
+        named = below.with_suffix("") if _is_audio(below) else below
+        sources.append(Source(path, str(named)))
+    return _distinct(sources)
+
+
+def each_channel(sources: Iterable[Source]) -> list[Source]:
+    """Sources of more than one channel -> a source a channel, with ``.ch1`` ... behind its id.
+
+    One that cannot be read is left as it is: what reads it will tell.
+
+    Raises:
+        InputError: two sources would have the same id.
+    """
+
+    def channels(source: Source) -> Iterator[Source]:
+        try:
+            n = audio_channels(source.path)
+        except InputError:
+            n = 1
+        if n == 1:
+            yield source
+            return
+        for channel in range(1, n + 1):
+            yield replace(source, id=f"{source.id}.ch{channel}", channel=channel)
+
+    return _distinct(one for source in sources for one in channels(source))
+
+
+def read_list(stream: BinaryIO) -> list[str]:
+    """File names, one a line, or separated by NUL where there is any (``find -print0``)."""
+    data = stream.read()
+    return [os.fsdecode(name) for name in data.split(b"\0" if b"\0" in data else b"\n") if name]
+
+
+def _distinct(sources: Iterable[Source]) -> list[Source]:
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        other = by_id.setdefault(source.id, source)
+        if other is not source:
+            raise InputError(
+                f"{other.path} and {source.path} would both be called {source.id}; leave one out"
+            )
+    return list(by_id.values())
+
+
+def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
+    """The folder that ``name`` stands for, and the audio in it."""
+    path = Path(name)
+    if path.is_dir():
+        found = _below(path, failed)
+        if not found:
+            failed(path, InputError(f"{path}: no audio in this folder (no .wav, .flac, .mp3 ...)"))
+        return path, found
+    if os.path.lexists(path) or not WILDCARDS & set(name):
+        return path.parent, [path]
+    found = []
+    for match in sorted(map(Path, glob.glob(name, recursive=True))):  # noqa: PTH207
+        if _is_audio(match) and not match.is_dir():
+            found.append(match)
+        elif match.is_dir() and "**" not in name:
+            found += _below(match, failed)
+    if not found:
+        failed(path, InputError(f"{path}: no audio file has such a name"))
+    root = path
+    while WILDCARDS & set(str(root)):
+        root = root.parent
+    return root, found
+
+
+def _below(folder: Path, failed: Failed) -> list[Path]:
+    """All audio below a folder, sorted; links to folders are followed once."""
+    seen = set()
+    found = []
+
+    def told(error: OSError) -> None:
+        reason = f"{error.filename}: this folder cannot be read ({error.strerror})"
+        failed(Path(error.filename), InputError(reason))
+
+    for parent, folders, files in os.walk(folder, onerror=told, followlinks=True):
+        at = Path(parent).stat()
+        if (at.st_dev, at.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((at.st_dev, at.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+        found += [path for path in paths if _is_audio(path)]
+    return found
+
+
+def _is_audio(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _absolute(path: Path) -> Path:
+    """Without ``..``, but with links as they are: what is below a link stays below it."""
+    return Path(os.path.normpath(path.absolute()))

@@ -1,0 +1,104 @@
+"""What a user names becomes audio files, each once, each with an id of its own."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.errors import InputError
+from asr.sources import Source, each_channel, find_sources, read_list
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """data/{a.wav, notes.txt, one/b.FLAC, one/two/a.mp3, x[1].wav, .hidden/c.wav, empty/}."""
+    for name in ("a.wav", "notes.txt", "one/b.FLAC", "one/two/a.mp3", "x[1].wav", ".hidden/c.wav"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    (tmp_path / "data/empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find(*names):
+    bad = []
+    found = find_sources(names, lambda path, error: bad.append(str(error)))
+    return {str(s.path): s.id for s in found}, bad
+
+
+def test_a_folder_means_all_audio_below_it(tree):
+    wanted = {
+        "data/a.wav": "a",
+        "data/x[1].wav": "x[1]",
+        "data/one/b.FLAC": "one/b",
+        "data/one/two/a.mp3": "one/two/a",
+    }
+    assert find("data") == (wanted, [])
+    # A file of it that is named, too, is there once.
+    assert find("data", "data/one/../a.wav", str(tree / "data/a.wav")) == (wanted, [])
+
+
+def test_ids_begin_below_the_folder_that_all_share(tree):
+    assert find("data/one/b.FLAC")[0] == {"data/one/b.FLAC": "b"}
+    found, _ = find("data/one/two", "data/a.wav")
+    assert found == {"data/one/two/a.mp3": "one/two/a", "data/a.wav": "a"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("data/*", ["data/a.wav", "data/one/b.FLAC", "data/one/two/a.mp3", "data/x[1].wav"]),
+        ("data/**", ["data/a.wav", "data/one/b.FLAC", "data/one/two/a.mp3", "data/x[1].wav"]),
+        ("data/*.wav", ["data/a.wav", "data/x[1].wav"]),
+        ("data/**/*.mp3", ["data/one/two/a.mp3"]),
+        ("data/x[1].wav", ["data/x[1].wav"]),
+        ("data/[ab].wav", ["data/a.wav"]),
+    ],
+)
+def test_globs(tree, pattern, wanted):
+    found, bad = find(pattern)
+    assert list(found) == wanted
+    assert bad == []
+    assert all(f"data/{id}" == path.rsplit(".", 1)[0] for path, id in found.items())
+
+
+def test_what_holds_no_audio_is_told(tree):
+    found, bad = find("data/empty", "data/*.ogg", "data/gone.wav", "data/notes.txt")
+    # What reads them tells of the last two.
+    assert found == {"data/gone.wav": "gone", "data/notes.txt": "notes.txt"}
+    assert [line.split(":")[0] for line in bad] == ["data/empty", "data/*.ogg"]
+
+
+def test_links_in_a_circle(tree):
+    (tree / "data/one/again").symlink_to(tree / "data")
+    (tree / "link").symlink_to(tree / "data/one/two")
+    assert len(find("data")[0]) == 4
+    assert find("link")[0] == {"link/a.mp3": "a"}
+
+
+def test_two_files_of_one_id_are_refused(tree):
+    (tree / "data/a.flac").touch()
+    with pytest.raises(InputError, match=r"data/a\.flac and data/a\.wav would both be called a"):
+        find("data")
+
+
+def test_lists():
+    assert read_list(io.BytesIO(b"a.wav\nb c.wav\n\n")) == ["a.wav", "b c.wav"]
+    assert read_list(io.BytesIO(b"a\n.wav\0b.wav\0")) == ["a\n.wav", "b.wav"]
+    assert read_list(io.BytesIO(b"\xff.wav")) == [os.fsdecode(b"\xff.wav")]
+    assert read_list(io.BytesIO(b"")) == []
+
+
+def test_channels(tmp_path):
+    for name, n in (("mono", 1), ("stereo", 2)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros((800, n)), 8000)
+    paths = [tmp_path / f"{name}.wav" for name in ("mono", "stereo", "gone")]
+    found = each_channel([Source(path, path.stem) for path in paths])
+    assert [(s.id, s.channel) for s in found] == [
+        ("mono", None),
+        ("stereo.ch1", 1),
+        ("stereo.ch2", 2),
+        ("gone", None),
+    ]
