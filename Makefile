@@ -18,7 +18,7 @@ lint: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python tools/bench_recurrent.py
-	$(BIN)/python tools/bench_pipeline.py
+	$(BIN)/python tools/bench_training.py
 	$(BIN)/python tools/bench_score.py
 
 .venv/bin/python:

@@ -170,11 +170,9 @@ class Recognizer:
             batch.append((job, window))
             n_samples += 0 if window is None else len(window.waveform)
             if n_samples >= batch_s * rate:
-                yield from self._recognized(batch)
-                heard(n_samples / rate)
+                yield from self._recognized(batch, heard)
                 batch, n_samples = [], 0
-        yield from self._recognized(batch)
-        heard(n_samples / rate)
+        yield from self._recognized(batch, heard)
 
     def _windows(self, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Window | None]]:
         """The windows of each job, then None."""
@@ -188,8 +186,11 @@ class Recognizer:
                 job.error = error
             yield job, None
 
-    def _recognized(self, batch: Sequence[tuple[_Job, Window | None]]) -> Iterator[_Job]:
+    def _recognized(
+        self, batch: Sequence[tuple[_Job, Window | None]], heard: Callable[[float], None]
+    ) -> Iterator[_Job]:
         """Take all windows on; the jobs that are complete with them."""
+        n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
         found = iter(self.emissions([w.waveform for _, w in batch if w is not None]))
         stretches: list[tuple[_Job, Stretch, bool]] = []
         for job, window in batch:
@@ -201,6 +202,7 @@ class Recognizer:
         decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
         for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
             job.segments.append(self._segment(job, stretch, last, nbest))
+        heard(n_samples / self.bundle.features.sample_rate)
         yield from (job for job, window in batch if window is None)
 
     def _segment(

@@ -1,6 +1,7 @@
 """Recordings cut into windows and put together again: nothing lost, nothing twice."""
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_windows_cover_everything_and_overlap_by_their_contexts(
     n_context = max(1, round(context * RATE / STEP))
     assert found[0].first == 0
     assert found[-1].first * STEP + len(found[-1].waveform) == len(samples)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         shared = one.first * STEP + len(one.waveform) - other.first * STEP
         assert 0 < shared <= 2 * n_context * STEP
         length_s = (other.first - one.first) * STEP / RATE
@@ -92,7 +93,7 @@ def test_long_silence_is_skipped_unless_told_otherwise():
     assert everything[-1].first * STEP + len(everything[-1].waveform) == len(samples)
     assert all(
         other.first * STEP <= one.first * STEP + len(one.waveform)
-        for one, other in zip(everything, everything[1:], strict=False)
+        for one, other in pairwise(everything)
     )
 
 

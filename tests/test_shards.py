@@ -24,6 +24,7 @@ from test_resume import interrupt
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
 
+from asr import manifest_index
 from asr.audio import load_audio
 from asr.corpora import load_corpus
 from asr.corpora.audit import Audit
@@ -32,7 +33,7 @@ from asr.data import made_ahead, padding
 from asr.errors import InputError
 from asr.labels import inventory
 from asr.manifest import read_manifest, write_manifest
-from asr.manifest_index import IndexedManifest, index_manifest
+from asr.manifest_index import index_manifest
 from asr.recipe import AugmentConfig, RunConfig, TrainerConfig
 from asr.stream import Stream, members, open_stream
 from asr.types import Utterance
@@ -230,26 +231,21 @@ def test_an_indexed_manifest_gives_what_reading_it_whole_gives(tmp_path_factory,
         assert indexed.shared_with(moved) == ([], [whole[0].speaker] if not rows[0][3] else [])
 
 
-def test_blocks_of_a_large_manifest_join(tmp_path, monkeypatch):
-    from asr import manifest_index as module
-
+@pytest.mark.parametrize("large", [0, 1 << 26])
+def test_a_large_manifest_is_read_in_blocks(tmp_path, monkeypatch, large):
     rows = [(f"u{i}", 1.0 + i / 8, f"t{i % 3}" if i % 4 else None) for i in range(50)]
-    small = manifest_of(tmp_path, rows)
+    whole = manifest_of(tmp_path, rows)
     (tmp_path / "train.jsonl.npz").unlink()
-    monkeypatch.setattr(module, "BLOCK", 1500)
-    scanned = module._scan(tmp_path / "train.jsonl", (tmp_path / "train.jsonl").stat().st_size)
-    # In other processes blocks have their usual size: the first finds all.
-    assert len(scanned.starts) >= 50
-    blocks = [
-        module._scan_block(tmp_path / "train.jsonl", tmp_path, start)
-        for start in range(0, (tmp_path / "train.jsonl").stat().st_size, 1500)
-    ]
-    assert len(blocks) > 3
-    joined = IndexedManifest([tmp_path / "train.jsonl"], [module._joined(blocks)])
-    assert list(joined) == list(small)
-    assert [joined.columns.tars[s] for s in joined.columns.shards if s >= 0] == [
-        small.columns.tars[s] for s in small.columns.shards if s >= 0
-    ]
+    monkeypatch.setattr(manifest_index, "BLOCK", 1500)
+    monkeypatch.setattr(manifest_index, "LARGE", large)
+    in_blocks = index_manifest(tmp_path / "train.jsonl")
+    assert list(in_blocks) == list(whole)
+    for name in manifest_index._TYPES:
+        one, other = getattr(in_blocks.columns, name), getattr(whole.columns, name)
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other), name
+    assert in_blocks.columns.tars == whole.columns.tars
+    assert in_blocks.columns.words == {"a", "b"}
 
 
 @pytest.mark.parametrize(

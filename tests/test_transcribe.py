@@ -1,24 +1,35 @@
 """Transcribing as a user does: files of any form in, text, times and confidences out."""
 
+import io
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import srt
 from running import asr
 
 import asr as package
+from asr.checkpoint import load_bundle
 from asr.cli import main
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.lm.ngram import NGram
+from asr.long_audio import WindowConfig
 from asr.manifest import read_manifest
-from asr.recognizer import Recognizer
+from asr.models.acoustic import AcousticModel
+from asr.recognizer import Recognizer, ahead, alike
+from asr.score.error_rate import score_pairs
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +302,317 @@ def test_a_full_disk_under_standard_output_is_told(model, said):
     assert done.returncode == 2
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def transcribe(model, monkeypatch, capsys):
+    """Run asr transcribe with the model; exit status, standard output, lines of standard error."""
+
+    def run(*words, stdin=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code, out, err = asr(monkeypatch, capsys, "transcribe", "--model", model, *words)
+        assert "Traceback" not in err
+        return code, out, err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def tree(said, tmp_path):
+    """in/a.wav and in/deep/b.wav."""
+    for name, utterance in zip(("a", "deep/b"), said, strict=False):
+        path = tmp_path / "in" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(utterance.audio, path)
+    return tmp_path / "in"
+
+
+def files_below(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_in_all_formats_at_once(transcribe, tree, said):
+    names = "txt,json,jsonl,srt,vtt,ctm,trn,textgrid,phn,wrd"
+    out = tree.parent / "out"
+    words = ("--lexicon", "model", "--format", names, "--out", out, tree)
+    assert transcribe(*words) == (0, "", [])
+    suffixes = "PHN TextGrid WRD ctm json jsonl srt trn txt vtt".split()
+    assert files_below(out) == [f"{id}.{suffix}" for id in ("a", "deep/b") for suffix in suffixes]
+    found = json.loads((out / "deep/b.json").read_text())
+    assert found["id"] == "deep/b"
+    assert found["audio_filepath"] == str(tree / "deep/b.wav")
+    assert (out / "deep/b.trn").read_text() == f"{found['text']} (deep/b)\n"
+    assert (out / "a.txt").read_text().strip() == said[0].text
+    lines = [line.split() for line in (out / "deep/b.ctm").read_text().splitlines()]
+    assert [float(x[2]) for x in lines] == [w["start_s"] for w in found["words"]]
+    assert "segments" not in found
+
+
+def test_what_is_there_is_not_done_again(transcribe, tree):
+    out = tree.parent / "out"
+    assert transcribe("--out", out, tree)[0] == 0
+    (out / "a.txt").write_text("mine")
+    code, _, err = transcribe("--out", out, tree)
+    assert code == 0
+    assert err == ["asr: 2 of 2 transcripts are there (--redo replaces them)"]
+    # A format that is missing is made; what is there stays.
+    code, _, err = transcribe("--out", out, "--format", "txt,srt", tree)
+    assert (code, err) == (0, [])
+    assert (out / "a.txt").read_text() == "mine"
+    assert (out / "a.srt").exists()
+    assert transcribe("--out", out, "--redo", tree)[0] == 0
+    assert (out / "a.txt").read_text() != "mine"
+
+
+def test_a_list_on_standard_input(transcribe, tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    _, expected, _ = transcribe("a.wav", "deep/b.wav")
+    assert transcribe("-", stdin=b"./a.wav\n./deep/b.wav\n") == (0, expected, [])
+    assert transcribe("-", stdin=b"a.wav\0deep/b.wav\0") == (0, expected, [])
+    assert transcribe("**/*.wav") == (0, expected, [])
+    assert transcribe("-")[::2] == (2, ["asr: -: standard input names no file"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--format srt,json in", "name a folder with --out"),
+        ("--format srt in", "use --out"),
+        ("--format doc in", "format 'doc' does not exist"),
+        ("--format text --out out in", "it is called txt"),
+        ("--out in/a.wav in", "is a file; expected a folder"),
+        ("--no-lexicon --format wrd in/a.wav", "add --lexicon"),
+        ("- -", "can be read once"),
+    ],
+)
+def test_outputs_that_cannot_be_are_one_clear_line(transcribe, tree, monkeypatch, words, told):
+    monkeypatch.chdir(tree.parent)
+    code, out, err = transcribe(*words.split())
+    assert (code, out, len(err)) == (2, "", 1)
+    assert told in err[0]
+
+
+def write_wav(path, samples, rate=16_000, subtype="PCM_16"):
+    soundfile.write(path, samples, rate, subtype=subtype, format="WAV")
+
+
+def test_every_kind_of_bad_input_is_one_line_and_the_good_go_on(transcribe, said, tmp_path):
+    tone = 0.1 * np.sin(np.arange(16_000) / 8)
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder in (good, bad, tmp_path / "empty"):
+        folder.mkdir()
+    write_wav(good / "one sample.wav", tone[:1])
+    write_wav(good / "8 kHz.wav", tone, 8_000)
+    write_wav(good / "192 kHz.wav", tone, 192_000)
+    write_wav(good / "8 channels.wav", np.stack([tone] * 8, 1))
+    write_wav(good / "24 bit.wav", tone, subtype="PCM_24")
+    write_wav(good / "tab\tline\nend.wav", tone)
+    latin = good / os.fsdecode(b"latin \xfc.wav")
+    shutil.copyfile(good / "8 kHz.wav", latin)
+    write_wav(bad / "zero length.wav", tone[:0])
+    (bad / "no bytes.wav").touch()
+    write_wav(bad / "nan.wav", np.append(tone, np.nan), subtype="FLOAT")
+    (bad / "text\nin two lines.wav").write_text("not audio\n" * 100)
+    write_wav(bad / "cut.wav", tone)
+    with (bad / "cut.wav").open("rb+") as handle:
+        handle.truncate(1000)
+    # As a video begins.
+    (bad / "film.wav").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(4000))
+    n_unreadable = 0
+    if os.geteuid():
+        write_wav(bad / "secret.wav", tone)
+        (bad / "secret.wav").chmod(0)
+        n_unreadable = 1
+    names = (bad, tmp_path / "empty", tmp_path / "gone.wav", good)
+    code, out, err = transcribe("--format", "jsonl", *names)
+    assert code == 1
+    assert len(out.splitlines()) == 7
+    assert len(err) == 8 + n_unreadable + 1
+    assert err[-1] == f"asr: {8 + n_unreadable} of {15 + n_unreadable} inputs failed"
+    assert sum("text\\nin two lines.wav" in line for line in err) == 1
+    latin.unlink()  # its bytes would be printed as they are
+    code, out, err = transcribe(good)
+    assert (code, err) == (0, [])
+    assert len(out.splitlines()) == 6
+    assert "tab\\tline\\nend.wav\t" in out
+    assert transcribe(tmp_path / "empty")[::2] == (
+        1,
+        [f"asr: {tmp_path}/empty: no audio in this folder (no .wav, .flac, .mp3 ...)"],
+    )
+
+
+def test_each_channel_by_itself(transcribe, said, tmp_path):
+    first, second = (soundfile.read(u.audio)[0] for u in said[:2])
+    both = np.zeros((max(len(first), len(second)), 2))
+    both[: len(first), 0], both[: len(second), 1] = first, second
+    write_wav(tmp_path / "both.wav", both)
+    search = ("--lexicon", "model", "--channels", "each")
+    code, out, err = transcribe(*search, tmp_path / "both.wav")
+    assert (code, err) == (0, [])
+    assert out == "".join(
+        f"{tmp_path}/both.wav.ch{n}\t{u.text}\n" for n, u in enumerate(said[:2], 1)
+    )
+    out = tmp_path / "out"
+    transcribe(*search, "--format", "ctm,json", "--out", out, tmp_path / "both.wav")
+    assert files_below(out) == [
+        f"both.ch{n}.{suffix}" for n in (1, 2) for suffix in ("ctm", "json")
+    ]
+    assert json.loads((out / "both.ch2.json").read_text())["channel"] == 2
+    assert {line.split()[1] for line in (out / "both.ch2.ctm").read_text().splitlines()} == {"2"}
+
+
+def test_interrupted_finished_outputs_stay_whole(transcribe, tree, monkeypatch):
+    whole = Recognizer.transcribe_files
+
+    def interrupted(self, *args):
+        yield from itertools.islice(whole(self, *args), 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recognizer, "transcribe_files", interrupted)
+    (tree / "x.wav").write_text("not audio")
+    out = tree.parent / "out"
+    code, _, err = transcribe("--format", "json,srt", "--out", out, tree)
+    assert code == 130
+    assert err == ["asr: interrupted; what is written is whole"]
+    assert files_below(out) == ["a.json", "a.srt"]
+    assert json.loads((out / "a.json").read_text())["text"]
+
+
+def recording(said, n, silence_s=0.3):
+    """``n`` utterances with silence between; samples, and the start of each."""
+    pieces, starts, at = [], [], 0
+    rng = np.random.default_rng(0)
+    for utterance in (said[i % len(said)] for i in range(n)):
+        samples, rate = soundfile.read(utterance.audio, dtype="float32")
+        silence = (0.003 * rng.standard_normal(int(silence_s * rate))).astype(np.float32)
+        starts.append(at / rate)
+        pieces += [samples, silence]
+        at += len(samples) + len(silence)
+    return np.concatenate(pieces), starts
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam"])
+def test_a_long_recording_is_the_sum_of_its_utterances(model, said, tmp_path, decoder):
+    samples, starts = recording(said, 50)
+    assert len(samples) > 60 * 16_000
+    write_wav(tmp_path / "long.wav", samples)
+    lexicon = "model" if decoder == "beam" else None
+    recognizer = Recognizer.load(model, decoder=decoder, lexicon=lexicon, nbest=None)
+    found = recognizer.transcribe(tmp_path / "long.wav")
+    assert found.duration_s == len(samples) / 16_000
+    assert len(found.segments) > 3
+    spoken = [(p, start) for p, start in _phones(said, starts) if p.label != "sil"]
+    heard = [label for label in found.labels if label.label != "sil"]
+    scores = score_pairs([([p.label for p, _ in spoken], [h.label for h in heard])], "phone", "")
+    assert scores.error_rate < 0.1
+    if len(spoken) == len(heard):
+        late = [h.start_s - p.start_s - start for h, (p, start) in zip(heard, spoken, strict=True)]
+        assert max(map(abs, late)) < 0.15
+    ends = [x for label in found.labels for x in (label.start_s, label.end_s)]
+    assert ends == sorted(ends)
+    assert all(a.label != "sil" or b.label != "sil" for a, b in pairwise(found.labels))
+    if decoder == "beam":
+        assert found.text == " ".join(w.label for w in found.words)
+        assert found.text == " ".join(s.text for s in found.segments)
+    # In memory or in blocks, at any rate, it is the same.
+    alike = recognizer.transcribe(soundfile.read(tmp_path / "long.wav", dtype="float32")[0])
+    assert alike.labels == found.labels
+
+
+def _phones(said, starts):
+    for i, start in enumerate(starts):
+        for phone in said[i % len(said)].phones:
+            yield replace(phone, label={"h#": "sil"}.get(phone.label, phone.label)), start
+
+
+def test_long_recordings_in_json_and_srt(transcribe, said, tmp_path):
+    samples, _ = recording(said, 40, silence_s=0.5)
+    write_wav(tmp_path / "long.wav", samples)
+    out = tmp_path / "out"
+    search = ("--decoder", "beam", "--lexicon", "model", "--nbest", "2")
+    words = (*search, "--format", "json,srt", "--out", out, tmp_path / "long.wav")
+    assert transcribe(*words) == (0, "", [])
+    found = json.loads((out / "long.json").read_text())
+    segments = found["segments"]
+    assert {"start_s", "end_s", "text", "score", "nbest"} == segments[0].keys()
+    assert all(a["end_s"] <= b["start_s"] for a, b in pairwise(segments))
+    assert " ".join(s["text"] for s in segments) == found["text"]
+    assert "nbest" not in found
+    assert 1 <= len(segments[0]["nbest"]) <= 2
+    cues = list(srt.parse((out / "long.srt").read_text()))
+    assert len(cues) > len(segments)
+    assert all(cue.end - cue.start <= timedelta(seconds=7) for cue in cues)
+
+
+def test_long_silence_is_skipped(model, said, tmp_path):
+    samples, _ = recording(said, 25)
+    silence = np.zeros(20 * 16_000, np.float32)
+    write_wav(tmp_path / "a.wav", np.concatenate([samples, silence, samples]))
+    heard = []
+    recognizer = Recognizer.load(model)
+    found = next(recognizer.transcribe_files([tmp_path / "a.wav"], pytest.fail, heard.append))
+    assert sum(heard) < 2 * len(samples) / 16_000 + 10
+    n = len(recognizer.transcribe(samples).labels)
+    assert abs(len(found.labels) - 2 * n) <= 0.05 * n
+    everything = Recognizer(load_bundle(model), windowing=WindowConfig(skip_silence=False))
+    heard = []
+    next(everything.transcribe_files([tmp_path / "a.wav"], pytest.fail, heard.append))
+    assert sum(heard) > found.duration_s
+
+
+def test_a_recording_beside_others_is_as_alone(model, said, tmp_path):
+    samples, _ = recording(said, 30)
+    write_wav(tmp_path / "long.wav", samples)
+    recognizer = Recognizer(load_bundle(model), n_threads=2)
+    alone = recognizer.transcribe(tmp_path / "long.wav")
+    paths = [said[0].audio, tmp_path / "long.wav", *(u.audio for u in said)]
+    together = list(recognizer.transcribe_files(paths, pytest.fail, batch_s=9))
+    assert [str(t.audio) for t in together] == list(map(str, paths))
+    assert [s.label for s in together[1].labels] == [s.label for s in alone.labels]
+    assert together[0].text == together[2].text
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_lower_precision_hears_nearly_the_same(model, said, precision):
+    exact = Recognizer(load_bundle(model))
+    rough = Recognizer(load_bundle(model), precision=precision)
+    pairs = [
+        ([s.label for s in r.transcribe(u.audio).labels] for r in (exact, rough)) for u in said
+    ]
+    scores = score_pairs([tuple(pair) for pair in pairs], "phone", "")
+    assert scores.error_rate < 0.05
+
+
+def test_precisions_that_are_none(model):
+    with pytest.raises(InputError, match="does not exist"):
+        Recognizer(load_bundle(model), precision="int4")
+    bundle = load_bundle(model)
+    bundle.model = AcousticModel(replace(bundle.architecture, cell="peephole"), 120, 6)
+    with pytest.raises(InputError, match="use bfloat16"):
+        Recognizer(bundle, precision="int8")
+
+
+def test_batches_are_of_like_length():
+    rng = np.random.default_rng(0)
+    lens = rng.integers(1, 500, 300).tolist()
+    batches = alike(lens, 2000)
+    assert sorted(i for batch in batches for i in batch) == list(range(300))
+    for batch in batches:
+        longest, shortest = max(lens[i] for i in batch), min(lens[i] for i in batch)
+        assert longest * len(batch) <= 2000 or len(batch) == 1
+        assert shortest >= 0.8 * longest
+
+
+def test_reading_ahead_passes_errors_on_and_ends_when_left():
+    def items():
+        yield from range(5)
+        raise InputError("broken")
+
+    found = ahead(items(), 2)
+    assert [next(found) for _ in range(5)] == list(range(5))
+    with pytest.raises(InputError, match="broken"):
+        next(found)
+    endless = ahead(itertools.count(), 2)
+    assert next(endless) == 0
+    endless.close()
+    assert not [t for t in threading.enumerate() if "work" in t.name]

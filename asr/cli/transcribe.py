@@ -259,16 +259,21 @@ def transcribe(
         rescore=rescore,
         rescore_weight=rescore_weight,
     )
-    if sources:
-        recognizer = _recognizer(model, options, window, keep_silence, precision.value)
-        if "wrd" in formats and not recognizer.finds_words:
-            raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
-        _transcribe_all(recognizer, sources, deliver, failed)
-    for line in bad:
-        tell(line)
-    if bad and n_asked > 1:
-        tell(f"{len(bad)} of {n_asked} inputs failed")
+    try:
+        if sources:
+            recognizer = _recognizer(model, options, window, keep_silence, precision.value)
+            if "wrd" in formats and not recognizer.finds_words:
+                raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
+            _transcribe_all(recognizer, sources, deliver, failed)
+    except KeyboardInterrupt:
+        tell("interrupted; what is written is whole")
+        raise typer.Exit(130) from None
+    finally:
+        for line in bad:
+            tell(line)
     if bad:
+        if n_asked > 1:
+            tell(f"{len(bad)} of {n_asked} inputs failed")
         raise typer.Exit(1)
 
 

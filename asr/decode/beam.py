@@ -33,12 +33,14 @@ class BeamOptions:
     lm_weight: factor of the language model's log-probability. bonus: added for each label (each
     word, with a lexicon). label_prune: labels this much below the frame's best do not extend a
     prefix. score_prune: prefixes this much below the best are dropped. Both in natural logarithms;
-    ``math.inf`` prunes nothing. blank_skip: frames in which the blank has more than this
+    ``math.inf`` prunes nothing. unknown_penalty: cost of each word outside the lexicon, in natural
+    logarithms (2 to 4 is a good start); ``math.inf`` allows none. Characters spell such a word;
+    with phones it is ``<unk>``. blank_skip: frames in which the blank has more than this
     probability are taken for blank, and nothing else is tried; 1 skips none. On a corpus of read
-    sentences 0.99 skipped 3 frames in 10, saved a sixth of the time of a search over labels, and
-    changed no transcript; 0.95 changed one in 20. unknown_penalty: cost of each word outside the
-    lexicon, in natural logarithms (2 to 4 is a good start); ``math.inf`` allows none. Characters
-    spell such a word; with phones it is ``<unk>``.
+    sentences 0.99 skipped 3 frames in 10, saved a seventh of the time without a lexicon (next to
+    nothing with one), and changed one transcript in 114; 0.95 changed 7, by 0.2 % of the phones.
+    In utterances of more than 3000 frames, what was said that long ago is settled without a
+    lexicon: alternatives to it are given up.
     """
 
     beam: int = 50
