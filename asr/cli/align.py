@@ -119,6 +119,8 @@ def align(
             write_manifest(path, [with_times(u, transcript) for u, transcript in found])
         else:
             write_text(path, "".join(written(name, transcript) for _, transcript in found))
+    if out is not None:
+        print(f"{out}: {len(found)} of {len(utterances)} utterances aligned")
     if n_failed:
         print(f"asr: {n_failed} of {len(utterances)} utterances not aligned", file=sys.stderr)
         raise typer.Exit(1)
