@@ -118,43 +118,23 @@ def score(
         InputError: as many hypotheses as references are not there, a choice that does not exist, or
             a text that cannot be scored so.
     """
-    from asr.score import alignment as edit
-    from asr.score.error_rate import UNIT_NAMES, phone_policy, policy_name, total
-    from asr.score.nist import align_nist
-    from asr.score.normalise import normaliser
+    from asr.score.error_rate import total
+    from asr.score.pairs import align_matched, checked_policy
+    from asr.score.read import Line, Matched
 
+    policy = checked_policy(unit, alignment, fold, silence, normalise)
     said, heard = (
-        [texts] if isinstance(texts, str) else list(texts) for texts in (references, hypotheses)
+        [
+            Line(f"{side} {n}", text)
+            for n, text in enumerate([texts] if isinstance(texts, str) else texts, 1)
+        ]
+        for side, texts in (("reference", references), ("hypothesis", hypotheses))
     )
     if len(said) != len(heard):
         raise InputError(f"score: {len(said)} references, but {len(heard)} hypotheses")
-    for name, value, known in (
-        ("unit", unit, list(UNIT_NAMES)),
-        ("alignment", alignment, ["edit", "nist"]),
-    ):
-        if value not in known:
-            raise InputError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
-    if unit != "phone" and (fold != "none" or silence != "count"):
-        raise InputError(f"score: fold and silence are for phones, not for unit {unit}")
-    if unit == "phone" and normalise:
-        raise InputError("score: normalise is for words and characters, not for phones")
-    if unit == "char" and alignment == "nist":
-        raise InputError("score: alignment nist is for words and phones, not for unit char")
-    policy = policy_name(unit, fold, silence, alignment, normalise)
-    if normalise:
-        made = normaliser(normalise, markup=alignment == "nist")
-        said, heard = list(map(made, said)), list(map(made, heard))
-    if unit == "phone":
-        said, heard = (
-            [
-                " ".join(phone_policy(text.split(), fold, silence, f"{side} {n}"))
-                for n, text in enumerate(texts, 1)
-            ]
-            for side, texts in (("reference", said), ("hypothesis", heard))
-        )
-    if alignment == "nist":
-        return total(align_nist(said, heard), unit, policy)
-    return total(edit.align_texts(said, heard, characters=unit == "char"), unit, policy)
+    matched = Matched((), tuple(zip(said, heard, strict=True)), (), ())
+    found = align_matched(matched, unit, alignment, fold, silence, normalise)
+    return total(found, unit, policy)
 
 
 def align(

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
@@ -30,8 +30,9 @@ MOST_CHANNELS = 16
 MAX_OVERSHOOT_S = 0.5
 #: Float audio may clip a little above 1; a peak beyond this was never scaled to [-1, 1].
 MAX_PEAK = 8.0
-#: Taps of the largest resampling kernel (rate x rate / gcd^2); 44056 -> 16000 Hz has 1.1e7.
-MAX_KERNEL = 5e7
+#: Taps of the largest resampling kernel (rate x rate / gcd^2): 470 MB while it is made. 44056 Hz
+#: (NTSC video) to 16000 has 1.1e7, 22255 Hz (old Macintoshes) 1.4e7.
+MAX_KERNEL = 1.5e7
 PIECE = 1 << 22
 _MEMBER = re.compile(r"(.+\.tar):([0-9]+):([0-9]+)", re.DOTALL)
 SPHERE_HEADER_BYTES = 1024
@@ -91,20 +92,11 @@ def load_audio(
     path = Path(path)
     with _opened(path, data) as sound:
         rate = sound.samplerate
-        start = round(offset_s * rate)
-        stop = sound.frames if duration_s is None else round((offset_s + duration_s) * rate)
-        if not 0 <= start < min(stop, sound.frames) or stop > sound.frames + MAX_OVERSHOOT_S * rate:
-            raise InputError(
-                f"{path}: the stretch from {offset_s:g} s to {stop / rate:g} s is not in this "
-                f"audio of {sound.frames / rate:g} s; correct its offset and duration"
-            )
-        wanted = min(stop, sound.frames) - start
-        if start:
-            sound.seek(start)
+        wanted = _seek(path, sound, offset_s, duration_s)
         samples = _read(sound, wanted)
     if len(samples) < wanted:
         raise _truncated(path, f"{wanted} samples promised, {len(samples)} there")
-    waveform: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    waveform = _mixed(samples)
     _check_peak(waveform, f"{path}: ")
     if rate != sample_rate:
         waveform = _resampled(waveform, rate, sample_rate, path)
@@ -128,7 +120,12 @@ def audio_duration_s(path: Path) -> float:
 
 
 def audio_blocks(
-    path: Path, sample_rate: int = 16000, channel: int | None = None, block_s: float = 10.0
+    path: Path,
+    sample_rate: int = 16000,
+    channel: int | None = None,
+    block_s: float = 10.0,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
 ) -> Iterator[np.ndarray]:
     """Read audio of any length in blocks that take little memory; joined, they are `load_audio`'s.
 
@@ -142,15 +139,16 @@ def audio_blocks(
     """
     with _opened(path) as sound:
         rate, n_read = sound.samplerate, 0
+        wanted = _seek(path, sound, offset_s, duration_s)
 
         def waveforms() -> Iterator[np.ndarray]:
             nonlocal n_read
-            while n_read < sound.frames:
-                samples = _read(sound, min(round(block_s * rate), sound.frames - n_read))
+            while n_read < wanted:
+                samples = _read(sound, min(round(block_s * rate), wanted - n_read))
                 if not len(samples):
-                    raise _truncated(path, f"{sound.frames} samples promised, {n_read} there")
+                    raise _truncated(path, f"{wanted} samples promised, {n_read} there")
                 n_read += len(samples)
-                mixed = samples.mean(axis=1) if channel is None else samples[:, channel]
+                mixed = _mixed(samples) if channel is None else samples[:, channel]
                 _check_peak(mixed, f"{path}: ")
                 yield mixed
 
@@ -235,6 +233,17 @@ def _member_bytes(path: Path) -> bytes | None:
     return data
 
 
+class _Bytes(io.BytesIO):
+    """A file's bytes; where a damaged header leads outside of them, it stays where it is."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            # Raised in libsndfile's callback it would print a traceback, and all goes on.
+            return self.tell()
+
+
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[soundfile.SoundFile]:
     """Open audio: a regular file, whole by its header, of usable rate, channels and length."""
@@ -251,7 +260,7 @@ def _opened(path: Path, data: bytes | None = None) -> Iterator[soundfile.SoundFi
             raise InputError(f"{path}: the file is empty; expected audio")
         with path.open("rb") if data is None else io.BytesIO(data) as handle:
             _check_whole(path, handle, n_bytes)
-        with soundfile.SoundFile(os.fsencode(path) if data is None else io.BytesIO(data)) as sound:
+        with soundfile.SoundFile(os.fsencode(path) if data is None else _Bytes(data)) as sound:
             if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                 raise InputError(
                     f"{path}: sample rate {sound.samplerate} Hz is outside "
@@ -348,6 +357,21 @@ def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, layout: _Chunks) -
         at += -at % layout.alignment
 
 
+def _seek(path: Path, sound: soundfile.SoundFile, offset_s: float, duration_s: float | None) -> int:
+    """Go to ``offset_s``; returns the number of samples from there on, in ``duration_s`` or all."""
+    rate = sound.samplerate
+    start = round(offset_s * rate)
+    stop = sound.frames if duration_s is None else round((offset_s + duration_s) * rate)
+    if not 0 <= start < min(stop, sound.frames) or stop > sound.frames + MAX_OVERSHOOT_S * rate:
+        raise InputError(
+            f"{path}: the stretch from {offset_s:g} s to {stop / rate:g} s is not in this "
+            f"audio of {sound.frames / rate:g} s; correct its offset and duration"
+        )
+    if start:
+        sound.seek(start)
+    return min(stop, sound.frames) - start
+
+
 def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
     """Read at most ``wanted`` samples (N, channels), in pieces: a damaged header may promise more
     than fits into memory.
@@ -358,6 +382,16 @@ def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
         pieces.append(piece)
         wanted = wanted - len(piece) if len(piece) else 0
     return np.concatenate(pieces)
+
+
+def _mixed(samples: np.ndarray) -> np.ndarray:
+    """Samples (N, channels) -> their mean (N,)."""
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    # What is no number is found, and told, by its peak.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean: np.ndarray = samples.mean(axis=1)
+    return mean
 
 
 def checked_waveform(waveform: np.ndarray) -> np.ndarray:
@@ -430,7 +464,8 @@ def _resampled_blocks(
     yield resampled(None)
 
 
-@cache
+# A folder of audio at ever other rates must not fill the memory.
+@lru_cache(maxsize=4)
 def _resampler(rate: int, sample_rate: int) -> torchaudio.transforms.Resample:
     import torchaudio
 

@@ -251,7 +251,8 @@ def load_bundle(folder: Path) -> Bundle:
     found = read_settings(config, path)
     labels = Labels.load(folder / LABELS)
     tensors, _ = load_tensors(folder / WEIGHTS)
-    model = AcousticModel(found["architecture"], found["features"].size, len(labels))
+    features = found["features"]
+    model = AcousticModel(found["architecture"], features.size, len(labels), features.n_mels)
     load_weights(model, _under("model.", tensors), folder / WEIGHTS)
     stats = _under("features.", tensors)
     transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}

@@ -33,6 +33,7 @@ from asr.models.cells import (
     PeepholeLSTM,
     TanhRNN,
 )
+from asr.models.convolution import Convolutions
 from asr.models.recurrent import RecurrentLayer, RecurrentStack
 
 if TYPE_CHECKING:
@@ -203,6 +204,8 @@ def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     x = _normalized(graph, bundle, x, lens)
     x = _with_deltas(graph, x, lens, config.deltas)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
+    if net.conv is not None:
+        x = _convolutions(graph, net.conv, x, lens)
     x, lens, _ = _recurrent_stack(graph, net.stack, x, lens)
     _log_probs_output(graph, net, x)
     graph.output("lens", lens, np.int64, "B")
@@ -217,6 +220,7 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
             config.normalize not in ("global", "none"),
             f"normalises each {config.normalize} as a whole: train with features.normalize=global",
         ),
+        (net.conv is not None, "has convolutions, which look ahead: train with model.conv=[]"),
         (config.deltas > 0, "looks ahead for its deltas: train with features.deltas=0"),
     ):
         if wrong:
@@ -316,6 +320,23 @@ def _with_deltas(graph: Graph, x: str, lens: str, order: int) -> str:
         ]
         parts.append(graph("Sum", *weighted))
     return graph("Concat", *parts, axis=2) if order else x
+
+
+def _convolutions(graph: Graph, net: Convolutions, x: str, lens: str) -> str:
+    """`convolution.Convolutions`."""
+    inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))  # (B, T)
+    inside = graph("Unsqueeze", inside, graph.integer(1, 3))
+    # 0 keeps a dimension as it is.
+    x = graph("Reshape", x, graph.integer(0, 0, -1, net.n_bins))
+    x = graph("Transpose", x, perm=[0, 2, 1, 3])  # (B, channels, T, bins)
+    layers: Any = net.layers
+    for layer in layers:
+        # A convolution sees a frame beyond the end.
+        x = graph("Where", inside, x, graph.constant(0))
+        weights = graph.constant(layer.weight), graph.constant(layer.bias)
+        x = graph("Relu", graph("Conv", x, *weights, strides=[1, 2], pads=[1, 1, 1, 1]))
+    x = graph("Transpose", x, perm=[0, 2, 1, 3])
+    return graph("Reshape", x, graph.integer(0, 0, net.size))
 
 
 def _stacked(graph: Graph, x: str, lens: str, factor: int, size: int) -> tuple[str, str]:

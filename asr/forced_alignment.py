@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.checkpoint import Bundle, load_bundle
+from asr.audio import load_audio
+from asr.checkpoint import Bundle
 from asr.corpora.tree import plain_words
 from asr.data import Example, extract, set_statistics
 from asr.decode.align import WordAlignment, ctc_align_words, edges, frame_align_words
 from asr.decode.lexicon import SILENCES, Lexicon
 from asr.errors import InputError
 from asr.evaluate import emissions
+from asr.foreign import WaveformModel, load_model
 from asr.labels import SPACE, fold
 from asr.types import Segment, Transcript, Utterance
 
@@ -57,16 +59,18 @@ class Aligner:
             raise InputError(f"lexicon: a model of {labels.unit}s spells words without one")
 
     @classmethod
-    def load(cls, folder: Path, unit: str | None = None, lexicon: Path | None = None) -> Aligner:
-        """Load a model (or run) directory.
+    def load(
+        cls, model: str | Path, unit: str | None = None, lexicon: Path | None = None
+    ) -> Aligner:
+        """Load a model by its name, see `load_model`.
 
         ``unit`` is by default word where the words can be spelled, else phone; ``lexicon`` takes
         the place of the model's.
 
         Raises:
-            InputError: not a model directory, an unreadable lexicon, or a unit that does not fit.
+            InputError: no such model, an unreadable lexicon, or a unit that does not fit.
         """
-        return cls.of(load_bundle(Path(folder)), unit, lexicon)
+        return cls.of(load_model(model), unit, lexicon)
 
     @classmethod
     def of(cls, bundle: Bundle, unit: str | None = None, lexicon: Path | None = None) -> Aligner:
@@ -265,6 +269,15 @@ def outputs(
     bundle: Bundle, utterances: Sequence[Utterance], skipped: dict[str, str]
 ) -> dict[str, np.ndarray]:
     """The model's log-probabilities (T, V) of utterances by id; unreadable ones are ``skipped``."""
+    if isinstance(bundle.model, WaveformModel):
+        found = {}
+        for u in utterances:
+            try:
+                rate = bundle.features.sample_rate
+                found[u.id] = bundle.model(load_audio(u.audio, rate, u.offset_s, u.duration_s))
+            except InputError as error:
+                skipped[u.id] = str(error)
+        return found
     matrices = extract(utterances, bundle.features, skipped)
     speakers = {u.id: u.speaker for u in utterances}
     stats = set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats)

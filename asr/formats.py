@@ -42,12 +42,12 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
 
 def to_json(transcript: Transcript) -> str:
     """One indented JSON object."""
-    return _dumped(as_json(transcript), indent=2)
+    return dumped(as_json(transcript), indent=2)
 
 
 def to_jsonl(transcript: Transcript) -> str:
     """One JSON object on one line."""
-    return _dumped(as_json(transcript))
+    return dumped(as_json(transcript))
 
 
 def to_txt(transcript: Transcript) -> str:
@@ -254,7 +254,8 @@ def _segment(segment: Segment) -> dict[str, Any]:
     return found
 
 
-def _dumped(value: Any, indent: int | None = None) -> str:
+def dumped(value: Any, indent: int | None = None) -> str:
+    """A value as JSON on one line, or indented; any file name in it stays what it is."""
     text = json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
     # A file name's bytes that are not UTF-8 come as lone surrogates: JSON can escape those.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -248,3 +248,8 @@ def inventory(utterances: Iterable[Utterance], unit: str, folding: str = "none")
     if unit == "word":
         seen.add(UNKNOWN)
     return Labels(unit, (BLANK_SYMBOL, *sorted(seen)))
+
+
+def is_unicode(text: str) -> bool:
+    """False where JSON's escapes have made what UTF-8 cannot write: half a character."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

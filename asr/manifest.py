@@ -19,6 +19,7 @@ from typing import Any
 from asr.audio import audio_duration_s
 from asr.errors import InputError
 from asr.files import write_text
+from asr.labels import is_unicode
 from asr.types import Segment, Utterance
 
 
@@ -141,7 +142,7 @@ def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
         speaker=_text(record, "speaker") or "",
         duration_s=duration_s,
         offset_s=offset_s,
-        text=_text(record, "text"),
+        text=_spoken(record),
         words=_segments(record, "words"),
         phones=_segments(record, "phones"),
     )
@@ -152,6 +153,13 @@ def _text(record: dict[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InputError(f"field {name!r} must be a string, found {value!r}")
     return value
+
+
+def _spoken(record: dict[str, Any]) -> str | None:
+    text = _text(record, "text")
+    if text and not is_unicode(text):
+        raise InputError(f"field 'text' has half a character (a lone surrogate): {text[:60]!r}")
+    return text
 
 
 def _seconds(record: dict[str, Any], name: str) -> float | None:
@@ -181,6 +189,9 @@ def _segments(record: dict[str, Any], name: str) -> tuple[Segment, ...] | None:
 
 
 def _segment(item: object, where: str) -> Segment:
+    label = item[0] if isinstance(item, list) and item else item
+    if isinstance(label, str) and not is_unicode(label):
+        raise InputError(f"{where} has half a character (a lone surrogate): {label[:60]!r}")
     if isinstance(item, str) and item:
         return Segment(item)
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not item[0]:

@@ -16,9 +16,11 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,10 +28,11 @@ import numpy as np
 
 from asr.errors import InputError
 from asr.files import write_aside
+from asr.labels import is_unicode
 from asr.manifest import default_id, parsed, utterance_of
 from asr.types import Segment, Utterance
 
-FORMAT = "carousel-manifest-2"
+FORMAT = "carousel-manifest-3"
 #: Bytes of a manifest that are parsed at once: few enough for the processor's cache.
 BLOCK = 1 << 21
 #: Bytes from which on other processes are worth their start.
@@ -37,8 +40,8 @@ LARGE = 1 << 26
 #: More speakers than this are not remembered: whom dev shares with train is then not told.
 MOST_SPEAKERS = 1_000_000
 MOST_COLLISIONS = 10
-_UNNORMALISED = re.compile(r"//|/\.\.?/|^\.\.?/")
 _BOM = b"\xef\xbb\xbf"
+_MEMBER = re.compile(r"(.+\.tar):([0-9]{1,18}):([0-9]{1,9})", re.DOTALL)
 
 
 @dataclass
@@ -266,15 +269,21 @@ def _read_kept(kept: Path, about: str) -> Columns | None:
 def _scan(path: Path, size: int) -> Columns:
     """Read the whole manifest, with as many processes as there are cores where it is large."""
     starts = range(0, size, BLOCK)
-    scan = partial(_scan_block, path, path.parent.absolute(), BLOCK)
+    scan = partial(_scan_block, path, path.parent.absolute(), BLOCK, size >= LARGE)
     try:
         if size < LARGE:
             columns = _joined(map(scan, starts))
         else:
+            # Here, so that what has to be compiled is compiled once.
+            begun = scan(starts[0])
             # Not forked: the parent has threads.
             fresh = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh) as pool:
-                columns = _joined(pool.map(scan, starts, chunksize=4))
+                columns = _joined(chain([begun], pool.map(scan, starts[1:], chunksize=4)))
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{path}: a process that read the manifest was killed, perhaps for want of memory"
+        ) from error
     except BadLineError as error:
         start, what = error.args
         with path.open("rb") as handle:
@@ -327,7 +336,7 @@ def _joined(blocks: Iterable[Columns]) -> Columns:
     )
 
 
-def _scan_block(path: Path, folder: Path, size: int, start: int) -> Columns:
+def _scan_block(path: Path, folder: Path, size: int, is_large: bool, start: int) -> Columns:
     """The lines that begin in [start, start + size)."""
     with path.open("rb") as handle:
         if start:
@@ -340,43 +349,78 @@ def _scan_block(path: Path, folder: Path, size: int, start: int) -> Columns:
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     if first == 0 and data.startswith(_BOM):
         first, data = len(_BOM), data[len(_BOM) :]
+    if is_large and data and (columns := _plain_columns(data, first, digest)) is not None:
+        return columns
     lines = data.split(b"\n")
     sizes = np.fromiter(map(len, lines), np.int64, len(lines))
     starts = first + np.cumsum(sizes + 1) - sizes - 1
     filled = [i for i, line in enumerate(lines) if line and not line.isspace()]
     lines, sizes, starts = [lines[i] for i in filled], sizes[filled], starts[filled]
     fields = _fields(_records(lines, starts), starts, folder)
-    tars: dict[str, int] = {}
-    shards, member_starts, member_sizes = [], [], []
-    for audio in fields.audio:
-        tar, is_member, where = audio.rpartition(".tar:")
-        if is_member:
-            at, _, length = where.partition(":")
-            if where.isascii() and at.isdigit() and length.isdigit() and len(length) < 10:
-                shards.append(tars.setdefault(f"{tar}.tar", len(tars)))
-                member_starts.append(int(at))
-                member_sizes.append(int(length))
-                continue
-        shards.append(-1)
-        member_starts.append(0)
-        member_sizes.append(0)
     names = fields.audio
-    if _UNNORMALISED.search("\n".join(names)):
+    together = "\n" + "\n".join(names)
+    if any(odd in together for odd in ("//", "/./", "\n./")):
         names = [str(Path(name)) for name in names]
+    shards, tars, member_starts, member_sizes = _members(fields.audio)
     return Columns(
         starts=starts,
         sizes=sizes.astype(np.int32),
         durations=np.array(fields.durations, np.float32),
         ids=_digests(fields.names),
-        audio=_digests([_stretch(*one) for one in zip(names, fields.offsets, strict=True)]),
-        shards=np.array(shards, np.int32),
-        member_starts=np.array(member_starts, np.int64),
-        member_sizes=np.array(member_sizes, np.uint32),
-        tars=list(tars),
+        audio=_digests(list(map(_stretch, names, fields.offsets))),
+        shards=shards,
+        member_starts=member_starts,
+        member_sizes=member_sizes,
+        tars=tars,
         words=fields.words,
         phones=fields.phones,
         speakers=fields.speakers,
         digest=digest,
+    )
+
+
+def _plain_columns(data: bytes, first: int, digest: str) -> Columns | None:
+    """What `_scan_block` returns, if compiled code can read the lines."""
+    # Takes a while to import, and longer to compile the first time.
+    from asr.manifest_lines import read_plain_lines
+
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    try:
+        lines = read_plain_lines(data.decode(), len(ends))
+    except UnicodeDecodeError:
+        return None
+    if lines is None:
+        return None
+    sizes = np.diff(ends, prepend=-1) - 1
+    return Columns(
+        starts=first + ends - sizes,
+        sizes=sizes.astype(np.int32),
+        durations=lines.durations.astype(np.float32),
+        ids=lines.ids,
+        audio=lines.audio,
+        shards=lines.shards,
+        member_starts=lines.member_starts,
+        member_sizes=lines.member_sizes,
+        tars=lines.tars,
+        words=lines.words,
+        speakers=lines.speakers,
+        digest=digest,
+    )
+
+
+def _members(names: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+    """Where audio lies in tars: each one's tar as a position in the list (-1: none), byte, size."""
+    found = [m.groups() if (m := _MEMBER.fullmatch(name)) else ("", 0, 0) for name in names]
+    in_tars, starts, sizes = zip(*found, strict=True) if found else ((), (), ())
+    tars = list(dict.fromkeys(filter(None, in_tars)))
+    positions = {tar: i for i, tar in enumerate(tars)} | {"": -1}
+    return (
+        np.array([positions[tar] for tar in in_tars], np.int32),
+        tars,
+        np.array(list(map(int, starts)), np.int64),
+        np.array(list(map(int, sizes)), np.uint32),
     )
 
 
@@ -424,6 +468,8 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
             },
             speakers={r["speaker"] for r in records if r.get("speaker")},
         )
+        # Half a character, as JSON's escapes can make, is refused.
+        " ".join(found.words | found.phones).encode()
         seconds = np.array([found.durations, found.offsets], np.float64)
         if (
             len(" ".join(found.names).split()) == len(records)
@@ -433,6 +479,7 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
             and bool(np.all((seconds >= 0) & (seconds < np.inf)))
             and all(found.durations)
             and all(isinstance(s, str) for s in found.phones | found.speakers)
+            and is_unicode(" ".join(found.words | found.phones))
         ):
             return found
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):

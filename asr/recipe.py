@@ -116,7 +116,7 @@ class TrainerConfig:
     curriculum_epochs: int = 0
     feature_cache: str = ""
     shuffle_buffer: int = 2000
-    workers: int = 2
+    workers: int = 4
     max_bad_steps: int = 20
     max_skipped: float = 0.1
     max_utterance_s: float = 120.0

@@ -138,7 +138,14 @@ class Recognizer:
                 if isinstance(source, Path):
                     source = Source(source, str(source))
                 channel = None if source.channel is None else source.channel - 1
-                yield self._job(source, audio_blocks(source.path, rate, channel))
+                blocks = audio_blocks(
+                    source.path,
+                    rate,
+                    channel,
+                    offset_s=source.offset_s,
+                    duration_s=source.duration_s,
+                )
+                yield self._job(source, blocks)
 
         for job in self._done(jobs(), heard, batch_s):
             if job.error is None:

@@ -23,11 +23,16 @@ Failed = Callable[[Path, InputError], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Audio to transcribe, and the transcript's id. channel: it alone, from 1 on."""
+    """Audio to transcribe, and the transcript's id. channel: it alone, from 1 on.
+
+    offset_s, duration_s: the stretch of the file that is meant, in seconds; without, all of it.
+    """
 
     path: Path
     id: str
     channel: int | None = None
+    offset_s: float = 0.0
+    duration_s: float | None = None
 
 
 def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
@@ -37,7 +42,7 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
     what matches. A source's id is its path without the suffix, below the folder that all share:
     such a folder is one that was named, or the one that a named file lies in.
 
-    ``failed`` gets a folder or glob without audio, and why.
+    ``failed`` gets a folder or glob without audio, or a name that cannot be looked up, and why.
 
     Raises:
         InputError: two files would have the same id.
@@ -45,7 +50,11 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
     paths: dict[Path, Path] = {}
     roots = []
     for name in names:
-        root, found = _found(name, failed)
+        try:
+            root, found = _found(name, failed)
+        except OSError as error:
+            failed(Path(name), InputError(f"{name}: cannot be read ({error.strerror})"))
+            continue
         roots += [_absolute(root)] if found else []
         for path in found:
             paths.setdefault(_absolute(path), path)
@@ -55,7 +64,7 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
         below = absolute.relative_to(shared)
         named = below.with_suffix("") if _is_audio(below) else below
         sources.append(Source(path, str(named)))
-    return _distinct(sources)
+    return distinct(sources)
 
 
 def each_channel(sources: Iterable[Source]) -> list[Source]:
@@ -78,7 +87,7 @@ def each_channel(sources: Iterable[Source]) -> list[Source]:
         for channel in range(1, n + 1):
             yield replace(source, id=f"{source.id}.ch{channel}", channel=channel)
 
-    return _distinct(one for source in sources for one in channels(source))
+    return distinct(one for source in sources for one in channels(source))
 
 
 def read_list(stream: BinaryIO) -> list[str]:
@@ -87,7 +96,12 @@ def read_list(stream: BinaryIO) -> list[str]:
     return [os.fsdecode(name) for name in data.split(b"\0" if b"\0" in data else b"\n") if name]
 
 
-def _distinct(sources: Iterable[Source]) -> list[Source]:
+def distinct(sources: Iterable[Source]) -> list[Source]:
+    """The sources, if no two have the same id.
+
+    Raises:
+        InputError: two have.
+    """
     by_id: dict[str, Source] = {}
     for source in sources:
         other = by_id.setdefault(source.id, source)
@@ -101,9 +115,18 @@ def _distinct(sources: Iterable[Source]) -> list[Source]:
 def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
     """The folder that ``name`` stands for, and the audio in it."""
     path = Path(name)
+    if not name:
+        failed(path, InputError("'': no file has an empty name"))
+        return path, []
     if path.is_dir():
-        found = _below(path, failed)
-        if not found:
+        unread: list[Path] = []
+
+        def unreadable(folder: Path, error: InputError) -> None:
+            unread.append(folder)
+            failed(folder, error)
+
+        found = _below(path, unreadable)
+        if not found and not unread:
             failed(path, InputError(f"{path}: no audio in this folder (no .wav, .flac, .mp3 ...)"))
         return path, found
     if os.path.lexists(path) or not WILDCARDS & set(name):

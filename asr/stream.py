@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import tarfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -24,10 +27,11 @@ import torch
 
 from asr.audio import load_audio
 from asr.augment import change_speed
-from asr.data import Epoch, Example, Matrix, bucket, make_examples, pooled
+from asr.data import Epoch, Example, Matrix, bucket, label_segments, make_examples, pooled
 from asr.errors import InputError
-from asr.features import LogMel, Statistics, moments, statistics
+from asr.features import LogMel, Statistics, frame_clock, moments, statistics
 from asr.labels import Labels, unit_symbols
+from asr.losses import frame_targets
 from asr.manifest_index import IndexedManifest
 from asr.recipe import RunConfig
 from asr.rundir import log
@@ -39,6 +43,8 @@ SAMPLE = 2000
 BOUNDLESS = np.iinfo(np.int64).max
 #: Bytes read at once: less than an utterance would make many small reads of a network file system.
 READ = 1 << 20
+#: Seconds between two looks at what may never come: bytes from a pipe, Ctrl-C.
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class Stream(Sequence[Example]):
         self.config, self.manifest, self.kept, self.labels = config, manifest, kept, labels
         self.lost = lost
         self.lost_here: list[int] = []
+        self.pipes: dict[int, TarPipe] = {}
         self.log_mel = LogMel(config.features)
         self.stats: Statistics | None = None
         if config.features.normalize == "global":
@@ -141,9 +148,33 @@ class Stream(Sequence[Example]):
 
     def sample(self) -> list[Example]:
         """Some utterances, the same each time, ready for batching."""
+        return [e for i in self._some() if (e := self.example(i, None, 1.0)) is not None]
+
+    def sample_frame_targets(self) -> list[np.ndarray]:
+        """Framewise targets of some utterances, the same each time, from the manifest alone.
+
+        Raises:
+            InputError: no label has times.
+        """
+        config = self.config
+        clock = frame_clock(config.features, config.model.subsampling)
+        found, reason = [], None
+        for utterance in (self.manifest[i] for i in self._some()):
+            segments = label_segments(utterance, config.labels.unit, config.labels.fold)
+            n_frames = int(utterance.duration_s / clock.shift_s) + 1
+            try:
+                ids = self.labels.encode([s.label for s in segments], f"utterance {utterance.id}")
+                found.append(np.array(frame_targets(segments, ids, n_frames, clock)))
+            except InputError as error:
+                reason = error
+        if reason is not None and not found:
+            raise reason
+        return found
+
+    def _some(self) -> list[int]:
         draw = np.random.default_rng([self.config.seed, 0])
-        chosen = draw.permutation(self.kept)[:SAMPLE]
-        return [e for i in chosen.tolist() if (e := self.example(i, None, 1.0)) is not None]
+        chosen: list[int] = draw.permutation(self.kept)[:SAMPLE].tolist()
+        return chosen
 
     def plan(self, epoch: int) -> Plan:
         """Draw the epoch's speeds, windows and batches."""
@@ -192,11 +223,21 @@ class Stream(Sequence[Example]):
         if window:
             yield np.concatenate(window)
 
-    def open(self, epoch: int, first: int = 0, rank: int = 0, size: int = 1) -> Epoch:
-        """Plan an epoch; one of ``size`` processes will read its share, from batch ``first`` on."""
+    def open(
+        self,
+        epoch: int,
+        first: int = 0,
+        rank: int = 0,
+        size: int = 1,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> Epoch:
+        """Plan an epoch; one of ``size`` processes will read its share, from batch ``first`` on.
+
+        Loading raises `KeyboardInterrupt` where it has to wait after ``asked_to_stop``.
+        """
         self.lost_here.clear()
         plan = self.plan(epoch)
-        reader = Reader(self, plan, first, rank, size)
+        reader = Reader(self, plan, first, rank, size, asked_to_stop)
         return Epoch(
             len(plan.batches),
             reader.load,
@@ -281,9 +322,16 @@ class Reader:
     """
 
     def __init__(
-        self, stream: Stream, plan: Plan, first: int, rank: int = 0, size: int = 1
+        self,
+        stream: Stream,
+        plan: Plan,
+        first: int,
+        rank: int,
+        size: int,
+        asked_to_stop: Callable[[], bool],
     ) -> None:
         self.stream, self.plan, self.first, self.rank, self.size = stream, plan, first, rank, size
+        self.asked_to_stop = asked_to_stop
         self._windows: dict[int, Future[dict[int, bytes | InputError]]] = {}
         self._lock = threading.Lock()
 
@@ -325,7 +373,14 @@ class Reader:
                     self._windows[w] = Future()
                     # A daemon, for opening a pipe may wait for ever.
                     threading.Thread(target=self._read, args=(w,), daemon=True).start()
-        return self._windows[window].result()
+            future = self._windows[window]
+        while True:
+            try:
+                return future.result(LOOK_S)
+            except TimeoutError:
+                # A process that left alone would cost the others their last steps.
+                if self.size == 1 and self.asked_to_stop():
+                    raise KeyboardInterrupt from None
 
     def _read(self, window: int) -> None:
         before, future = self._windows.get(window - 1), self._windows[window]
@@ -356,9 +411,12 @@ class Reader:
             )
             tar = Path(columns.tars[shard])
             try:
-                with tar.open("rb", buffering=READ) as handle:
-                    for i, data in members(handle, wanted):
-                        found[i] = data
+                if tar.is_fifo():
+                    pipe = self.stream.pipes.setdefault(shard, TarPipe(tar))
+                    found |= pipe.members(wanted)
+                else:
+                    with tar.open("rb", buffering=READ) as handle:
+                        found |= members(handle, wanted)
             except OSError as error:
                 reason = InputError(f"{tar}: cannot be read ({error.strerror})")
             else:
@@ -370,21 +428,60 @@ class Reader:
 def members(
     handle: BinaryIO, wanted: Iterable[tuple[int, int, int]]
 ) -> Iterator[tuple[int, bytes]]:
-    """Read stretches (name, start, size), in ascending order, from a file or a pipe, to its end."""
-    at = 0
+    """Read stretches (name, start, size), in ascending order, from a file, as far as it goes."""
     for name, start, size in wanted:
-        if handle.seekable():
-            handle.seek(start)
-        while not handle.seekable() and at < start:
-            passed = len(handle.read(min(READ, start - at)))
-            if not passed:
-                return
-            at += passed
+        handle.seek(start)
         data = handle.read(size)
         if len(data) < size:
             return
-        at = start + size
         yield name, data
+
+
+class TarPipe:
+    """A named pipe that somebody writes the same tar into, once an epoch.
+
+    It stays open for the whole training, so that a writer may be early with the next copy. The end
+    of a tar, behind what was wanted of it, is read when the next one is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.handle: BufferedReader | None = None
+        self.rest: Iterator[tarfile.TarInfo] = iter(())
+
+    def members(self, wanted: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Yield (name, bytes) for each of the stretches (name, start, size) that are files in it.
+
+        Waits for a writer, for ever if need be. A tar that breaks off, or is none, ends it.
+        """
+        by_start = {start: (name, size) for name, start, size in wanted}
+        try:
+            handle = self.handle = self.handle or self.path.open("rb")
+            for _ in self.rest:
+                pass
+            # Zeros fill up the tar before; without a writer there is nothing.
+            while (following := handle.peek(1)[:1]) in (b"", b"\0"):
+                if following:
+                    handle.read(tarfile.BLOCKSIZE)
+                else:
+                    time.sleep(LOOK_S)
+            # In single blocks, for what follows belongs to the next tar.
+            tar = tarfile.open(fileobj=handle, mode="r|", bufsize=tarfile.BLOCKSIZE)  # noqa: SIM115
+            self.rest = iter(tar)
+            for member in self.rest:
+                name, size = by_start.get(member.offset_data, (0, -1))
+                if member.size == size:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    yield name, content.read()
+                    del by_start[member.offset_data]
+                    if not by_start:
+                        return
+        except tarfile.TarError:
+            # What comes next is not known; the writer is sent away, another may begin anew.
+            if self.handle is not None:
+                self.handle.close()
+            self.handle, self.rest = None, iter(())
 
 
 def open_stream(
@@ -400,7 +497,8 @@ def open_stream(
 
     Raises:
         InputError: more than the share ``trainer.max_skipped`` is lost, a label that the inventory
-            lacks, or a tar that is a pipe, and several processes would read it.
+            lacks, or a tar that is a pipe, and several processes or the statistics of
+            features.normalize=global would read it.
     """
     # A stray symbol is told before anything is read.
     symbols = unit_symbols(manifest.vocabulary(), config.labels.unit, config.labels.fold)
@@ -420,6 +518,11 @@ def open_stream(
         if is_pipe and n_processes > 1:
             raise InputError(
                 f"{name}: is a pipe, which {n_processes} processes cannot share; give them files"
+            )
+        if is_pipe and config.features.normalize == "global":
+            raise InputError(
+                f"{name}: is a pipe, which cannot be read beforehand, as features.normalize=global "
+                f"needs; choose utterance or none"
             )
         rooms.append(BOUNDLESS if is_pipe else about.st_size)
         reasons.append(f"{name}: truncated, {about.st_size} bytes")

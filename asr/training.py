@@ -73,8 +73,6 @@ from asr.training_state import (
 from asr.types import Batch
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-# Batches made ahead for a GPU: more than enough for one slow file.
-AHEAD = 8
 # Share of the training time that pictures for TensorBoard may take: where epochs last seconds, not
 # every one of them gets its picture.
 DRAWING = 0.02
@@ -231,7 +229,8 @@ def train_in(
                     kept.add(state.epoch, rate, weights)
                 follow_plateau(config.optim, state, is_best)
                 state.trained_s += time.perf_counter() - began
-                metrics = epoch_metrics(config, state, totals, criterion, rate, blanks)
+                n_skipped = len(skipped["train"])
+                metrics = epoch_metrics(config, state, totals, criterion, rate, blanks, n_skipped)
                 if world.is_main:
                     write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
                     if is_best:
@@ -290,9 +289,18 @@ def add_picture(
 
 
 def epoch_metrics(
-    config: RunConfig, state: State, totals: Totals, criterion: str, rate: float, blanks: float
+    config: RunConfig,
+    state: State,
+    totals: Totals,
+    criterion: str,
+    rate: float,
+    blanks: float,
+    n_skipped: int,
 ) -> dict[str, Any]:
-    """A line of metrics.jsonl: the sums over an epoch's steps as means and rates, and dev."""
+    """A line of metrics.jsonl: the sums over an epoch's steps as means and rates, and dev.
+
+    skipped: utterances of train that no step has seen so far; skipped.json says why.
+    """
     hop_s = config.features.hop_length / config.features.sample_rate
     return {
         "epoch": state.epoch,
@@ -306,6 +314,7 @@ def epoch_metrics(
         "labels_per_s": totals.n_labels / totals.wall_s,
         "waiting": totals.waited_s / totals.wall_s,
         "padding": 1 - totals.frames / totals.padded_frames,
+        "skipped": n_skipped,
         "bad_steps": state.bad_steps,
         "wall_s": state.trained_s,
     }
@@ -315,7 +324,7 @@ def log_epoch(config: RunConfig, metrics: dict[str, Any], rate_name: str, is_bes
     """Tell how an epoch went."""
     log.info(
         "epoch %d/%d  %s loss %.3f  dev %s %.2f %%%s  blank %.0f %%  lr %.2g  gradient %.2f  "
-        "%.0f x real time  %.0f labels/s  waiting %.1f %%  padding %.1f %%",
+        "%.0f x real time  %.0f labels/s  waiting %.1f %%  padding %.1f %%  skipped %d",
         metrics["epoch"],
         config.trainer.max_epochs,
         metrics["criterion"],
@@ -330,6 +339,7 @@ def log_epoch(config: RunConfig, metrics: dict[str, Any], rate_name: str, is_bes
         metrics["labels_per_s"],
         100 * metrics["waiting"],
         100 * metrics["padding"],
+        metrics["skipped"],
     )
     if metrics["criterion"] == "ctc" and metrics["blank_rate"] > ALL_BLANK:
         log.info(
@@ -434,7 +444,8 @@ def run_epoch(
     """
     hop_s = config.features.hop_length / config.features.sample_rate
     augment = WaveformAugment(config.augment, config.features)
-    epoch = plan_epoch(config, examples, state, world)
+    # Late: signals are looked for from the first batch on.
+    epoch = plan_epoch(config, examples, state, world, lambda: asked_to_stop())
 
     def make(number: int) -> Batch:
         """This process' part of a batch; every one needs some, so an empty part gets a filler."""
@@ -451,11 +462,9 @@ def run_epoch(
         return pinned(batch) if on_gpu else batch
 
     on_gpu = world.device.type == "cuda"
-    # On the CPU between the steps: made ahead in a thread, beside OpenMP's, batches slowed
-    # the steps by half (BENCHMARKS.md).
-    n_threads = AHEAD // 2 if on_gpu else 0
-    if isinstance(examples, Stream):
-        n_threads = config.trainer.workers
+    # Features in memory become batches between the steps of a CPU: made ahead in a thread, beside
+    # OpenMP's, they slowed the steps by half (BENCHMARKS.md).
+    n_threads = config.trainer.workers if on_gpu or isinstance(examples, Stream) else 0
     numbers = range(state.batch, epoch.n_batches)
     model.train()
     totals = state.totals
@@ -527,13 +536,19 @@ def run_epoch(
                 saved = now
 
 
-def plan_epoch(config: RunConfig, examples: Sequence[Example], state: State, world: World) -> Epoch:
+def plan_epoch(
+    config: RunConfig,
+    examples: Sequence[Example],
+    state: State,
+    world: World,
+    asked_to_stop: Callable[[], bool],
+) -> Epoch:
     """The batches of the epoch that the state is in, and how this process gets its part of them.
 
     Everything random in an epoch comes from (seed, epoch, step): resuming needs no more.
     """
     if isinstance(examples, Stream):
-        return examples.open(state.epoch, state.batch, world.rank, world.size)
+        return examples.open(state.epoch, state.batch, world.rank, world.size, asked_to_stop)
     drawn = draw_speeds(examples, config.seed, state.epoch)
     lens = [len(e.features) for e in drawn]
     batches = bucket(

@@ -232,14 +232,19 @@ def build(
         labels=labels,
         label_config=config.labels,
         criterion=config.loss.name,
-        model=AcousticModel(config.model, config.features.size, len(labels)),
+        model=AcousticModel(
+            config.model, config.features.size, len(labels), config.features.n_mels
+        ),
         decoder=config.decoder,
         stats=stats,
     )
     known = examples["train"]
     if framewise or config.loss.framewise_epochs > 0:
-        sample = known.sample() if isinstance(known, Stream) else known
-        targets = (np.array(e.frames) for e in sample)
+        targets = (
+            known.sample_frame_targets()
+            if isinstance(known, Stream)
+            else [np.array(e.frames) for e in known]
+        )
         bundle.transitions = estimate_transitions(targets, len(labels))
     if config.lm.label_order and not framewise:
         spelled = (

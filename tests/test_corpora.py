@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from asr.audio import load_audio, write_sphere
 from asr.corpora import CORPORA, load_corpus
 from asr.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from asr.corpora.tree import plain_words, read_segments
+from asr.corpora.tree import load_tree, plain_words, read_segments
 from asr.errors import InputError
 from asr.labels import TIMIT_61_PHONES
 from asr.manifest import read_manifest
@@ -243,6 +243,19 @@ def test_labels_are_in_order_and_within_the_audio_or_refused(content):
     times = [(s.start_s, s.end_s) for s in segments]
     assert all(0 <= start_s <= end_s <= 0.5 for start_s, end_s in times)
     assert times == sorted(times, key=lambda t: t[0])
+
+
+def test_times_are_samples_of_the_audio(tmp_path):
+    rng = np.random.default_rng(0)
+    for rate in (8_000, 16_000):
+        folder = tmp_path / str(rate) / "TRAIN/DR1/ANN"
+        folder.mkdir(parents=True)
+        write_sphere(folder / "U1.WAV", rng.integers(-99, 99, rate).astype(np.int16), rate)
+        (folder / "U1.PHN").write_text(f"0 {rate // 4} h#\n{rate // 4} {rate} aa\n")
+        for name in ("DEV", "TEST"):
+            (tmp_path / str(rate) / name).mkdir()
+        (utterance,) = load_tree(tmp_path / str(rate), lambda items: items).sets["train"]
+        assert utterance.phones == (Segment("h#", 0.0, 0.25), Segment("aa", 0.25, 1.0))
 
 
 def check_so762(corpus):

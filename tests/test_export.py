@@ -38,7 +38,7 @@ LENGTHS = [1, 159, 160, 161, 479, 480, 1000, 4321, 16_000, 16_007, 25_000]
 
 def bundle_of(features, architecture):
     torch.manual_seed(1)
-    model = AcousticModel(architecture, features.size, len(LABELS)).eval()
+    model = AcousticModel(architecture, features.size, len(LABELS), features.n_mels).eval()
     for parameter in model.parameters():
         # Biases that start at zero would hide that they are in the wrong place.
         torch.nn.init.uniform_(parameter, -0.3, 0.3)
@@ -101,6 +101,7 @@ def test_every_cell(cell, bidirectional, tmp_path):
         {"layers": 3, "subsample": (2, 1, 3)},
         {"units": (10, 7), "between": (9, 8), "after": (6,)},
         {"layers": 3, "residual": True, "layer_norm": True},
+        {"layers": 1, "conv": (4, 3)},
         {"layers": 2, "subsample": (1, 2), "residual": True, "after": (9,), "layer_norm": True},
     ],
 )
@@ -161,15 +162,16 @@ def streamed(session, waveform, frames, hop=160, window=400):
 
 
 @pytest.mark.parametrize(
-    ("features", "bidirectional", "reason"),
+    ("features", "parts", "reason"),
     [
-        (FeatureConfig(normalize="none"), True, "bidirectional"),
-        (FeatureConfig(normalize="utterance"), False, "each utterance as a whole"),
-        (FeatureConfig(normalize="none", deltas=1), False, "deltas"),
+        (FeatureConfig(normalize="none"), {"bidirectional": True}, "bidirectional"),
+        (FeatureConfig(normalize="utterance"), {}, "each utterance as a whole"),
+        (FeatureConfig(normalize="none", deltas=1), {}, "deltas"),
+        (FeatureConfig(normalize="none"), {"conv": (2,)}, "convolutions"),
     ],
 )
-def test_what_cannot_stream(features, bidirectional, reason, tmp_path):
-    architecture = RecurrentConfig(layers=1, hidden=4, bidirectional=bidirectional)
+def test_what_cannot_stream(features, parts, reason, tmp_path):
+    architecture = RecurrentConfig(**{"layers": 1, "hidden": 4, "bidirectional": False} | parts)
     with pytest.raises(InputError, match=f"--streaming: this model .*{reason}"):
         export(bundle_of(features, architecture), tmp_path / "model.onnx", streaming=True)
     assert not (tmp_path / "model.onnx").exists()

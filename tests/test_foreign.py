@@ -62,6 +62,30 @@ def random_weights(name, path):
     return net
 
 
+def test_aligning_and_not_tuning(tmp_path, monkeypatch, capsys):
+    random_weights(GROUP_NORM, tmp_path / "weights.pth")
+    model = f"torchaudio:{GROUP_NORM}={tmp_path}/weights.pth"
+    soundfile.write(tmp_path / "a.wav", noise(16_000), 16_000)
+    (tmp_path / "a.txt").write_text("the cat")
+    files = (tmp_path / "a.wav", tmp_path / "a.txt")
+    code, out, err = asr(monkeypatch, capsys, "align", "--model", model, *files, "--format", "ctm")
+    assert (code, err) == (0, "")
+    assert [line.split()[4] for line in out.splitlines()] == ["THE", "CAT"]
+    assert all(0 <= float(line.split()[2]) <= 1 for line in out.splitlines())
+    (tmp_path / "dev.jsonl").write_text('{"audio_filepath": "a.wav", "text": "the cat"}\n')
+    for bad in (model, "model.onnx"):
+        code, _, err = asr(monkeypatch, capsys, "tune", "--model", bad, tmp_path / "dev.jsonl")
+        assert code == 2
+        assert "asr tune writes what it finds into a model directory" in err
+        assert err.count("\n") == 1
+    lines = [f'{{"audio_filepath": "{name}.wav", "duration": 1}}\n' for name in ("a", "no")]
+    (tmp_path / "bad.jsonl").write_text("".join(lines))
+    words = ("align", "--model", model, tmp_path / "bad.jsonl", "--out", tmp_path / "out")
+    code, out, err = asr(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "2 of 2 utterances not aligned" in err
+
+
 def noise(n, seed=0):
     return (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 

@@ -10,7 +10,7 @@ errors interrupts types files compiled progress audio labels manifest manifest_i
 features augment losses data feature_cache models averaging lm decode score formats checkpoint
 foreign export decoding evaluate tuning forced_alignment recipe rundir stream distributed
 training_setup training_state schedule judging epoch_picture training overfit long_audio sources
-quantized recognizer report memory memory_pictures serve config compare cli __main__
+quantized recognizer ray_engine report memory memory_pictures serve config compare cli __main__
 """.split()
 ROOT = Path(asr.__file__).parent
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from asr.audio import write_sphere
 from asr.errors import InputError
 from asr.manifest import read_manifest, write_manifest
+from asr.manifest_index import index_manifest
 from asr.types import Segment, Utterance
 
 GOOD = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a", "id": "u1"}
@@ -108,6 +109,9 @@ def test_nemo_manifest(tmp_path):
         (GOOD | {"id": 7}, "field 'id' must be a string, found 7"),
         (GOOD, "id 'u1' was already used on line 1"),
         (GOOD | {"id": "u2", "text": ["a"]}, "field 'text' must be a string"),
+        (GOOD | {"id": "u2", "text": "a \ud800"}, "field 'text' has half a character"),
+        (GOOD | {"id": "u2", "phones": ["a", "\udfff"]}, "item 2 has half a character"),
+        (GOOD | {"id": "u2", "words": [["\udfff", 0, 1]]}, "item 1 has half a character"),
         (GOOD | {"id": "u2", "duration": "1.0"}, "field 'duration' must be a number"),
         (GOOD | {"id": "u2", "duration": True}, "field 'duration' must be a number"),
         (GOOD | {"id": "u2", "duration": -1.0}, "field 'duration' must be a time"),
@@ -130,6 +134,9 @@ def test_a_bad_line_is_named(tmp_path, line, message):
         read_manifest(path)
     assert str(caught.value).startswith(f"{path}:3: ")
     assert message in str(caught.value)
+    if "item 1" not in message and "half a character" in message:
+        with pytest.raises(InputError, match=r":3: .* half a character"):
+            index_manifest(path)
     assert "\n" not in str(caught.value)
 
 

@@ -159,6 +159,16 @@ def test_unreadable_files(tmp_path):
         NGram.read_arpa(broken)
 
 
+@pytest.mark.parametrize("zeros", [b"\0" * 1000, b"\n" * 1000])
+def test_a_bomb_is_one_clear_line(tmp_path, zeros):
+    bomb = tmp_path / "lm.arpa.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as out:
+        for _ in range(10_000):
+            out.write(zeros)
+    with pytest.raises(InputError, match=r"lm\.arpa\.gz: no ARPA file"):
+        NGram.read_arpa(bomb)
+
+
 def test_bad_texts():
     with pytest.raises(InputError, match="empty"):
         NGram.estimate([], 2)

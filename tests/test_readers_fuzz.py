@@ -11,7 +11,7 @@ import soundfile
 from fuzzing import mutated, peak_bytes, survives
 from tones import tone
 
-from asr.audio import audio_duration_s, load_audio, sphere_bytes
+from asr.audio import audio_blocks, audio_duration_s, load_audio, sphere_bytes
 from asr.checkpoint import load_bundle
 from asr.config import load_config, read_config
 from asr.corpora.audit import Audit
@@ -97,6 +97,7 @@ class Audio:
         for read in (
             lambda: load_audio(self.path),
             lambda: load_audio(self.path, 8_000, 0.01, 0.02, data),
+            lambda: list(audio_blocks(self.path, block_s=0.01)),
             lambda: audio_duration_s(self.path),
         ):
             survives(read)

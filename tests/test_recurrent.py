@@ -80,11 +80,12 @@ def test_equal_to_packed_lstm_with_gradients():
         RecurrentConfig(units=(12, 6, 4), layer_norm=True, cell="peephole"),
         RecurrentConfig(layers=3, hidden=8, residual=True, cell="gru", weight_noise=0.1),
         RecurrentConfig(layers=2, hidden=8, cell="coupled", drop_connect=0.5, orthogonal=True),
+        RecurrentConfig(layers=1, hidden=8, conv=(3, 4)),
     ],
 )
 def test_alone_and_in_a_batch_agree(config):
     torch.manual_seed(1)
-    model = AcousticModel(config, 10, 7).eval()
+    model = AcousticModel(config, 10, 7, n_bins=5).eval()
     x, lens, xs = batch([25, 4, 13, 1], 10)
     together, out_lens = model(x, lens)
     for i, alone in enumerate(xs):
@@ -116,6 +117,8 @@ def test_padding_gets_no_gradient():
         ({"dropout": 1.0}, "dropout"),
         ({"layers": 2, "subsample": (2,)}, "subsample"),
         ({"units": (3, 0)}, "units"),
+        ({"conv": (0,)}, "conv"),
+        ({"conv_dropout": 1.0}, "conv_dropout"),
         ({"drop_connect": -0.1}, "drop_connect"),
         ({"weight_noise": -1.0}, "weight_noise"),
     ],

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,18 +13,21 @@ import soundfile
 from browser import CHROMIUM, DRIVER, browser
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from running import asr
 from tones import TONES
 from training_runs import train_tones
 
 from asr.checkpoint import load_bundle
 from asr.errors import InputError
+from asr.features import FrameClock
+from asr.labels import Labels
 from asr.manifest import read_manifest
 from asr.report.charts import ticks
 from asr.report.evidence import gather, scored, worst_and_typical
 from asr.report.html import el
 from asr.report.page import report
-from asr.report.picture import plot_audio
+from asr.report.picture import draw_posteriors, plot_audio
 from asr.report.run import chosen, read_run, subset
 from asr.score.alignment import align
 from asr.score.error_rate import phone_policy
@@ -364,6 +368,16 @@ def test_the_picture_names_phones_and_words(tones, tone_run, tmp_path, monkeypat
         assert segment.label in names
     assert {"words", "phones", "waveform", "log-mel bin", "probability", "seconds"} <= set(names)
     assert any(name.startswith("$a_b") for name in names)
+
+
+def test_posteriors_stand_where_the_model_heard_them():
+    """A model from elsewhere has frames of its own, that begin later."""
+    clock = FrameClock(0.02, 1, 0.0125)
+    labels = Labels("char", ("<blank>", "a"))
+    recognizer = SimpleNamespace(bundle=SimpleNamespace(clock=clock, labels=labels))
+    axes = Figure().subplots()
+    draw_posteriors(axes, np.log([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]]), recognizer)
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx([0.0125, 0.0325, 0.0525])
 
 
 @pytest.mark.parametrize("n_samples", [1, 400, 16_000])

@@ -502,7 +502,7 @@ def test_command_refuses_in_one_line(run, pair, tmp_path):
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert run(*pair, "--fold", "timit39")[::2] == (
         2,
-        "asr: --fold and --silence are for --unit phone, not word\n",
+        "asr: fold and silence are for phones, not for unit word\n",
     )
 
 

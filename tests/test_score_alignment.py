@@ -168,3 +168,12 @@ def test_error_kinds():
     assert [a.hits for a in alignments[:2]] == [1, 0]
     with pytest.raises(IndexError):
         alignments[3]
+
+
+@pytest.mark.parametrize("characters", [False, True])
+def test_half_a_character_is_one_too(characters):
+    found = align_texts(["a \ud800 c"], ["a \udfff c"], characters)
+    assert [c.error for c in found[0].columns if c.error] == ["S"]
+    assert {(c.reference, c.hypothesis) for c in found[0].columns if c.error} == {
+        ("\ud800", "\udfff")
+    }

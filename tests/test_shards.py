@@ -2,8 +2,11 @@
 
 import io
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
 import tarfile
 import threading
 from collections import Counter
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 from running import SMALL, asr
 from test_distributed import two_processes
 from test_resume import interrupt
+from test_resume import start as start_training
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
 
@@ -31,11 +35,12 @@ from asr.corpora.audit import Audit
 from asr.corpora.shards import encode_flac, scan_shard, shard_size, write_shards
 from asr.data import made_ahead, padding
 from asr.errors import InputError
+from asr.features import FeatureConfig
 from asr.labels import inventory
 from asr.manifest import read_manifest, write_manifest
 from asr.manifest_index import index_manifest
 from asr.recipe import AugmentConfig, RunConfig, TrainerConfig
-from asr.stream import Stream, members, open_stream
+from asr.stream import Stream, TarPipe, members, open_stream
 from asr.types import Utterance
 
 DEMO = "recipes/demo/ctc.yaml"
@@ -261,6 +266,10 @@ def test_a_large_manifest_is_read_in_blocks(tmp_path, monkeypatch, large):
         ('{"id": "x", "audio_filepath": "a.wav", "duration": 1, "text": 5}', ":3: field 'text'"),
         ('{"id": "x", "audio_filepath": "a.wav", "duration": 1, "phones": [5]}', ":3: field 'ph"),
         ('{"id": "u0", "audio_filepath": "a.wav", "duration": 1}', "id 'u0' of utterance 3"),
+        (
+            r'{"id": "x", "audio_filepath": "a", "duration": 1, "text": "\ud800"}',
+            ":3: field 'text'",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, told):
@@ -273,6 +282,34 @@ def test_a_bad_line_is_named(tmp_path, line, told):
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*.npz"))
+
+
+def killing(joined):
+    """Let the helpers die, as where memory runs out, before what they found is joined."""
+
+    def kill_first(blocks):
+        for child in multiprocessing.active_children():
+            child.kill()
+        return joined(blocks)
+
+    return kill_first
+
+
+def test_a_process_that_dies_over_a_manifest_is_told(tmp_path, monkeypatch):
+    manifest_of(tmp_path, [(f"u{i}", 1.0, None) for i in range(50)])
+    (tmp_path / "train.jsonl.npz").unlink()
+    monkeypatch.setattr(manifest_index, "BLOCK", 1500)
+    monkeypatch.setattr(manifest_index, "LARGE", 0)
+    monkeypatch.setattr(manifest_index, "_joined", killing(manifest_index._joined))
+    with pytest.raises(InputError, match="a process that read the manifest was killed"):
+        index_manifest(tmp_path / "train.jsonl")
+
+
+def test_the_same_path_written_otherwise_is_the_same_audio(tmp_path):
+    lines = [{"id": f"u{i}", "audio_filepath": f"./a/{i}.wav", "duration": 1} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    manifest = index_manifest(tmp_path / "train.jsonl")
+    assert manifest.shared_with(list(manifest))[0] == ["u0", "u1", "u2"]
 
 
 def test_a_changed_manifest_or_a_broken_index_is_read_anew(tmp_path):
@@ -352,20 +389,9 @@ def test_padded_frames_are_capped(tmp_path):
     assert all(len(b) * plan.lens[b].max() <= 6000 for b in plan.batches)
 
 
-class Pipe(io.RawIOBase):
-    def __init__(self, data):
-        self.data = io.BytesIO(data)
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        return self.data.readinto(buffer)
-
-
 @given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40))))
 @settings(deadline=None)
-def test_members_of_files_and_pipes(data, gaps):
+def test_members_of_a_file(data, gaps):
     wanted, at = [], 0
     for number, (gap, size) in enumerate(gaps):
         wanted.append((number, at + gap, size))
@@ -376,7 +402,6 @@ def test_members_of_files_and_pipes(data, gaps):
             break
         expected.append((number, data[start : start + size]))
     assert list(members(io.BytesIO(data), wanted)) == expected
-    assert list(members(io.BufferedReader(Pipe(data)), wanted)) == expected
 
 
 # --- training
@@ -516,36 +541,105 @@ def test_shards_of_others_with_gaps(shards, tmp_path):
     assert len(corpus.sets["train"]) == 48 - 9 - 10
 
 
-def test_tars_may_be_pipes(shards, tmp_path):
-    mine = tmp_path / "shards"
+@pytest.fixture
+def pipes(shards, tmp_path):
+    """The tone corpus again, with pipes in the place of train's tars."""
+    mine = tmp_path / "pipes"
     mine.mkdir()
-    tars = sorted(shards.glob("train-*.tar"))
     for path in shards.glob("*.*"):
-        if path in tars:
+        if path.match("train-*.tar"):
             os.mkfifo(mine / path.name)
         else:
             shutil.copy(path, mine)
-    manifest = index_manifest(mine / "train.jsonl")
-    stream = stream_of(manifest, batch_size=4, shuffle_buffer=20)
+    return mine
 
-    def feed(tar):
-        # The reader may leave once it has what it wants.
+
+def feed(tar, pipe, n_times, is_one_writer):
+    """Write a tar n times, through one opening of the pipe or several, as loops of cat do."""
+
+    def write():
+        # The reader leaves after the last epoch, once it has what it wants.
         with suppress(BrokenPipeError):
-            (mine / tar.name).write_bytes(tar.read_bytes())
+            if is_one_writer:
+                with pipe.open("wb") as handle:
+                    for _ in range(n_times):
+                        handle.write(tar.read_bytes())
+            else:
+                for _ in range(n_times):
+                    pipe.write_bytes(tar.read_bytes())
 
-    for epoch in (0, 1):
-        feeders = [threading.Thread(target=feed, args=(tar,), daemon=True) for tar in tars]
-        for feeder in feeders:
-            feeder.start()
-        planned = stream.open(epoch)
-        examples = [e for n in range(planned.n_batches) for e in planned.load(n)]
-        assert len({e.utterance.id for e in examples}) == len(examples) == 48
-        for feeder in feeders:
-            feeder.join(10)
-            assert not feeder.is_alive()
-    assert not stream.lost
+    threading.Thread(target=write, daemon=True).start()
+
+
+@pytest.mark.parametrize("is_one_writer", [False, True])
+def test_training_from_pipes_equals_training_from_files(whole, shards, pipes, is_one_writer):
+    for tar in shards.glob("train-*.tar"):
+        feed(tar, pipes / tar.name, 3, is_one_writer)
+    in_shards(DEMO, pipes, pipes / "run", "augment.speeds=[0.9,1.0]")
+    assert_same_run(whole, pipes / "run")
+
+
+def test_framewise_training_from_pipes(shards, pipes):
+    for tar in shards.glob("train-*.tar"):
+        feed(tar, pipes / tar.name, 1, False)
+    framewise = ("trainer.max_epochs=1", "loss.framewise_epochs=1")
+    results = in_shards(DEMO, pipes, pipes / "run", *framewise)
+    assert results["skipped"]["train"] == 0
+
+
+def test_a_pipe_that_breaks_off_is_told_and_read_anew(shards, pipes):
+    tar, data = pipes / "train-000000.tar", (shards / "train-000000.tar").read_bytes()
+    columns = index_manifest(shards / "train.jsonl").columns
+    here = np.flatnonzero(columns.shards == 0).tolist()
+    wanted = [(i, int(columns.member_starts[i]), int(columns.member_sizes[i])) for i in here]
+    pipe = TarPipe(tar)
+    copies = [data, data[: len(data) // 2], b"no tar" * 999, data]
+    turns = [threading.Event() for _ in copies]
+
+    def write():
+        for turn, copy in zip(turns, copies, strict=True):
+            turn.wait(10)
+            with suppress(BrokenPipeError):
+                tar.write_bytes(copy)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    found = []
+    for turn in turns:
+        turn.set()
+        found.append(dict(pipe.members(wanted)))
+    expected = {i: data[start : start + size] for i, start, size in wanted}
+    assert found[0] == found[3] == expected
+    assert 0 < len(found[1]) < len(wanted)
+    assert found[1].items() < expected.items()
+    assert found[2] == {}
+
+
+def test_a_run_that_waits_for_a_pipe_can_be_stopped(pipes, tmp_path):
+    settings = (f"corpus.root={pipes}", f"run_dir={tmp_path / 'run'}", *SMALL, *QUICK)
+    process = start_training(DEMO, *settings)
+    for line in process.stderr:
+        if "parameters" in line:
+            break
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 130, told
+    assert told.splitlines()[-1] == (
+        f"asr: stopped; go on with: asr train {tmp_path / 'run'} --resume"
+    )
+
+
+def test_what_pipes_cannot_do_is_refused(pipes):
+    manifest = index_manifest(pipes / "train.jsonl")
+    stream = stream_of(manifest)
     with pytest.raises(InputError, match="is a pipe, which 2 processes cannot share"):
         open_stream(stream.config, manifest, stream.labels, {}, 2)
+    stream.config.features = FeatureConfig(normalize="global")
+    with pytest.raises(InputError, match="is a pipe, which cannot be read beforehand"):
+        open_stream(stream.config, manifest, stream.labels, {}, 1)
 
 
 def test_speaker_normalisation_is_refused(shards, tmp_path):

@@ -71,6 +71,20 @@ def test_what_holds_no_audio_is_told(tree):
     assert [line.split(":")[0] for line in bad] == ["data/empty", "data/*.ogg"]
 
 
+def test_names_that_cannot_be_looked_up_are_told(tree, monkeypatch):
+    long = "x" * 300
+    found, bad = find(long, "data/one/b.FLAC", "")
+    assert found == {"data/one/b.FLAC": "b"}
+    assert bad == [f"{long}: cannot be read (File name too long)", "'': no file has an empty name"]
+
+    def locked(top, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", str(top)))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", locked)
+    assert find("data")[1] == ["data: this folder cannot be read (Permission denied)"]
+
+
 def test_links_in_a_circle(tree):
     (tree / "data/one/again").symlink_to(tree / "data")
     (tree / "link").symlink_to(tree / "data/one/two")

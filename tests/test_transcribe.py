@@ -1,9 +1,11 @@
 """Transcribing as a user does: files of any form in, text, times and confidences out."""
 
+import errno
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import srt
 from running import asr
 
 import asr as package
+from asr import files
 from asr.checkpoint import load_bundle
 from asr.cli import main
 from asr.errors import InputError
@@ -439,6 +442,84 @@ def test_every_kind_of_bad_input_is_one_line_and_the_good_go_on(transcribe, said
         1,
         [f"asr: {tmp_path}/empty: no audio in this folder (no .wav, .flac, .mp3 ...)"],
     )
+
+
+def test_a_file_that_may_not_be_read_is_one_line(transcribe, tree, monkeypatch):
+    whole = Path.open
+
+    def opened(path, *args, **kwargs):
+        if path.name == "b.wav":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)  # mode bits do not stop root
+    code, out, err = transcribe(tree)
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert err == [
+        f"asr: {tree}/deep/b.wav: cannot be read (Permission denied)",
+        "asr: 1 of 2 inputs failed",
+    ]
+
+
+def test_a_film_is_one_line(transcribe, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(4000))
+    code, out, (line,) = transcribe(film)
+    assert (code, out) == (1, "")
+    assert line.startswith(f"asr: {film}: not audio that can be read")
+    assert line.endswith("convert it to WAV or FLAC")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(transcribe, tree, monkeypatch):
+    monkeypatch.setattr(Recognizer, "transcribe_files", pytest.fail)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tree.parent))
+    out = tree.parent / "new/out"
+    code, _, err = transcribe("--out", out, tree)
+    assert (code, err) == (2, [f"asr: --out {out}: cannot be written to; name another folder"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 2), (errno.ENAMETOOLONG, 1)])
+def test_a_full_disk_ends_it_and_one_bad_place_does_not(
+    transcribe, tree, monkeypatch, number, status
+):
+    whole = files.write_text
+
+    def write_text(path, text):
+        if path.name == "a.txt":
+            error = OSError(number, os.strerror(number))
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        whole(path, text)
+
+    monkeypatch.setattr(files, "write_text", write_text)
+    out = tree.parent / "out"
+    code, _, err = transcribe("--out", out, tree)
+    told = [f"asr: {out}/a.txt: cannot be written ({os.strerror(number)})"]
+    assert code == status
+    assert err == told + ["asr: 1 of 2 inputs failed"] * (status == 1)
+    assert status == 2 or files_below(out) == ["deep/b.txt"]
+
+
+def test_options_reach_the_recognizer(transcribe, tree, monkeypatch):
+    used = []
+    monkeypatch.setattr(Recognizer, "transcribe_files", lambda self, *_: used.append(self) or ())
+    assert transcribe("--window", "3", "--keep-silence", "--precision", "int8", tree)[0] == 0
+    assert used[0].windowing == WindowConfig(longest_s=3, skip_silence=False)
+    assert used[0].precision == "int8"
+
+
+def test_progress_tells_the_real_time_factor(transcribe, tree, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert transcribe(tree)[0] == 0
+    shown = terminal.getvalue()
+    assert "transcribing" in shown
+    assert "2/2" in shown
+    assert re.search(r"0 min of audio, [1-9]\d* x real time", shown)
 
 
 def test_each_channel_by_itself(transcribe, said, tmp_path):

@@ -33,7 +33,11 @@ def align(
         Path, typer.Argument(metavar="AUDIO|MANIFEST", help="An audio file, or a .jsonl manifest.")
     ],
     model: Annotated[
-        Path, typer.Option(help="Model directory (or run directory); framewise ones are exacter.")
+        str,
+        typer.Option(
+            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with "
+            "=WEIGHTS; framewise ones are exacter."
+        ),
     ],
     text: Annotated[
         Path | None, typer.Argument(metavar="[TEXT]", help="The text of AUDIO: words, or phones.")

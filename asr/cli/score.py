@@ -123,23 +123,18 @@ def score(
     import shutil
 
     from asr.score import show, significance
-    from asr.score.error_rate import policy_name, total
+    from asr.score.error_rate import total
+    from asr.score.pairs import align_matched, checked_policy
     from asr.score.read import match, read_transcripts
 
-    if unit != "phone" and (fold != "none" or silence != "count"):
-        raise InputError(f"--fold and --silence are for --unit phone, not {unit.value}")
-    if unit == "phone" and normalise:
-        raise InputError("--normalise is for --unit word or char, not phone")
-    if unit == "char" and alignment == "nist":
-        raise InputError("--alignment nist is for --unit word or phone, not char")
+    ways = tuple(filter(None, normalise.split(",")))
+    policy = checked_policy(unit.value, alignment.value, fold.value, silence.value, ways)
     if compare != (hyp_b is not None):
         raise InputError("--compare and HYP_B go together: asr score REF HYP HYP_B --compare")
     if compare and (errors or report or intervals):
         raise InputError("--compare has its own output, without --errors, --report, --intervals")
     # A million words make many objects, and no cycles among them.
     gc.disable()
-    ways = tuple(filter(None, normalise.split(",")))
-    policy = policy_name(unit, fold, silence, alignment, ways)
     ref_format, _, hyp_format = (format or "").partition(",")
     references = read_transcripts(ref, ref_format or None)
 
@@ -147,7 +142,7 @@ def score(
         hypotheses = read_transcripts(path, hyp_format or ref_format or None, hypothesis=True)
         matched = match(references, hypotheses)
         _tell_unmatched(matched, hypotheses)
-        return matched, _align(matched, unit, fold, silence, alignment, ways)
+        return matched, align_matched(matched, unit, alignment, fold, silence, ways)
 
     matched, alignments = scored(hyp)
     scores = total(alignments, unit, policy)
@@ -215,33 +210,3 @@ def _tell_unmatched(matched: Matched, hypotheses: Transcripts) -> None:
     ):
         if ids:
             print(f"asr: {hypotheses.path}: {len(ids)} {fate}: {', '.join(ids)}", file=sys.stderr)
-
-
-def _align(
-    matched: Matched,
-    unit: Unit,
-    fold: Folding,
-    silence: Silence,
-    alignment: AlignmentName,
-    normalise: tuple[str, ...],
-) -> Alignments:
-    from asr.score.alignment import align, align_texts
-    from asr.score.nist import align_nist
-    from asr.score.normalise import normaliser
-    from asr.score.read import texts, token_pairs
-
-    if unit == "phone":
-        pairs = token_pairs(matched, unit, fold, silence)
-        if alignment == "edit":
-            return align(pairs)
-        references, hypotheses = ([" ".join(pair[side]) for pair in pairs] for side in (0, 1))
-    else:
-        references, hypotheses = texts(matched)
-        if normalise:
-            made = normaliser(normalise, markup=alignment == "nist")
-            references, hypotheses = list(map(made, references)), list(map(made, hypotheses))
-    if alignment == "nist":
-        said = [line.where for line, _ in matched.pairs]
-        heard = [line.where if line else "" for _, line in matched.pairs]
-        return align_nist(references, hypotheses, (said, heard))
-    return align_texts(references, hypotheses, characters=unit == "char")

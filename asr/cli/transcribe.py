@@ -6,9 +6,12 @@ import errno
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +53,13 @@ class Channels(StrEnum):
     each = "each"
 
 
+class Engine(StrEnum):
+    """What the work runs on."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Precision(StrEnum):
     """What the net computes in."""
 
@@ -65,6 +75,8 @@ TEXT = "text"
 WAVEFORM_WINDOW_S = 20.0
 #: A disk that is full for one file is so for the next.
 FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Files written at once: each waits for the disk, which serves many in the time of one.
+WRITERS = 8
 AUDIO, COMPUTING, SEARCH = "Audio", "Computing", "Search"
 LexiconOption = Annotated[
     str | None,
@@ -130,7 +142,8 @@ def transcribe(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a file an input, in the inputs' folders.")
+        Path | None,
+        typer.Option(help="Folder for a file an input, in the inputs' folders.", readable=False),
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Replace outputs that exist.")] = False,
     channels: Annotated[
@@ -163,6 +176,14 @@ def transcribe(
             rich_help_panel=COMPUTING,
         ),
     ] = Precision.float32,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="ray: on the cluster that RAY_ADDRESS names, or else on one of this machine's "
+            "own; AUDIO may be tars and manifests (.tar, .jsonl); JSONL in parts goes to --out.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = Engine.local,
     decoder: Annotated[
         DecoderName | None,
         typer.Option(help="Instead of the model's own.", rich_help_panel=SEARCH),
@@ -206,7 +227,10 @@ def transcribe(
     from asr.files import write_text
     from asr.formats import formats_named
 
-    named = (format or (TEXT if out is None else "txt")).lower()
+    on_ray = engine is Engine.ray
+    if on_ray and (out is None or format not in (None, "jsonl")):
+        raise InputError("--engine ray writes JSONL into a folder: name it with --out, no --format")
+    named = (format or ("jsonl" if on_ray else TEXT if out is None else "txt")).lower()
     formats = {} if named == TEXT else formats_named(named)
     if out is None and len(formats) > 1:
         raise InputError(f"--format {format}: standard output takes one; name a folder with --out")
@@ -214,6 +238,8 @@ def transcribe(
         raise InputError("--format text is for standard output; in files it is called txt")
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; expected a folder")
+    if out is not None and not _may_hold_files(out):
+        raise InputError(f"--out {out}: cannot be written to; name another folder")
     if nbest is not None and nbest > 1 and not {"json", "jsonl"} & formats.keys():
         raise InputError(f"--nbest {nbest}: alternatives are for --format json")
     bad: list[str] = []
@@ -221,7 +247,7 @@ def transcribe(
     def failed(path: Path, error: InputError) -> None:
         bad.append(str(error))
 
-    sources = _sources(files, channels is Channels.each, failed)
+    sources = _sources(files, channels is Channels.each, on_ray, failed)
     if not sources and not bad:
         raise InputError("-: standard input names no file")
     n_asked = len(sources) + len(bad)
@@ -230,9 +256,9 @@ def transcribe(
         if not only.joins:
             raise InputError(f"--format {named}: standard output takes one such file; use --out")
     wanted = {source.id: formats for source in sources}
-    if out is not None and not redo:
+    if out is not None and not redo and not on_ray:
         wanted = {
-            source.id: {n: f for n, f in formats.items() if not _place(out, source.id, f).exists()}
+            source.id: {n: f for n, f in formats.items() if not _is_there(out, source.id, f)}
             for source in sources
         }
         sources = [source for source in sources if wanted[source.id]]
@@ -259,12 +285,19 @@ def transcribe(
         rescore=rescore,
         rescore_weight=rescore_weight,
     )
+    how = (model, options, window, keep_silence, precision.value)
     try:
-        if sources:
-            recognizer = _recognizer(model, options, window, keep_silence, precision.value)
+        if sources and on_ray and out is not None:
+            from asr.ray_engine import transcribe_parts
+
+            make = partial(_recognizer, *how)
+            transcribe_parts(sources, out, make, repr(how), redo, tell, failed)
+        elif sources:
+            recognizer = _recognizer(*how)
             if "wrd" in formats and not recognizer.finds_words:
                 raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
-            _transcribe_all(recognizer, sources, deliver, failed)
+            n_writers = 1 if out is None else WRITERS
+            _transcribe_all(recognizer, sources, deliver, failed, n_writers)
     except KeyboardInterrupt:
         tell("interrupted; what is written is whole")
         raise typer.Exit(130) from None
@@ -277,7 +310,7 @@ def transcribe(
         raise typer.Exit(1)
 
 
-def _sources(names: Sequence[str], each: bool, failed: Failed) -> list[Source]:
+def _sources(names: Sequence[str], each: bool, unpack: bool, failed: Failed) -> list[Source]:
     """The audio that is meant by file names, - for those on standard input among them."""
     from asr.sources import each_channel, find_sources, read_list
 
@@ -286,6 +319,10 @@ def _sources(names: Sequence[str], each: bool, failed: Failed) -> list[Source]:
     listed = read_list(sys.stdin.buffer) if "-" in names else []
     wanted = [one for name in names for one in (listed if name == "-" else [name])]
     sources = find_sources(wanted, failed)
+    if unpack:
+        from asr.ray_engine import unpacked
+
+        sources = unpacked(sources, failed)
     return each_channel(sources) if each else sources
 
 
@@ -311,8 +348,19 @@ def _recognizer(
     return Recognizer(bundle, options, tell, windowing, precision, n_threads)
 
 
+def _may_hold_files(out: Path) -> bool:
+    """Whether a folder that is there, or is to be made, can be written to."""
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    return os.access(there, os.W_OK | os.X_OK)
+
+
 def _place(out: Path, id: str, format: Format) -> Path:
     return out / f"{id}{format.suffix}"
+
+
+def _is_there(out: Path, id: str, format: Format) -> bool:
+    # Of a place that cannot even be asked about, the attempt to write there will tell.
+    return os.path.exists(_place(out, id, format))  # noqa: PTH110
 
 
 def _print(transcript: Transcript, name: str) -> None:
@@ -332,12 +380,14 @@ def _transcribe_all(
     sources: Sequence[Source],
     deliver: Callable[[Transcript], None],
     failed: Failed,
+    n_writers: int,
 ) -> None:
-    """Transcribe and deliver one after the other, with a bar."""
+    """Transcribe one after the other, and deliver ``n_writers`` at once, with a bar."""
     from asr.progress import progress_bar
 
     begun, heard_s = time.perf_counter(), 0.0
-    with progress_bar("speed") as bar:
+    writing: deque[tuple[str, Future[None]]] = deque()
+    with progress_bar("speed") as bar, ThreadPoolExecutor(n_writers) as pool:
         task = bar.add_task("transcribing", total=len(sources), speed="")
 
         def heard(seconds: float) -> None:
@@ -350,14 +400,21 @@ def _transcribe_all(
             failed(source.path, error)
             bar.advance(task)
 
+        def settle(most: int) -> None:
+            while len(writing) > most:
+                id, future = writing.popleft()
+                try:
+                    future.result()
+                except InputError as error:
+                    if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                        raise
+                    failed(Path(id), error)
+                bar.advance(task)
+
         for transcript in recognizer.transcribe_files(sources, unread, heard):
-            try:
-                deliver(transcript)
-            except InputError as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-                    raise
-                failed(Path(transcript.id), error)
-            bar.advance(task)
+            writing.append((transcript.id, pool.submit(deliver, transcript)))
+            settle(n_writers)
+        settle(0)
 
 
 def tell(line: str) -> None:

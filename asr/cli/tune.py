@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @app.command()
 def tune(
     manifest: Annotated[Path, typer.Argument(help="The dev set, as a .jsonl manifest.")],
-    model: Annotated[Path, typer.Option(help="Model directory (or run directory); changed.")],
+    model: Annotated[str, typer.Option(help="Model directory (or run directory); changed.")],
     lexicon: LexiconOption = None,
     no_lexicon: NoLexiconOption = False,
     lm: LmOption = None,
@@ -59,6 +59,7 @@ def tune(
         save_own_lm,
     )
     from asr.decoding import DecodingOptions, fitted
+    from asr.foreign import TORCHAUDIO
     from asr.manifest import read_manifest
     from asr.progress import progress_bar
     from asr.tuning import (
@@ -76,7 +77,12 @@ def tune(
             f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
             "dev, or say --force"
         )
-    folder = model_folder(model)
+    if model.startswith(TORCHAUDIO) or model.endswith(".onnx"):
+        raise InputError(
+            f"--model {model}: asr tune writes what it finds into a model directory, and this is "
+            "none; give asr transcribe --lm-weight, --bonus and --beam instead"
+        )
+    folder = model_folder(Path(model))
     utterances = read_manifest(manifest)
     bundle = load_bundle(folder)
     options = DecodingOptions(

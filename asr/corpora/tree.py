@@ -1,7 +1,7 @@
 """TIMIT's tree: ROOT/{TRAIN,DEV,TEST}/DR1/SPEAKER/UTTERANCE.{WAV,PHN,WRD,TXT}, in either case.
 
 TIMIT itself, so762 and the synthetic corpus are such trees. Audio is SPHERE or RIFF ``.WAV``, a
-RIFF ``.WAV.wav`` beside or instead of it, or ``.flac``. Label times are samples at 16 kHz.
+RIFF ``.WAV.wav`` beside or instead of it, or ``.flac``. Label times are samples of the audio.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from asr.audio import audio_rate
 from asr.corpora.audit import Audit, Corpus, Track, audited_duration_s
 from asr.errors import InputError
 from asr.types import Segment, Utterance
 
 SETS = ("train", "dev", "test")
-LABEL_RATE = 16000
 #: Labels may end this much after the audio and are cut there; more means they belong elsewhere.
 MAX_OVERSHOOT_S = 0.1
 # File extensions in order of preference where an utterance's audio is there more than once.
@@ -174,15 +174,16 @@ def _read_entry(
     else:
         return None
     utterance = Utterance(entry.id, audio.absolute(), entry.speaker, duration_s)
+    rate = audio_rate(audio)
     for kind in needed:
         path = entry.files[kind]
         try:
             if kind == "txt":
                 utterance = replace(utterance, text=read_sentence(path))
             elif kind == "wrd":
-                utterance = replace(utterance, words=read_segments(path, duration_s))
+                utterance = replace(utterance, words=read_segments(path, duration_s, rate))
             else:
-                phones = read_segments(path, duration_s)
+                phones = read_segments(path, duration_s, rate)
                 check_phones(phones, inventory)
                 utterance = replace(utterance, phones=phones)
         except (InputError, OSError, UnicodeDecodeError) as error:
@@ -191,8 +192,8 @@ def _read_entry(
     return utterance
 
 
-def read_segments(path: Path, duration_s: float) -> tuple[Segment, ...]:
-    """Read ``.PHN`` or ``.WRD``: a line is start, end (samples at 16 kHz) and label.
+def read_segments(path: Path, duration_s: float, sample_rate: int = 16_000) -> tuple[Segment, ...]:
+    """Read ``.PHN`` or ``.WRD``: a line is start, end (samples) and label.
 
     Raises:
         InputError: a line is malformed or out of order, or lies beyond the audio.
@@ -205,7 +206,7 @@ def read_segments(path: Path, duration_s: float) -> tuple[Segment, ...]:
         # More digits are no time, and may be too many for Python to read.
         if len(fields) != 3 or not all(re.fullmatch(r"\d{1,15}", at) for at in fields[:2]):
             raise InputError(f"line {number}: expected 'start end label', found {line!r}")
-        start_s, end_s = int(fields[0]) / LABEL_RATE, int(fields[1]) / LABEL_RATE
+        start_s, end_s = int(fields[0]) / sample_rate, int(fields[1]) / sample_rate
         if end_s < start_s or (segments and start_s < (segments[-1].start_s or 0)):
             raise InputError(f"line {number}: times go backwards in {line!r}")
         if start_s >= duration_s or end_s > duration_s + MAX_OVERSHOOT_S:

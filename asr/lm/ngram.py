@@ -31,6 +31,9 @@ UNK, BOS, EOS = "<unk>", "<s>", "</s>"
 MISSING_UNK = -100.0
 #: D1, D2, D3+ where the counts give none, as ``lmplz --discount_fallback``.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
+#: Real n-grams unpack to some 5 times their size in gzip, ever the same line to 1000 times.
+MOST_PACKED = 100
+LONGEST_LINE = 1 << 20
 
 
 #: Peak memory of estimating, for each token and order, where every n-gram is different (measured).
@@ -184,8 +187,7 @@ class NGram:
             InputError: no such file, or a malformed line, with its number.
         """
         try:
-            with _open(Path(path), "rt") as handle:
-                return _parse_arpa(handle, path)
+            return _parse_arpa(_lines(Path(path)), path)
         except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise InputError(f"{path}: cannot be read as an ARPA file ({error})") from error
 
@@ -390,6 +392,20 @@ def _open(path: Path, mode: str) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, mode, encoding="utf-8")  # type: ignore[return-value]
     return path.open(mode.rstrip("t"), encoding="utf-8")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, which may be a bomb: gzip packs a gigabyte of zeros in a megabyte."""
+    most = path.stat().st_size * MOST_PACKED if path.suffix == ".gz" else math.inf
+    n_read = 0
+    with _open(path, "rt") as handle:
+        while line := handle.readline(LONGEST_LINE):
+            n_read += len(line)
+            if len(line) == LONGEST_LINE:
+                raise InputError(f"{path}: no ARPA file: a line has {LONGEST_LINE} characters")
+            if n_read > most:
+                raise InputError(f"{path}: no ARPA file: unpacks to {MOST_PACKED} times its size")
+            yield line
 
 
 def _parse_arpa(lines: Iterable[str], path: Path) -> NGram:

@@ -5,21 +5,33 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from asr.models.recurrent import RecurrentConfig, RecurrentStack
+from asr.models.convolution import Convolutions
+from asr.models.recurrent import Dropout, RecurrentConfig, RecurrentStack
 
 
 class AcousticModel(nn.Module):
-    """A recurrent stack and a softmax over V labels (Graves et al. 2006 for CTC; blank is 0)."""
+    """A recurrent stack and a softmax over V labels (Graves et al. 2006 for CTC; blank is 0).
 
-    def __init__(self, config: RecurrentConfig, n_features: int, n_labels: int) -> None:
+    n_bins: mel bins, of which a frame's ``n_features`` are a multiple; only convolutions, where
+    the configuration asks for them before the stack, need to know.
+    """
+
+    def __init__(
+        self, config: RecurrentConfig, n_features: int, n_labels: int, n_bins: int = 1
+    ) -> None:
         super().__init__()
-        self.stack = RecurrentStack(config, n_features)
+        self.conv = Convolutions(config.conv, n_features, n_bins) if config.conv else None
+        self.conv_dropout = Dropout(config.conv_dropout)
+        self.stack = RecurrentStack(config, self.conv.size if self.conv else n_features)
         self.output = nn.Linear(self.stack.size, n_labels)
 
     def forward(
         self, features: torch.Tensor, lens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """features (B, T, F), lens (B,) frames -> log-probabilities (B, T', V), lengths (B,)."""
-        x, lens = self.stack(features, lens)
+        x = features
+        if self.conv is not None:
+            x = self.conv_dropout(self.conv(x, lens))
+        x, lens = self.stack(x, lens)
         # In float32 even where the layers before compute in bfloat16.
         return self.output(x).float().log_softmax(dim=2), lens

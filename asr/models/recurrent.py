@@ -20,15 +20,17 @@ class RecurrentConfig:
     """A stack of recurrent layers; a layer has ``hidden`` units in each direction.
 
     units: the widths of the layers one by one, instead of ``layers`` times ``hidden``.
+    conv: channels of the convolutions before the first layer, see `convolution.Convolutions`.
     between: widths of the MLP after each recurrent layer but the last. after: widths of the MLP
     after the last. subsample: join that many neighbouring frames after each layer (a pyramid,
     Chan et al. 2016); empty for none. residual: add a layer's input to its output where the
     widths agree. layer_norm: normalise what each layer puts out (Ba et al. 2016).
 
-    dropout: of what each layer puts out. drop_connect: of recurrent weights, drawn once a batch
-    (Wan et al. 2013; Merity et al. 2018). weight_noise: standard deviation of Gaussian noise on
-    the recurrent layers' weights, drawn once a batch (Graves 2011; 0.075 in Graves et al. 2013).
-    All three act in training alone. forget_bias and orthogonal: see `cells.Cell`.
+    conv_dropout: of what the convolutions put out. dropout: of what each layer puts out.
+    drop_connect: of recurrent weights, drawn once a batch (Wan et al. 2013; Merity et al. 2018).
+    weight_noise: standard deviation of Gaussian noise on the recurrent layers' weights, drawn once
+    a batch (Graves 2011; 0.075 in Graves et al. 2013).
+    These act in training alone. forget_bias and orthogonal: see `cells.Cell`.
     """
 
     cell: str = "lstm"
@@ -36,11 +38,13 @@ class RecurrentConfig:
     hidden: int = 256
     units: tuple[int, ...] = ()
     bidirectional: bool = True
+    conv: tuple[int, ...] = ()
     between: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     subsample: tuple[int, ...] = ()
     residual: bool = False
     layer_norm: bool = False
+    conv_dropout: float = 0.2
     dropout: float = 0.3
     drop_connect: float = 0.0
     weight_noise: float = 0.0
@@ -52,9 +56,12 @@ class RecurrentConfig:
             raise InputError(
                 f"model.cell={self.cell!r} does not exist; choose one of {', '.join(CELLS)}"
             )
-        if min(self.layers, self.hidden, *self.units, *self.between, *self.after) < 1:
-            raise InputError("model: layers, hidden, units, between and after must be 1 or more")
-        for name in ("dropout", "drop_connect"):
+        widths = (*self.units, *self.conv, *self.between, *self.after)
+        if min(self.layers, self.hidden, *widths) < 1:
+            raise InputError(
+                "model: layers, hidden, units, conv, between and after must be 1 or more"
+            )
+        for name in ("conv_dropout", "dropout", "drop_connect"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"model.{name}={getattr(self, name)}: expected 0 to below 1")
         if self.weight_noise < 0:

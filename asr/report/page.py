@@ -191,7 +191,8 @@ def _architecture(run: Run) -> str:
         return ""
     net = run.bundle.architecture
     direction = "bidirectional " if net.bidirectional else ""
-    return f"{net.layers} × {net.hidden} {direction}{net.cell}"
+    before = f"{len(net.conv)} convolutions, " if net.conv else ""
+    return f"{before}{net.layers} × {net.hidden} {direction}{net.cell}"
 
 
 def _made(run: Run) -> str:

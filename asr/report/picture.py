@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asr.errors import InputError
-from asr.features import FeatureConfig, LogMel, frame_clock
+from asr.features import FeatureConfig, LogMel
 from asr.files import write_aside
 from asr.labels import BLANK, SPACE
 from asr.recognizer import Recognizer
@@ -86,8 +86,7 @@ def draw_log_mel(axes: Axes, waveform: np.ndarray, config: FeatureConfig) -> Non
 
 def draw_posteriors(axes: Axes, log_probs: np.ndarray, recognizer: Recognizer) -> None:
     """Each label's probability over time; the blank in grey, labels named at their peaks."""
-    clock = frame_clock(recognizer.bundle.features, recognizer.bundle.architecture.subsampling)
-    times = [clock.centre_s(frame) for frame in range(len(log_probs))]
+    times = [recognizer.bundle.clock.centre_s(frame) for frame in range(len(log_probs))]
     probabilities = np.exp(log_probs)
     for label, symbol in enumerate(recognizer.bundle.labels.symbols):
         curve = probabilities[:, label]

@@ -171,7 +171,7 @@ class Words(Sequence[str]):
         return len(self._starts)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return self._data[self._starts[index] : self._ends[index]].decode()
+        return self._data[self._starts[index] : self._ends[index]].decode("utf-8", "surrogatepass")
 
 
 class _Characters(Sequence[str]):
@@ -217,7 +217,7 @@ def align_texts(
     if characters:
         texts = [" ".join(text.split()) for text in texts]
         tokens = _Characters()
-        keys = shown = np.frombuffer("".join(texts).encode("utf-32-le"), np.int32)
+        keys = shown = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.int32)
         first = np.concatenate(([0], np.cumsum([len(text) for text in texts], dtype=np.int64)))
     else:
         keys, first, tokens = split_words(texts)
@@ -248,7 +248,7 @@ def split_words(
         for space in _WIDE_SPACES:
             text = text.replace(space, " ")
     # Spaces around, so that every word has a beginning and an end, and eight bytes to be read.
-    data = b" %b       " % text.encode()
+    data = b" %b       " % text.encode("utf-8", "surrogatepass")
     spaces = np.zeros(256, np.bool_)
     spaces[list(_SPACES)] = True
     if nist:

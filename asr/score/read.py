@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from asr.errors import InputError
-from asr.labels import SPACE
+from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
 
 #: How a format is chosen, as users read it; `_detect` does it.
@@ -359,9 +359,9 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
             text = entry.get("pred_text", text)
         if text is not None and not isinstance(text, str):
             raise InputError(f"{where}: expected 'text' to be a string, found {short(text)}")
-        if text and not _is_unicode(text):
+        if text and not is_unicode(text):
             raise InputError(f"{where}: 'text' has half a character (a lone surrogate)")
-        if not _is_unicode(utterance):
+        if not is_unicode(utterance):
             raise InputError(f"{where}: the id has half a character (a lone surrogate)")
         speaker = entry.get("speaker")
         if speaker is not None and not isinstance(speaker, str):
@@ -409,18 +409,13 @@ def _phones(value: Any, where: str) -> tuple[str, ...] | None:
             phone = phone[0]
         elif isinstance(phone, dict):
             phone = phone.get("label")
-        if not isinstance(phone, str) or not _is_unicode(phone):
+        if not isinstance(phone, str) or not is_unicode(phone):
             raise InputError(
                 f"{where}: expected 'phones' to be a list of labels, [label, start, end] or "
                 f"objects with a label, found {short(value)}"
             )
         labels.append(phone)
     return tuple(labels)
-
-
-def _is_unicode(text: str) -> bool:
-    """False where JSON's escapes have made what UTF-8 cannot write."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _read_stm(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
