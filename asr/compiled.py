@@ -67,7 +67,7 @@ class _Announcement(event.Listener):
             when = "once"
             if found in _unkept:
                 when = "for this run only, as no cache folder can be written to"
-            print(f"asr: compiling the decoders, {when}: about 10 s", file=sys.stderr, flush=True)
+            print(f"asr: compiling inner loops, {when}: about 10 s", file=sys.stderr, flush=True)
 
     def on_end(self, event: event.Event) -> None:
         pass
