@@ -122,7 +122,8 @@ def score(
     from asr.score.pairs import align_matched, checked_policy
     from asr.score.read import Line, Matched
 
-    policy = checked_policy(unit, alignment, fold, silence, normalise)
+    ways = [normalise] if isinstance(normalise, str) else normalise
+    policy = checked_policy(unit, alignment, fold, silence, ways)
     said, heard = (
         [
             Line(f"{side} {n}", text)
@@ -133,7 +134,7 @@ def score(
     if len(said) != len(heard):
         raise InputError(f"score: {len(said)} references, but {len(heard)} hypotheses")
     matched = Matched((), tuple(zip(said, heard, strict=True)), (), ())
-    found = align_matched(matched, unit, alignment, fold, silence, normalise)
+    found = align_matched(matched, unit, alignment, fold, silence, ways)
     return total(found, unit, policy)
 
 

@@ -434,6 +434,8 @@ def _resampled_blocks(
     blocks: Iterator[np.ndarray], rate: int, sample_rate: int, path: Path
 ) -> Iterator[np.ndarray]:
     """Resample a waveform that comes in blocks as if it came in one."""
+    if sample_rate < 1:
+        raise InputError(f"sample_rate {sample_rate}: expected a rate in Hz")
     common = math.gcd(rate, sample_rate)
     if rate * sample_rate / common**2 > MAX_KERNEL:
         raise InputError(

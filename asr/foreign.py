@@ -105,9 +105,10 @@ def torchaudio_model(name: str, weights: Path | None = None) -> Bundle:
         net = source.get_model(dl_kwargs=options, **without_star)
     except Exception as error:  # torch.load and load_state_dict fail in many ways
         if weights is not None:
-            raise InputError(
-                f"{weights}: not the weights of {name} ({_first_line(error)})"
-            ) from error
+            reason = _first_line(error)
+            if "weights_only" in reason:  # torch goes on to advise running the code in the file
+                reason = "no tensors that torch.save wrote"
+            raise InputError(f"{weights}: not the weights of {name} ({reason})") from error
         raise InputError(
             f"{TORCHAUDIO}{name}: the weights cannot be fetched ({_first_line(error)}); if you "
             f"have them in a file: {TORCHAUDIO}{name}=FILE"

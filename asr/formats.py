@@ -66,16 +66,18 @@ def to_trn(transcript: Transcript) -> str:
 def to_ctm(transcript: Transcript) -> str:
     """NIST's time-marked words (labels, where no words are known), a line each, in time order:
 
-    id, channel, start and duration in seconds, word, and the confidence where there is one.
+    recording, channel, start and duration in seconds, word, and the confidence where there is one.
 
     Raises:
         InputError: a segment has no time.
     """
     lines = []
     channel = str(transcript.channel or 1)
+    # The channels of a recording share its name, as they do in an stm.
+    recording = transcript.id.removesuffix(f".ch{transcript.channel}")
     for s in sorted(_timed(transcript, transcript.words or transcript.labels), key=_start_s):
         start_s, end_s = _start_s(s), _end_s(s)
-        fields = [_name(transcript.id), channel, f"{start_s:.4f}"]
+        fields = [_name(recording), channel, f"{start_s:.4f}"]
         fields.append(f"{max(0.0, end_s - start_s):.4f}")
         fields.append(_token(s.label))
         if s.confidence is not None:

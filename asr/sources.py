@@ -17,6 +17,8 @@ SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .sph .nist .w64 .rf64 "
     ".caf".split()
 )
+#: What holds sound that libsndfile cannot read: to be told of, never passed over in silence.
+UNREADABLE = frozenset(".mp4 .m4a .m4b .aac .mov .mkv .webm .avi .wma .amr .3gp".split())
 WILDCARDS = frozenset("*?[")
 Failed = Callable[[Path, InputError], None]
 
@@ -133,7 +135,7 @@ def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
         return path.parent, [path]
     found = []
     for match in sorted(map(Path, glob.glob(name, recursive=True))):  # noqa: PTH207
-        if _is_audio(match) and not match.is_dir():
+        if match.suffix.lower() in SUFFIXES | UNREADABLE and not match.is_dir():
             found.append(match)
         elif match.is_dir() and "**" not in name:
             found += _below(match, failed)
@@ -146,7 +148,10 @@ def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
 
 
 def _below(folder: Path, failed: Failed) -> list[Path]:
-    """All audio below a folder, sorted; links to folders are followed once."""
+    """All audio below a folder, sorted; links to folders are followed once.
+
+    Films and the like, too, unless audio of that name stands beside them.
+    """
     seen = set()
     found = []
 
@@ -161,8 +166,13 @@ def _below(folder: Path, failed: Failed) -> list[Path]:
             continue
         seen.add((at.st_dev, at.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(parent, name) for name in sorted(files) if not name.startswith("."))
-        found += [path for path in paths if _is_audio(path)]
+        paths = [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+        stems = {path.stem for path in paths if _is_audio(path)}
+        found += [
+            path
+            for path in paths
+            if _is_audio(path) or (path.suffix.lower() in UNREADABLE and path.stem not in stems)
+        ]
     return found
 
 

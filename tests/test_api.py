@@ -88,6 +88,10 @@ def test_score_of_one_string_is_one_utterance():
     assert math.isnan(asr.score([], []).error_rate)
 
 
+def test_one_way_of_normalising_needs_no_list():
+    assert asr.score("A cat.", "a cat.", normalise="case").errors == 0
+
+
 def test_score_by_sclites_rules():
     assert asr.score("THE { cat / dog } (uh)", "the dog", alignment="nist").errors == 0
     assert asr.score("The cat!", "the cat", normalise=["case", "punctuation"]).errors == 0

@@ -69,6 +69,12 @@ def test_another_rate_is_resampled(tmp_path, rate):
     assert np.abs(waveform - tone(RATE) / 32768)[inside].max() < 2e-3
 
 
+def test_a_rate_that_is_none_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(RATE, RATE), RATE)
+    with pytest.raises(InputError, match="sample_rate 0: expected a rate in Hz"):
+        load_audio(tmp_path / "a.wav", sample_rate=0)
+
+
 def test_a_stretch_is_what_lies_there(tmp_path):
     samples = tone(RATE)
     for name in ("a.wav", "a.flac"):

@@ -354,6 +354,7 @@ def test_hotwords_are_parsed():
         ("new", "york"): -1.5,
         ("a:b",): 2.0,
     }
+    assert parse_hotwords("carousel:5") == {("carousel",): 5.0}
     for text in ("carousel", "carousel:", ":5", " :5", "carousel:x", "a:nan", "a:inf", "a:101", ""):
         with pytest.raises(InputError, match="expected WORDS:BOOST"):
             parse_hotwords([text])

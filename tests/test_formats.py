@@ -18,7 +18,7 @@ from praatio import textgrid
 from asr.corpora.tree import read_segments
 from asr.errors import InputError
 from asr.formats import FORMATS, as_json, formats_named, to_phn
-from asr.score.read import read_transcripts
+from asr.score.read import match, read_transcripts
 from asr.types import Segment, Transcript
 
 
@@ -156,6 +156,19 @@ def test_ctm_and_trn_lines():
     # Without words, the labels are the words.
     phones = words(labels=[Segment("sil", 0.0, 1.0, None)])
     assert FORMATS["ctm"].write(phones) == "a 1 0.0000 1.0000 sil\n"
+
+
+def test_channels_of_a_recording_fit_its_stm(tmp_path):
+    stm, ctm = tmp_path / "talk.stm", tmp_path / "talk.ctm"
+    stm.write_text("talk 1 anna 0.0 1.0 hello\ntalk 2 bert 0.0 1.0 goodbye\n")
+    said = [
+        Transcript(f"talk.ch{n}", word, 1.0, 0.0, (), (Segment(word, 0.1, 0.5),), channel=n)
+        for n, word in enumerate(("hello", "goodbye"), 1)
+    ]
+    ctm.write_text("".join(map(FORMATS["ctm"].write, said)))
+    matched = match(read_transcripts(stm), read_transcripts(ctm))
+    assert [hypothesis.text for _, hypothesis in matched.pairs] == ["hello", "goodbye"]
+    assert matched.missing == matched.unscored == ()
 
 
 @settings(deadline=None, max_examples=60)

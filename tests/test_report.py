@@ -6,6 +6,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -368,6 +369,14 @@ def test_the_picture_names_phones_and_words(tones, tone_run, tmp_path, monkeypat
         assert segment.label in names
     assert {"words", "phones", "waveform", "log-mel bin", "probability", "seconds"} <= set(names)
     assert any(name.startswith("$a_b") for name in names)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_picture_of_a_file_of_any_name(tmp_path, suffix):
+    out = tmp_path / f"picture.{suffix}"
+    plot_audio(np.zeros(800, np.float32), out, "$\\frac$ \x01\n\udcff.wav")
+    if suffix == "svg":
+        ElementTree.parse(out)
 
 
 def test_posteriors_stand_where_the_model_heard_them():

@@ -71,6 +71,16 @@ def test_what_holds_no_audio_is_told(tree):
     assert [line.split(":")[0] for line in bad] == ["data/empty", "data/*.ogg"]
 
 
+def test_films_are_not_passed_over(tree):
+    for name in ("a.mp4", "talk.M4A"):
+        (tree / "data" / name).touch()
+    # a.wav is what a.mp4 says; what reads the other one will tell.
+    found = find("data")[0]
+    assert "data/a.mp4" not in found
+    assert found["data/talk.M4A"] == "talk.M4A"
+    assert list(find("data/*.M4A")[0]) == ["data/talk.M4A"]
+
+
 def test_names_that_cannot_be_looked_up_are_told(tree, monkeypatch):
     long = "x" * 300
     found, bad = find(long, "data/one/b.FLAC", "")

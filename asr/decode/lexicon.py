@@ -92,7 +92,7 @@ def parse_hotwords(texts: Iterable[str]) -> dict[Phrase, float]:
             same words twice.
     """
     phrases: dict[Phrase, float] = {}
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         words, _, number = text.rpartition(":")
         try:
             boost = float(number)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asr.errors import InputError
+from asr.errors import InputError, one_line
 from asr.features import FeatureConfig, LogMel
 from asr.files import write_aside
 from asr.labels import BLANK, SPACE
@@ -46,7 +46,8 @@ def plot_audio(
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     heading = f"{title}: {transcript.text}" if transcript else title
-    # A dollar in a file's name is no formula.
+    # A file's name may hold any bytes, and a dollar in it is no formula.
+    heading = one_line(heading).encode("utf-8", "replace").decode("utf-8")
     figure.suptitle(textwrap.shorten(heading, int(9 * width), placeholder=" ..."), parse_math=False)
     draw_waveform(axes[0], waveform, duration_s)
     draw_log_mel(axes[1], waveform, features)

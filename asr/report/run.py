@@ -157,11 +157,9 @@ def subset(alignments: Alignments, places: Sequence[int]) -> Alignments:
     columns = np.concatenate([np.arange(first[i], first[i + 1]) for i in places])
     lengths = np.diff(first)[list(places)]
     return Alignments(
-        alignments.tokens,
-        alignments.said[columns],
-        alignments.heard[columns],
         alignments.codes[columns],
         np.concatenate(([0], np.cumsum(lengths))),
+        lambda: (alignments.tokens, alignments.said[columns], alignments.heard[columns]),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, overload
@@ -32,12 +32,18 @@ from asr.score.sequences import (
 ERRORS = ("", "S", "D", "I")
 #: As in rapidfuzz, and so in jiwer.
 TIES = Ties(deletion=0, substitution=1, insertion=2, hit=3)
+#: Utterances that are split and aligned at once. Memory that is used anew for every block costs
+#: less than what is asked of the system for all of them: its first use is slower than the work.
+BLOCK = 4096
 # What ``str.split`` takes for white space, in ASCII and beyond; the separators are none for NIST.
 _SEPARATORS = b"\x1c\x1d\x1e\x1f"
-_SPACES = b"\t\n\v\f\r " + _SEPARATORS
+_SPACES = b"\t\n\v\f\r "
 _WIDE_SPACES = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
+# Places for long words; an odd factor spreads hashes over them (Knuth, vol. 3, 6.4).
+_TABLE_BITS = 16
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Column(NamedTuple):
@@ -72,22 +78,35 @@ class Alignments(Sequence[Alignment]):
 
     tokens: what is shown, by number. said, heard: (columns,) int32 numbers of tokens, -1 for
     none. codes: (columns,) uint8, see `ERRORS`. first: (utterances + 1,) int64, where the columns
-    of every utterance begin, and the end.
+    of every utterance begin, and the end. Made of codes, first and a function that gives tokens,
+    said and heard when they are looked at: rates do without them.
     """
 
     def __init__(
         self,
-        tokens: Sequence[str],
-        said: NDArray[np.int32],
-        heard: NDArray[np.int32],
         codes: NDArray[np.uint8],
         first: NDArray[np.int64],
+        placed: Callable[[], tuple[Sequence[str], NDArray[np.int32], NDArray[np.int32]]],
     ) -> None:
-        self.tokens = tokens
-        self.said = said
-        self.heard = heard
         self.codes = codes
         self.first = first
+        self._placed = placed
+
+    @cached_property
+    def _shown(self) -> tuple[Sequence[str], NDArray[np.int32], NDArray[np.int32]]:
+        return self._placed()
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        return self._shown[0]
+
+    @property
+    def said(self) -> NDArray[np.int32]:
+        return self._shown[1]
+
+    @property
+    def heard(self) -> NDArray[np.int32]:
+        return self._shown[2]
 
     def __len__(self) -> int:
         return len(self.first) - 1
@@ -120,9 +139,11 @@ class Alignments(Sequence[Alignment]):
     def counts(self) -> NDArray[np.int64]:
         """(utterances, 4): hits, substitutions, deletions and insertions."""
         counts = np.empty((len(self), len(ERRORS)), np.int64)
-        for code in range(len(ERRORS)):
-            upto = np.concatenate(([0], np.cumsum(self.codes == code)))
-            counts[:, code] = np.diff(upto[self.first])
+        for code in range(1, len(ERRORS)):
+            places = np.flatnonzero(self.codes == code)
+            counts[:, code] = np.diff(np.searchsorted(places, self.first))
+        # Most columns are hits, and need no places.
+        counts[:, 0] = np.diff(self.first) - counts[:, 1:].sum(1)
         return counts
 
     @property
@@ -204,42 +225,73 @@ def align(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Alignments:
 
 
 def align_texts(
-    references: Sequence[str], hypotheses: Sequence[str], characters: bool = False
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    characters: bool = False,
+    ids: bool = False,
 ) -> Alignments:
     """Align the words of texts, or their characters, by minimum edit distance.
 
     Words are what ``str.split`` gives; between them, a character alignment sees one space.
+    ``ids``: as in `split_words`.
     """
+    if not characters:
+        return align_words(references, hypotheses, 1, _by_edits, ids=ids)
     n = len(references)
-    texts = [*references, *hypotheses]
-    tokens: Sequence[str]
-    keys: NDArray[Any]
-    if characters:
-        texts = [" ".join(text.split()) for text in texts]
-        tokens = _Characters()
-        keys = shown = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.int32)
-        first = np.concatenate(([0], np.cumsum([len(text) for text in texts], dtype=np.int64)))
-    else:
-        keys, first, tokens = split_words(texts)
-        shown = np.arange(len(keys), dtype=np.int32)
+    texts = [" ".join(text.split()) for text in (*references, *hypotheses)]
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.int32)
+    first = np.concatenate(([0], np.cumsum([len(text) for text in texts], dtype=np.int64)))
     end = first[n]
+    said, heard = points[:end], points[end:]
     return _align(
-        tokens,
-        shown[:end],
-        shown[end:],
-        sequences(keys[:end], first[: n + 1]),
-        sequences(keys[end:], first[n:]),
+        _Characters(), said, heard, sequences(said, first[: n + 1]), sequences(heard, first[n:])
     )
 
 
+def align_words(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    gap: int,
+    aligned: Callable[[Sequences, Sequences], tuple[NDArray[np.uint8], NDArray[np.int64]]],
+    nist: bool = False,
+    ids: bool = False,
+) -> Alignments:
+    """Align the words of texts; ``aligned`` is `align_sequences` with its weights, a block each.
+
+    ``nist``, ``ids``: as in `split_words`.
+    """
+    n = len(references)
+    found = [np.zeros(0, np.uint8)]
+    lengths = [np.zeros(1, np.int64)]
+    for begin in range(0, n, BLOCK):
+        said, heard = (texts[begin : begin + BLOCK] for texts in (references, hypotheses))
+        keys, first, _ = split_words([*said, *heard], nist, ids)
+        end = first[len(said)]
+        block, ends = aligned(
+            sequences(keys[:end], first[: len(said) + 1], gap),
+            sequences(keys[end:], first[len(said) :], gap),
+        )
+        found.append(block)
+        lengths.append(np.diff(ends))
+    codes = np.concatenate(found)
+
+    def shown() -> tuple[Words, NDArray[np.int32], NDArray[np.int32]]:
+        _, first, words = split_words([*references, *hypotheses], nist, ids)
+        numbers = np.arange(len(words), dtype=np.int32)
+        return words, *placed(codes, numbers[: first[n]], numbers[first[n] :])
+
+    return Alignments(codes, np.cumsum(np.concatenate(lengths)), shown)
+
+
 def split_words(
-    texts: Sequence[str], nist: bool = False
+    texts: Sequence[str], nist: bool = False, ids: bool = False
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], Words]:
     """Split texts into words: (keys, first, words).
 
     Equal words have equal keys, different ones different keys. first: (texts + 1,) where the
     words of each text begin, and the end. ``nist``: A to Z become small, and only ASCII white
-    space separates words.
+    space separates words. ``ids``: every text ends with an id in brackets, and has no others;
+    it is left out.
     """
     text = "\n".join([*texts, ""])
     if text.count("\n") > len(texts):
@@ -249,28 +301,53 @@ def split_words(
             text = text.replace(space, " ")
     # Spaces around, so that every word has a beginning and an end, and eight bytes to be read.
     data = b" %b       " % text.encode("utf-8", "surrogatepass")
-    spaces = np.zeros(256, np.bool_)
-    spaces[list(_SPACES)] = True
     if nist:
         data = data.lower()
-        spaces[list(_SEPARATORS)] = False
-    found = np.frombuffer(data, np.uint8)
-    is_space = spaces[found]
+    spaces = _SPACES + _SEPARATORS * (not nist) + b"()" * ids
+    is_space = np.frombuffer(data.translate(bytes(b in spaces for b in range(256))), np.bool_)
     edges = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
     starts, ends = edges[0::2], edges[1::2]
-    first = np.concatenate(([0], np.searchsorted(starts, np.flatnonzero(found == ord("\n")))))
-    # The key of a word of up to seven bytes is its bytes and their number; longer ones are counted.
+    line_ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    first = np.concatenate(([0], np.searchsorted(starts, line_ends)))
+    if ids:
+        is_word = np.ones(len(starts), np.bool_)
+        is_word[first[1:] - 1] = False
+        starts, ends = starts[is_word], ends[is_word]
+        first -= np.arange(len(first))
+    # The key of a word of up to seven bytes is its bytes and their number.
     n_bytes = ends - starts
     short = np.minimum(n_bytes, 8)
     masks = np.array([(1 << 8 * n) - 1 for n in range(8)] + [0], np.uint64)
     at_bytes = np.ndarray(len(data) - 7, "<u8", data, strides=(1,))
     keys = (at_bytes[starts] & masks[short]) | (short.astype(np.uint64) << np.uint64(56))
-    numbers: defaultdict[bytes, int] = defaultdict(itertools.count(9 << 56).__next__)
     long = np.flatnonzero(n_bytes > 7)
-    slices = map(slice, starts[long].tolist(), ends[long].tolist())
-    counted = map(numbers.__getitem__, map(data.__getitem__, slices))
-    keys[long] = np.fromiter(counted, np.uint64, len(long))
+    keys[long] = _long_keys(data, at_bytes, starts[long], ends[long])
     return keys, first, Words(data, starts, ends)
+
+
+def _long_keys(
+    data: bytes, at_bytes: NDArray[np.uint64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """Keys of words of eight bytes and more.
+
+    A word of up to sixteen is its first and last eight and their number. They are hashed into a
+    table, and a word equal to the one that is there has its place for a key. Others are counted.
+    """
+    n_bytes = (ends - starts).astype(np.uint64)
+    heads, tails = at_bytes[starts], at_bytes[ends - 8]
+    hashes = (heads ^ (tails * _ODD) ^ n_bytes) * _ODD
+    places = (hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
+    owners = np.empty(1 << _TABLE_BITS, np.int64)
+    owners[places] = np.arange(len(places))
+    owners = owners[places]
+    same = (heads == heads[owners]) & (tails == tails[owners]) & (n_bytes == n_bytes[owners])
+    keys = places.astype(np.uint64) | np.uint64(9 << 56)
+    rest = np.flatnonzero(~same | (n_bytes > 16))
+    numbers: defaultdict[bytes, int] = defaultdict(itertools.count(10 << 56).__next__)
+    slices = map(slice, starts[rest].tolist(), ends[rest].tolist())
+    counted = map(numbers.__getitem__, map(data.__getitem__, slices))
+    keys[rest] = np.fromiter(counted, np.uint64, len(rest))
+    return keys
 
 
 def sequences(keys: NDArray[Any], first: NDArray[np.int64], gaps: int = 1) -> Sequences:
@@ -289,8 +366,12 @@ def _align(
     a: Sequences,
     b: Sequences,
 ) -> Alignments:
-    codes, first = align_sequences(a, b, 1, TIES, True, True, MAX_CHOICES)
-    return Alignments(tokens, *placed(codes, said, heard), codes, first)
+    codes, first = _by_edits(a, b)
+    return Alignments(codes, first, lambda: (tokens, *placed(codes, said, heard)))
+
+
+def _by_edits(a: Sequences, b: Sequences) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    return align_sequences(a, b, 1, TIES, True, True, MAX_CHOICES)
 
 
 def placed(

@@ -20,14 +20,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.score.alignment import Alignments, placed, sequences, split_words
+from asr.score.alignment import Alignments, align_words, placed, sequences, split_words
 from asr.score.sequences import (
     DELETION,
     HIT,
     INSERTION,
     MAX_CHOICES,
+    Sequences,
     Ties,
     align_sequences,
 )
@@ -141,6 +143,17 @@ class _Builder:
         )
 
 
+def align_plain(
+    references: Sequence[str], hypotheses: Sequence[str], ids: bool = False
+) -> Alignments:
+    """`align_nist` of texts without any of its marks; ``ids``: as in `alignment.split_words`."""
+
+    def aligned(a: Sequences, b: Sequences) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        return align_sequences(a, b, SUBSTITUTION_COST, TIES, False, True, MAX_CHOICES)
+
+    return align_words(references, hypotheses, GAP, aligned, nist=True, ids=ids)
+
+
 def align_nist(
     references: Sequence[str],
     hypotheses: Sequence[str],
@@ -155,21 +168,10 @@ def align_nist(
         InputError: braces that do not match, or an utterance too long to be aligned.
     """
     n = len(references)
-    keys, first, words = split_words([*references, *hypotheses], nist=True)
-    if not any(mark in text for mark in _MARKS for text in (*references, *hypotheses)):
-        end = first[n]
-        codes, first_step = align_sequences(
-            sequences(keys[:end], first[: n + 1], GAP),
-            sequences(keys[end:], first[n:], GAP),
-            SUBSTITUTION_COST,
-            TIES,
-            False,
-            True,
-            MAX_CHOICES,
-        )
-        shown = np.arange(len(keys), dtype=np.int32)
-        return Alignments(words, *placed(codes, shown[:end], shown[end:]), codes, first_step)
+    if not any(mark in text for text in map("".join, (references, hypotheses)) for mark in _MARKS):
+        return align_plain(references, hypotheses)
 
+    keys, first, words = split_words([*references, *hypotheses], nist=True)
     vocabulary = _Vocabulary()
     _, places, ids = np.unique(keys, return_index=True, return_inverse=True)
     entries = np.array([vocabulary[words[i]] for i in places.tolist()], np.int32)[ids]
@@ -196,7 +198,7 @@ def align_nist(
     codes[(codes == DELETION) & (said_gaps == OPTIONAL_GAP)] = HIT
     codes[(codes == INSERTION) & (heard_gaps == OPTIONAL_GAP)] = HIT
     if plain.all():
-        return Alignments(vocabulary.shown, said, heard, codes, first_step)
+        return Alignments(codes, first_step, lambda: (vocabulary.shown, said, heard))
 
     from asr.score.kernels import align_networks
 
@@ -233,11 +235,13 @@ def align_nist(
         kind="stable",
     )
     return Alignments(
-        vocabulary.shown,
-        np.concatenate((said, said_marked))[order],
-        np.concatenate((heard, heard_marked))[order],
         np.concatenate((codes, codes_marked))[order],
         np.concatenate(([0], np.cumsum(n_columns))),
+        lambda: (
+            vocabulary.shown,
+            np.concatenate((said, said_marked))[order],
+            np.concatenate((heard, heard_marked))[order],
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asr.errors import InputError
 from asr.score.error_rate import UNIT_NAMES, policy_name
 from asr.score.normalise import normaliser
-from asr.score.read import Matched, texts, token_pairs
+from asr.score.read import Matched, PlainPairs, texts, token_pairs
 
 if TYPE_CHECKING:
     from asr.score.alignment import Alignments
@@ -46,8 +46,12 @@ def align_matched(
     """
     # numpy is not for asr --help.
     from asr.score.alignment import align, align_texts
-    from asr.score.nist import align_nist
+    from asr.score.nist import align_nist, align_plain
 
+    if unit == "word" and not normalise and isinstance(matched.pairs, PlainPairs):
+        if alignment == "edit":
+            return align_texts(*matched.pairs.rows, ids=True)
+        return align_plain(*matched.pairs.rows, ids=True)
     if unit == "phone":
         pairs = token_pairs(matched, unit, fold, silence)
         if alignment == "edit":

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -34,6 +35,8 @@ _BY_SUFFIX = {
 _TRN = r"(.*)\(([^()\s]+)\)[^\S\n]*"
 # NIST tools take lines that begin with ;; as comments.
 _TRN_LINES = re.compile(rf"^(?:;;.*|{_TRN}|[^\S\n]*|(.+))$", re.MULTILINE)
+# A final id.
+_TRN_IDS = re.compile(r"\(([^()\s]+)\)[ \t]*$", re.MULTILINE)
 _TIME = r"(?:\d+\.?\d*|\.\d+)"
 _STM = re.compile(rf"\s*(?:\S+\s+){{3}}{_TIME}\s+{_TIME}(?:\s.*)?")
 _CTM = re.compile(rf"\s*\S+\s+\S+\s+(?:{_TIME}|\*)\s+(?:{_TIME}|\*)\s+\S+(?:\s.*)?")
@@ -73,7 +76,51 @@ class Transcripts:
 
     path: Path
     format: str
-    lines: dict[str, Line]
+    lines: Mapping[str, Line]
+
+
+class PlainTrn(Mapping[str, Line]):
+    """The lines of a trn file of plain words, made when they are looked at.
+
+    rows: the lines as they stand, each with its id, the only word in brackets, at its end.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[str], ids: Sequence[str]) -> None:
+        self.rows = rows
+        self.ids = ids
+        self._path = path
+
+    @cached_property
+    def made(self) -> dict[str, Line]:
+        return dict(_read_trn(self._path, self.rows, False))
+
+    def __getitem__(self, utterance: str) -> Line:
+        return self.made[utterance]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class PlainPairs(Sequence[tuple[Line, Line]]):
+    """The pairs of two `PlainTrn` that have the same ids, made when they are looked at."""
+
+    def __init__(self, said: PlainTrn, heard: PlainTrn) -> None:
+        self.rows = said.rows, heard.rows
+        self._sides = said, heard
+
+    @cached_property
+    def _made(self) -> list[tuple[Line, Line]]:
+        said, heard = self._sides
+        return list(zip(said.made.values(), heard.made.values(), strict=True))
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._made[index]
+
+    def __len__(self) -> int:
+        return len(self.rows[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +128,7 @@ class Matched:
     """References and hypotheses brought together; ``missing`` hypotheses are scored as empty."""
 
     ids: tuple[str, ...]
-    pairs: tuple[tuple[Line, Line | None], ...]
+    pairs: Sequence[tuple[Line, Line | None]]
     missing: tuple[str, ...]
     unscored: tuple[str, ...]
 
@@ -112,6 +159,8 @@ def parse_transcripts(
     format = format or _detect(path, rows)
     if format not in FORMATS:
         raise InputError(f"format {format!r} does not exist; choose one of {', '.join(FORMATS)}")
+    if format == "trn" and (plain := _plain_trn(path, rows)):
+        return Transcripts(path, format, plain)
     return _gathered(path, format, FORMATS[format](path, rows, hypothesis))
 
 
@@ -144,6 +193,10 @@ def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
         from asr.score.timed import segmented
 
         return segmented(ref, hyp)
+    if isinstance(ref.lines, PlainTrn) and isinstance(hyp.lines, PlainTrn):
+        if ref.lines.ids == hyp.lines.ids:
+            return Matched(tuple(ref.lines), PlainPairs(ref.lines, hyp.lines), (), ())
+        ref, hyp = replace(ref, lines=ref.lines.made), replace(hyp, lines=hyp.lines.made)
     hyp = _renamed(ref, hyp)
     missing = tuple(i for i in ref.lines if i not in hyp.lines)
     unscored = tuple(i for i in hyp.lines if i not in ref.lines)
@@ -319,6 +372,15 @@ def _read_trn(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, L
             raise InputError(
                 f"{prefix}{number}: expected 'words (utterance_id)', found {short(other)}"
             )
+
+
+def _plain_trn(path: Path, rows: Sequence[str]) -> PlainTrn | None:
+    """The lines as `PlainTrn`, if all are such and no id stands twice."""
+    text = "\n".join(rows)
+    if any(mark in text for mark in "{}@;*\\") or any(text.count(b) != len(rows) for b in "()"):
+        return None
+    ids = _TRN_IDS.findall(text)
+    return PlainTrn(path, rows, ids) if len(set(ids)) == len(rows) else None
 
 
 def _read_kaldi(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:

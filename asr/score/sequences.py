@@ -80,23 +80,26 @@ def align_sequences(
         tails = _common(said.words, heard.words, ends_a, ends_b, np.minimum(n_a, n_b), -1)
         n_a, n_b = n_a - tails, n_b - tails
 
-    cheapest_gap = max(1, int(min(said.gaps.min(initial=9), heard.gaps.min(initial=9))))
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]] = []
-    # Pairs alike in size side by side.
+    gaps = np.concatenate((said.gaps, heard.gaps))
+    cheapest_gap, dearest_gap = max(1, int(gaps.min(initial=9))), int(gaps.max(initial=0))
+    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))]
+    # Pairs alike in size side by side; what is left of equal ones is empty.
     pending = np.lexsort((n_b - n_a, np.maximum(n_a, n_b)))
+    pending = pending[np.count_nonzero(n_a + n_b == 0) :]
     margin = MARGIN
     while len(pending):
         narrow = []
         while len(pending):
             batch, pending = _batch(pending, n_a, n_b, margin)
-            pairs = _Pairs(
-                _padded(said.words, begin_a, n_a, batch, 0),
-                _padded(heard.words, begin_b, n_b, batch, 1),
-                _padded(said.gaps, begin_a, n_a, batch, 0),
-                _padded(heard.gaps, begin_b, n_b, batch, 0),
-                n_a[batch],
-                n_b[batch],
-            )
+            words_a = _padded(said.words, begin_a, n_a, batch, 0)
+            words_b = _padded(heard.words, begin_b, n_b, batch, 1)
+            if cheapest_gap == dearest_gap:
+                gaps_a = np.full(words_a.shape, dearest_gap, np.int32)
+                gaps_b = np.full(words_b.shape, dearest_gap, np.int32)
+            else:
+                gaps_a = _padded(said.gaps, begin_a, n_a, batch, 0)
+                gaps_b = _padded(heard.gaps, begin_b, n_b, batch, 0)
+            pairs = _Pairs(words_a, words_b, gaps_a, gaps_b, n_a[batch], n_b[batch])
             band = _band(pairs.n_a, pairs.n_b, margin)
             lengths, codes, costs = pairs.aligned(*band, substitution, ties, max_choices)
             # A way of that cost has at most so many gaps on either side.
@@ -108,8 +111,8 @@ def align_sequences(
         pending = np.concatenate(narrow)
         margin *= GROWTH
 
-    order = np.concatenate([pairs for pairs, _, _ in found] or [np.zeros(0, np.int64)])
-    lengths = np.concatenate([lengths for _, lengths, _ in found] or [order])
+    order = np.concatenate([pairs for pairs, _, _ in found])
+    lengths = np.concatenate([lengths for _, lengths, _ in found])
     n_columns = heads + tails
     n_columns[order] += lengths
     first = np.concatenate(([0], np.cumsum(n_columns)))
@@ -117,7 +120,7 @@ def align_sequences(
     ends = np.cumsum(lengths)
     targets = np.repeat(first[order] + heads[order] - (ends - lengths), lengths)
     targets += np.arange(len(targets))
-    codes[targets] = np.concatenate([codes for _, _, codes in found] or [codes])
+    codes[targets] = np.concatenate([codes for _, _, codes in found])
     return codes, first
 
 
@@ -225,9 +228,9 @@ class _Pairs(NamedTuple):
         equal = np.empty((width, n_pairs), np.bool_)
         best, other = np.empty_like(equal, dtype), np.empty_like(equal, dtype)
         total = np.zeros(n_pairs, np.int64)
-        ending: dict[int, list[int]] = {}
-        for lane, k in enumerate((self.n_a + self.n_b).tolist()):
-            ending.setdefault(k, []).append(lane)
+        ends = self.n_a + self.n_b
+        by_end = np.argsort(ends)
+        first_ending = np.searchsorted(ends[by_end], np.arange(n_diagonals + 1)).tolist()
 
         def fill(begin: int, end: int) -> None:
             for k in range(begin, end):
@@ -247,8 +250,9 @@ class _Pairs(NamedTuple):
                 np.bitwise_and(best[:n], 3, out=choices[k - begin, :n], casting="unsafe")
                 np.bitwise_and(best[:n], ~3, out=now[low + 1 : high + 2])
                 now[low] = now[high + 2] = far
-                if k in ending:
-                    total[ending[k]] = now[self.n_a[ending[k]] + 1, ending[k]]
+                if first_ending[k] < first_ending[k + 1]:
+                    ending = by_end[first_ending[k] : first_ending[k + 1]]
+                    total[ending] = now[self.n_a[ending] + 1, ending]
 
         begins = list(range(1, n_diagonals, block))
         kept = []
@@ -259,9 +263,10 @@ class _Pairs(NamedTuple):
 
         # Back from the ends of all pairs at once; by rank, how far each way goes.
         codes_of = np.argsort([ties.hit, ties.substitution, ties.deletion, ties.insertion])
+        codes_of = codes_of.astype(np.uint8)
         steps_k = np.array([2, 2, 1, 1])[codes_of]
         steps_a = np.array([1, 1, 1, 0])[codes_of]
-        k, a = self.n_a + self.n_b, self.n_a.copy()
+        k, a = ends, self.n_a.copy()
         lanes = np.arange(n_pairs)
         path = []
         for begin in reversed(begins):
@@ -280,8 +285,8 @@ class _Pairs(NamedTuple):
                 step = np.full(n_pairs, _NOTHING_LEFT, np.uint8)
                 step[here] = codes_of[ranks]
                 path.append(step)
-                k[here] = k_here - steps_k[ranks]
-                a[here] = a_here - steps_a[ranks]
+                k[here] -= steps_k[ranks]
+                a[here] -= steps_a[ranks]
         steps = np.array(path[::-1], np.uint8).reshape(len(path), n_pairs).T
         there = steps != _NOTHING_LEFT
         lengths = there.sum(1)
