@@ -533,7 +533,7 @@ def test_command_gives_intervals_and_compares(run, pair, tmp_path):
 def test_command_makes_both_sides_alike(run, tmp_path):
     reference = written(tmp_path / "r.trn", "It's well-known. (u1)\n")
     hypothesis = written(tmp_path / "h.trn", "it's WELL known (u1)\n")
-    _, out, _ = run(reference, hypothesis, "--normalise", "case,punctuation")
+    _, out, _ = run(reference, hypothesis, "--normalise", "case, punctuation")
     assert out.startswith("WER 0.00 %  [S 0, D 0, I 0 of 3 words;")
     assert out.endswith("(words, in lower case, without punctuation)\n")
     status, _, err = run(reference, hypothesis, "--normalise", "spelling")
@@ -569,3 +569,21 @@ def test_command_offers_what_there_is():
     assert {unit.value for unit in score_command.Unit} == set(UNITS)
     assert {folding.value for folding in score_command.Folding} == set(FOLDINGS)
     assert {policy.value for policy in score_command.Silence} == set(SILENCE_POLICIES)
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "told"),
+    [
+        ("u1 hello there\nu2 again\n", "u2 again\nu1 hello\n", "--format kaldi"),
+        ("hello there (u1)\nagain (u2)\n", "hello (u1)\nagain (u2)\n", "--format trn"),
+        ("one two\nthree four\n", "one two\nthree for\n", ""),
+        ("u1 hello\nu1 there\n", "u1 hello\nu1 there\n", ""),
+        ("u1 hello\nu2 there\n", "u1 hello\nu3 there\n", ""),
+        ("\n", "\n", ""),
+    ],
+)
+def test_ids_in_plain_text_are_noticed(run, tmp_path, ref, hyp, told):
+    pair = written(tmp_path / "r.txt", ref), written(tmp_path / "h.txt", hyp)
+    err = run(*pair)[2]
+    assert told in err if told else not err
+    assert "ids seem" not in run(*pair, "--format", "txt")[2]

@@ -52,8 +52,11 @@ def test_errors_by_frequency(alignments):
 
 def test_report_files_agree(alignments, tmp_path):
     scores = scores_of(alignments)
-    write_report(tmp_path / "out", scores, list(PAIRS), SPEAKERS, alignments)
+    unmatched = {"missing": ("m2-2",), "unscored": ()}
+    write_report(tmp_path / "out", scores, list(PAIRS), SPEAKERS, alignments, unmatched)
     document = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert (document["missing"], document["unscored"]) == (["m2-2"], [])
+    assert "missing: 1\nm2-2\n" in (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
     assert document["substitutions"] == 2
     assert document["policy"] == "words, as written"
     assert [s["speaker"] for s in document["speakers"]] == ["f1", "m2"]

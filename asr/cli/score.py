@@ -122,6 +122,7 @@ def score(
     import json
     import os
     import shutil
+    import sys
 
     # The threads that numpy starts else are a tenth of the time of a million words, for nothing.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -129,9 +130,9 @@ def score(
     from asr.score import show, significance
     from asr.score.error_rate import total
     from asr.score.pairs import align_matched, checked_policy
-    from asr.score.read import match, read_transcripts
+    from asr.score.read import disguised, match, read_transcripts
 
-    ways = tuple(filter(None, normalise.split(",")))
+    ways = tuple(filter(None, map(str.strip, normalise.split(","))))
     policy = checked_policy(unit.value, alignment.value, fold.value, silence.value, ways)
     if compare != (hyp_b is not None):
         raise InputError("--compare and HYP_B go together: asr score REF HYP HYP_B --compare")
@@ -144,6 +145,12 @@ def score(
 
     def scored(path: Path) -> tuple[Matched, Alignments]:
         hypotheses = read_transcripts(path, hyp_format or ref_format or None, hypothesis=True)
+        if not format and (rather := disguised(references, hypotheses)):
+            print(
+                f"asr: {ref}, {path}: ids seem to stand in each line and are counted as words; "
+                f"if so, say --format {rather}",
+                file=sys.stderr,
+            )
         matched = match(references, hypotheses)
         _tell_unmatched(matched, hypotheses)
         return matched, align_matched(matched, unit, alignment, fold, silence, ways)
@@ -167,7 +174,8 @@ def score(
     if report:
         from asr.score.report import write_report
 
-        write_report(report, scores, matched.ids, _speakers(matched, references), alignments)
+        speakers = _speakers(matched, references)
+        write_report(report, scores, matched.ids, speakers, alignments, _unmatched(matched))
     document = show.as_json(scores) | _unmatched(matched)
     lines = [show.summary_line(scores)]
     if intervals:

@@ -37,6 +37,9 @@ _TRN = r"(.*)\(([^()\s]+)\)[^\S\n]*"
 _TRN_LINES = re.compile(rf"^(?:;;.*|{_TRN}|[^\S\n]*|(.+))$", re.MULTILINE)
 # A final id.
 _TRN_IDS = re.compile(r"\(([^()\s]+)\)[ \t]*$", re.MULTILINE)
+# What may be an id where nobody said so: words of texts seldom have digits or underscores.
+_ID = re.compile(r"\S*[\d_]\S*").fullmatch
+_ID_IN_BRACKETS = re.compile(r"\([^()\s]+\)").fullmatch
 _TIME = r"(?:\d+\.?\d*|\.\d+)"
 _STM = re.compile(rf"\s*(?:\S+\s+){{3}}{_TIME}\s+{_TIME}(?:\s.*)?")
 _CTM = re.compile(rf"\s*\S+\s+\S+\s+(?:{_TIME}|\*)\s+(?:{_TIME}|\*)\s+\S+(?:\s.*)?")
@@ -355,6 +358,21 @@ def _detect(path: Path, rows: Sequence[str]) -> str:
             if spoken and all(map(fits, spoken)):
                 return format
     return "txt"
+
+
+def disguised(references: Transcripts, hypotheses: Transcripts) -> str:
+    """The format, kaldi or trn, that two plain texts rather seem to be; "" if none."""
+    if references.format != "txt" or hypotheses.format != "txt":
+        return ""
+    both = [
+        [words for line in transcripts.lines.values() if (words := (line.text or "").split())]
+        for transcripts in (references, hypotheses)
+    ]
+    for format, position, is_id in (("kaldi", 0, _ID), ("trn", -1, _ID_IN_BRACKETS)):
+        ref, hyp = ([words[position] for words in lines] for lines in both)
+        if ref and len(set(ref)) == len(ref) and set(ref) == set(hyp) and all(map(is_id, ref)):
+            return format
+    return ""
 
 
 def _read_txt(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -72,14 +72,17 @@ def write_report(
     ids: Sequence[str],
     speakers: Sequence[str],
     alignments: Alignments,
+    unmatched: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Write report.txt, report.json and {speakers,utterances,errors,aligned}.csv into ``folder``.
 
-    ids, speakers: of every utterance; the speaker is "" where none is known.
+    ids, speakers: of every utterance; the speaker is "" where none is known. unmatched: ids without
+    a counterpart, by what was done with them.
 
     Raises:
         InputError: the folder cannot be written to.
     """
+    unmatched = dict(unmatched or {})
     of_speakers = by_speaker(alignments, speakers, scores.unit, scores.policy)
     listed_speakers = [{"speaker": s} | _figures(of) for s, of in of_speakers.items()]
     errors = error_counts(alignments)
@@ -103,8 +106,9 @@ def write_report(
         columns += [(i, *column) for column in a.columns]
 
     text = _text(scores, of_speakers, errors)
-    write_text(folder / "report.txt", "\n\n".join([*text, *pairs]) + "\n")
-    document = as_json(scores) | {"speakers": listed_speakers, "errors": listed_errors}
+    lost = [f"{fate}: {len(ids)}\n{' '.join(ids)}" for fate, ids in unmatched.items() if ids]
+    write_text(folder / "report.txt", "\n\n".join([*text, *lost, *pairs]) + "\n")
+    document = as_json(scores) | unmatched | {"speakers": listed_speakers, "errors": listed_errors}
     # A line an utterance: a corpus may have many.
     head = json.dumps(document, ensure_ascii=False, indent=1).removesuffix("\n}")
     utterances = ",\n  ".join(documents)
