@@ -397,15 +397,7 @@ def _plain_columns(data: bytes, first: int, digest: str) -> Columns | None:
     return Columns(
         starts=first + ends - sizes,
         sizes=sizes.astype(np.int32),
-        durations=lines.durations.astype(np.float32),
-        ids=lines.ids,
-        audio=lines.audio,
-        shards=lines.shards,
-        member_starts=lines.member_starts,
-        member_sizes=lines.member_sizes,
-        tars=lines.tars,
-        words=lines.words,
-        speakers=lines.speakers,
+        **vars(lines),
         digest=digest,
     )
 

@@ -80,7 +80,7 @@ def read_plain_lines(text: str, n: int) -> PlainLines | None:
     return PlainLines(
         ids,
         audio,
-        durations,
+        durations.astype(np.float32),
         # -1 takes the last.
         np.array([*(numbers[name] for name in names), -1], np.int32)[shards],
         member_starts,

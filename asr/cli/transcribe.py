@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asr.decoding import DecodingOptions
     from asr.formats import Format
     from asr.recognizer import Recognizer
-    from asr.sources import Source
+    from asr.sources import Failed, Source
     from asr.types import Transcript
 
 
@@ -34,16 +34,6 @@ class DecoderName(StrEnum):
     greedy = "greedy"
     beam = "beam"
     viterbi = "viterbi"
-
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR|FILE.onnx|torchaudio:NAME[=WEIGHTS]",
-        help="Model (or run) directory; an ONNX file, of asr export or with a .json beside it; or "
-        "a CTC model of torchaudio, which fetches its weights unless they are given.",
-    ),
-]
 
 
 class Channels(StrEnum):
@@ -68,7 +58,6 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
-Failed = Callable[[Path, InputError], None]
 #: The format of standard output that names the file.
 TEXT = "text"
 #: Models of waveforms were trained on longer utterances than ours.

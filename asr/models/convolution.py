@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from asr.features import mask_padding
+
 
 class Convolutions(nn.Module):
     """3 x 3 convolutions with ReLU, each keeping all frames and every second bin.
@@ -27,11 +29,10 @@ class Convolutions(nn.Module):
 
     def forward(self, x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
         """x (B, T, n_features), zero beyond lens (B,) -> (B, T, size), again zero beyond them."""
-        inside = torch.arange(x.shape[1], device=x.device) < lens[:, None]
         x = x.unflatten(2, (-1, self.n_bins)).transpose(1, 2)  # (B, channels, T, bins)
         # The CPU's kernels are about twice as fast with the channels next to each other in memory.
         x = x.contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             # The next one sees a frame beyond the end: nothing must be there, as in a batch of one.
-            x = F.relu(layer(x)) * inside[:, None, :, None]
+            x = mask_padding(F.relu(layer(x)).transpose(1, 2), lens).transpose(1, 2)
         return x.transpose(1, 2).flatten(2)
