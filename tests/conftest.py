@@ -4,6 +4,7 @@ from running import SMALL
 from tones import build
 
 from asr.config import load_config
+from asr.manifest import read_manifest
 from asr.training import train
 
 
@@ -26,3 +27,15 @@ def tone_run(tones, tmp_path_factory):
     overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL]
     train(*load_config("recipes/demo/ctc.yaml", overrides))
     return run
+
+
+@pytest.fixture(scope="session")
+def model(tone_run):
+    """The run directory of `tone_run`, which names its model."""
+    return tone_run
+
+
+@pytest.fixture(scope="session")
+def said(tone_run):
+    """The utterances of its test set."""
+    return read_manifest(tone_run / "manifests/test.jsonl")

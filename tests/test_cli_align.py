@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import soundfile
 from praatio import textgrid
 from running import SMALL, asr
@@ -19,18 +18,6 @@ def trained(corpus, run, *more, epochs=12):
 
 
 FRAMEWISE = ("loss=framewise", "decoder=viterbi", "lm=none", "corpus.lexicon=''")
-
-
-@pytest.fixture(scope="module")
-def model(tones, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "ctc"
-    trained(tones, run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def said(model):
-    return read_manifest(model / "manifests/test.jsonl")
 
 
 def test_one_file_to_a_textgrid(model, said, tmp_path, monkeypatch, capsys):

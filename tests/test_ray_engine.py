@@ -18,7 +18,7 @@ from asr import ray_engine
 from asr.corpora.audit import Audit
 from asr.corpora.shards import ShardSize, write_shards
 from asr.errors import InputError
-from asr.manifest import read_manifest, write_manifest
+from asr.manifest import write_manifest
 from asr.ray_engine import Done, Worker, transcribe_parts, unpacked
 from asr.recognizer import Recognizer
 from asr.sources import Source, find_sources
@@ -26,16 +26,6 @@ from asr.sources import Source, find_sources
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
 )
-
-
-@pytest.fixture(scope="module")
-def model(tone_run):
-    return tone_run
-
-
-@pytest.fixture(scope="module")
-def said(model):
-    return read_manifest(model / "manifests/test.jsonl")
 
 
 @pytest.fixture

@@ -35,16 +35,6 @@ from asr.recognizer import Recognizer, ahead, alike
 from asr.score.error_rate import score_pairs
 
 
-@pytest.fixture(scope="module")
-def model(tone_run):
-    return tone_run
-
-
-@pytest.fixture(scope="module")
-def said(model):
-    return read_manifest(model / "manifests/test.jsonl")
-
-
 def test_python_interface(model, said):
     transcript = package.Recognizer.load(model / "model").transcribe(said[0].audio)
     assert [p.label for p in transcript.labels][1:-1] == [p.label for p in said[0].phones][1:-1]

@@ -196,7 +196,7 @@ def decoding(shards: Path) -> None:
 def training(shards: Path) -> None:
     """Steps and batches of `asr train` in turns: how much of an epoch is reading."""
     settings = ["corpus=streamed", f"corpus.root={shards}", "labels=char", "run_dir=unused"]
-    settings += ["lm=none", "corpus.test=[]", "loss.framewise_epochs=0"]
+    settings += ["lm=none", "corpus.test=[]", "loss.framewise_epochs=0", "model=blstm_3x256"]
     config, _ = load_config("recipes/so762/ctc.yaml", settings)
     sets = choose_sets(config.corpus, load_corpus("streamed", shards))
     bundle, examples, _ = build(config, {"train": sets["train"], "dev": sets["dev"][:8]}, None)
