@@ -15,6 +15,7 @@ from asr.config import read_config
 from asr.errors import InputError
 from asr.files import write_aside
 from asr.labels import LabelConfig
+from asr.report.curves import best_epoch
 from asr.report.run import Run, read_run
 from asr.rundir import METRICS, has_trained
 from asr.score.error_rate import RATE_NAMES, policy_name
@@ -28,16 +29,15 @@ PLACES = {"run_dir", "resume"}
 
 @dataclass(frozen=True)
 class Curve:
-    """Dev error rate (a fraction) after each epoch, and the training time in seconds by then."""
+    """Dev error rate (a fraction) after each epoch, and the training time in seconds by then.
+
+    best: index of the epoch whose weights were kept or would be.
+    """
 
     epochs: list[int]
     rates: list[float]
     wall_s: list[float]
-
-    @property
-    def best(self) -> int | None:
-        """Where the lowest rate is; None without an epoch."""
-        return min(range(len(self.rates)), key=self.rates.__getitem__, default=None)
+    best: int | None
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compare
                 "interval": plain(interval),
             }
     model = run.bundle.model if run.bundle else None
+    epochs = [m["epoch"] for m in run.metrics]
+    best = best_epoch(run)
     return Compared(
         name=str(run.folder),
         settings=settings,
@@ -115,9 +117,10 @@ def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compare
         rate_name=rate_name,
         policy=policy_name(labels.unit, labels.score_fold, labels.silence),
         curve=Curve(
-            [m["epoch"] for m in run.metrics],
+            epochs,
             [m[f"dev_{rate_name}"] for m in run.metrics],
             [m["wall_s"] for m in run.metrics],
+            epochs.index(best) if best is not None else None,
         ),
         parameters=sum(p.numel() for p in model.parameters()) if model else None,
         rates=rates,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -346,18 +347,18 @@ def pinned(batch: Batch) -> Batch:
 
 
 def made_ahead(
-    make: Callable[[int], Batch], numbers: Sequence[int], depth: int, n_threads: int = 4
+    make: Callable[[int], Batch], numbers: Sequence[int], n_threads: int
 ) -> Generator[Batch, None, None]:
-    """``make(number)`` for each number in turn, up to ``depth`` of them ahead, in threads.
+    """``make(number)`` for each number in turn, two ahead for each of ``n_threads`` threads.
 
-    Depth 0 makes each when it is asked for. That is the way on a CPU: the threads that compute the
-    steps and those that make batches would stand in each other's way.
+    Without threads each is made when it is asked for.
     """
-    if not depth:
+    if not n_threads:
         yield from map(make, numbers)
         return
-    pool = ThreadPoolExecutor(n_threads)
+    pool = single_threaded(n_threads)
     try:
+        depth = 2 * n_threads
         waiting = deque(pool.submit(make, number) for number in numbers[:depth])
         for number in numbers[depth:]:
             batch = waiting.popleft().result()
@@ -368,6 +369,29 @@ def made_ahead(
     finally:
         # An epoch that is left early leaves no thread behind.
         pool.shutdown(cancel_futures=True)
+
+
+def single_threaded(n_threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch computes alone.
+
+    With an OpenMP team each they stood in the way of the team that computes the steps, which then
+    took 1.8 times as long (BENCHMARKS.md).
+    """
+    pool = ThreadPoolExecutor(n_threads)
+    n_own = torch.get_num_threads()
+    started = Barrier(n_threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        # A thread takes on the number that holds when it first asks for it, and keeps it.
+        torch.get_num_threads()
+        started.wait()
+
+    for _ in range(n_threads):
+        pool.submit(start)
+    started.wait()
+    torch.set_num_threads(n_own)
+    return pool
 
 
 def augmented(

@@ -22,7 +22,10 @@ IGNORE = -100
 
 @dataclass
 class LossConfig:
-    """``framewise_epochs``: a CTC model starts with that many epochs of framewise training."""
+    """framewise_epochs: a CTC model starts with that many epochs of framewise training.
+
+    The best epoch on dev is looked for among those after them.
+    """
 
     name: str = "ctc"
     framewise_epochs: int = 0

@@ -167,6 +167,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed={self.seed}: expected 0 or more")
+        if self.loss.framewise_epochs >= self.trainer.max_epochs:
+            raise InputError(
+                f"loss.framewise_epochs={self.loss.framewise_epochs}: expected fewer than "
+                f"trainer.max_epochs={self.trainer.max_epochs}; CTC has its epochs after them"
+            )
         if self.augment.volume_db and self.features.normalize == "utterance":
             raise InputError(
                 f"augment.volume_db={list(self.augment.volume_db)} changes nothing under "

@@ -202,8 +202,10 @@ def train_in(
     drawing_s = 0.0
     try:
         while state.epoch < config.trainer.max_epochs and not is_patience_over(config, state):
-            starting = state.epoch < config.loss.framewise_epochs
-            criterion = "framewise" if starting else config.loss.name
+            criterion = criterion_of(config, state.epoch)
+            if state.batch == 0 and criterion != criterion_of(config, max(state.epoch - 1, 0)):
+                # Its error rates are another decoder's, and its weights know no blank.
+                best = forget_best(state, snapshots)
             run_epoch(
                 config,
                 criterion,
@@ -476,8 +478,8 @@ def run_epoch(
         return pinned(batch) if on_gpu else batch
 
     on_gpu = world.device.type == "cuda"
-    # Features in memory become batches between the steps of a CPU: made ahead in a thread, beside
-    # OpenMP's, they slowed the steps by half (BENCHMARKS.md).
+    # Between a CPU's steps, nothing is waited for where features are in memory: threads that make
+    # batches ahead would only share its cores.
     n_threads = config.trainer.workers if on_gpu or isinstance(examples, Stream) else 0
     numbers = range(state.batch, epoch.n_batches)
     model.train()
@@ -489,7 +491,7 @@ def run_epoch(
     with (
         deferred() as asked_to_stop,
         progress_bar("about") as progress,
-        closing(made_ahead(make, numbers, 2 * n_threads, n_threads)) as made,
+        closing(made_ahead(make, numbers, n_threads)) as made,
     ):
         task = progress.add_task(
             f"epoch {state.epoch + 1}", total=epoch.n_batches, completed=state.batch, about=""
@@ -665,10 +667,25 @@ def out_of_memory(config: RunConfig, state: State, batch: Batch) -> str:
     )
 
 
+def criterion_of(config: RunConfig, epoch: int) -> str:
+    """What an epoch (from 0) trains by: "ctc" or "framewise"."""
+    return "framewise" if epoch < config.loss.framewise_epochs else config.loss.name
+
+
+def forget_best(state: State, snapshots: Mapping[str, Snapshots]) -> dict[str, torch.Tensor]:
+    """Look for the best epoch anew: here, in what is averaged, and in the (now no) best weights."""
+    state.best_rate, state.best_epoch, state.since_plateau = None, state.epoch, 0
+    for kept in snapshots.values():
+        kept.kept.clear()
+    return {}
+
+
 def is_patience_over(config: RunConfig, state: State) -> bool:
-    """Whether dev has not got better for ``trainer.patience`` epochs."""
+    """Whether dev has not got better for ``trainer.patience`` epochs of the final criterion."""
     patience = config.trainer.patience
-    return patience > 0 and state.epoch - state.best_epoch >= patience
+    if not patience or criterion_of(config, max(state.epoch - 1, 0)) != config.loss.name:
+        return False
+    return state.epoch - state.best_epoch >= patience
 
 
 def generator_of(seed: int, epoch: int, part: int) -> torch.Generator:

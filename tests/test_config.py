@@ -42,6 +42,7 @@ def test_command_line_beats_recipe_beats_group():
         ("trainer.max_skipped=-1", "max_skipped"),
         ("lm.label_order=-1", "label_order"),
         ("loss.framewise_epochs=-1", "framewise_epochs"),
+        ("loss.framewise_epochs=50", "fewer than trainer.max_epochs=50"),
         ("trainer.device=tpu", "tpu"),
         ("model.hidden", "model.hidden"),
         ("decoder.name=viterbo", "viterbi"),

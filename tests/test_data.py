@@ -197,20 +197,20 @@ def test_utterances_without_times_are_skipped_framewise():
         )
 
 
-@pytest.mark.parametrize("depth", [0, 1, 3, 50])
-def test_batches_made_ahead_come_in_order(depth):
+@pytest.mark.parametrize("n_threads", [0, 1, 3, 20])
+def test_batches_made_ahead_come_in_order(n_threads):
     made = []
 
     def make(number):
         made.append(number)
         return number
 
-    ahead = made_ahead(make, range(4, 20), depth)
+    ahead = made_ahead(make, range(4, 20), n_threads)
     assert next(ahead) == 4
-    assert len(made) <= max(1, depth + 1)
+    assert len(made) <= max(1, 2 * n_threads + 1)
     assert list(ahead) == list(range(5, 20))
     assert sorted(made) == list(range(4, 20))
-    assert list(made_ahead(make, range(0), depth)) == []
+    assert list(made_ahead(make, range(0), n_threads)) == []
 
 
 def test_batches_made_ahead_hand_on_errors_and_leave_no_thread():
@@ -227,3 +227,16 @@ def test_batches_made_ahead_hand_on_errors_and_leave_no_thread():
     with closing(made_ahead(make, range(9), 2)) as ahead:
         next(ahead)
     assert threading.active_count() == before
+
+
+def test_threads_that_make_batches_compute_alone_and_leave_the_steps_theirs():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ahead = made_ahead(lambda number: torch.get_num_threads(), range(9), 2)
+        assert next(ahead) == 1
+        assert torch.get_num_threads() == 3
+        assert list(ahead) == [1] * 8
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

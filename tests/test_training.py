@@ -116,6 +116,21 @@ def test_framewise_epochs_start_a_ctc_model(tones, tmp_path):
     assert [json.loads(line)["criterion"] for line in lines] == ["framewise"] * 2 + ["ctc"]
 
 
+def test_the_best_epoch_is_one_of_the_final_criterion(tones, tmp_path):
+    # The epochs of frames are no worse than those of CTC at a rate that has nearly run out.
+    overrides = ("loss.framewise_epochs=6", "trainer.max_epochs=8", "trainer.patience=1")
+    averages = ("trainer.average_last=9", "trainer.average_best=9", "trainer.tune=false")
+    results = run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides, *averages)
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["dev_PER"] for line in lines]
+    assert min(rates[:6]) <= min(rates[6:])
+    assert results["best_epoch"] == 7 + rates[6:].index(min(rates[6:]))
+    assert results["sets"]["dev"]["greedy"]["PER"]["error_rate"] <= min(rates[6:])
+    averaged = [e for e in (tmp_path / "run/train.log").read_text().splitlines() if "average" in e]
+    assert len(averaged) == 2
+    assert all("(7 8)" in line for line in averaged)
+
+
 def test_the_same_seed_gives_the_same_weights(tones, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         run(

@@ -226,8 +226,7 @@ def bare_steps(config: RunConfig, model: nn.Module, stream: Stream) -> None:
         return made_ahead(
             lambda n: collate(epoch.load(n), config.features, False),
             some,
-            2 * n_workers,
-            max(n_workers, 1),
+            n_workers,
         )
 
     def steps(ready: Iterable[Batch]) -> None:

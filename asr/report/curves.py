@@ -80,5 +80,7 @@ def best_epoch(run: Run) -> int | None:
     """The epoch whose weights were kept, or in an unfinished run would be."""
     if is_number(run.results.get("best_epoch")):
         return int(run.results["best_epoch"])
-    rates = [(y, int(epoch)) for epoch, y in points_of(run, dev_rate(run) or "")]
+    key = dev_rate(run) or ""
+    last = [m for m in run.metrics if m.get("criterion") == run.metrics[-1].get("criterion")]
+    rates = [(float(m[key]), int(m["epoch"])) for m in last if is_number(m.get(key))]
     return min(rates)[1] if rates else None
