@@ -1,8 +1,10 @@
 """Log-mel features on disk: computed once, memory-mapped, computed again where the audio changed.
 
-A folder holds one safetensors file for every ``SHARD`` utterances of a set at one speed. Its name
-is a digest of the settings that shape log-mel and of the stretches of audio; inside stand the sizes
-and times of the audio files, which tell when it is stale. Deleting the folder costs time alone.
+A folder holds a set at one speed in safetensors files of up to ``SHARD`` utterances. A file's name
+is a digest of the settings that shape log-mel and of its stretches of audio; inside stand the sizes
+and times of the audio files, which tell when it is stale: then it is replaced. Which utterances
+share a file follows from their ids, so that one more changes one file. Files of settings and sets
+that nobody asks for any more stay; deleting them, or the folder, costs time alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +29,8 @@ from asr.features import FeatureConfig
 from asr.files import write_aside
 from asr.types import Utterance
 
-FORMAT = "carousel-features-1"
-#: Utterances in a file: about 130 MB of read sentences at 80 bins, 400 MB of LibriSpeech.
+FORMAT = "carousel-features-2"
+#: Utterances in a file, at most: 130 MB of read sentences at 80 bins, 400 MB of LibriSpeech.
 SHARD = 1000
 BYTES_PER_VALUE = 4
 #: Normalisation, deltas and stacking come later and do not shape what is kept.
@@ -51,7 +54,7 @@ def cached(
     Raises:
         InputError: the folder cannot be written to, or the disk has too little room.
     """
-    shards = [utterances[i : i + SHARD] for i in range(0, len(utterances), SHARD)]
+    shards = divided(utterances)
     matrices: dict[str, Matrix] = {}
     n_computed = n_bytes = 0
     for shard in shards:
@@ -77,7 +80,18 @@ def cached(
         f"features at speed {speed:g}: {len(matrices)} utterances, {n_bytes / 1e6:.0f} MB in "
         f"{folder}, {n_computed} of {len(shards)} files computed now"
     )
-    return matrices
+    return {u.id: matrices[u.id] for u in utterances if u.id in matrices}
+
+
+def divided(utterances: Sequence[Utterance], bit: int = 0) -> list[list[Utterance]]:
+    """Groups of up to ``SHARD``: those too large are halved by the next bit of the ids' digests."""
+    if len(utterances) <= SHARD or bit == 32:
+        return [list(utterances)] if utterances else []
+    halves: tuple[list[Utterance], list[Utterance]] = ([], [])
+    for utterance in utterances:
+        digest = zlib.crc32(utterance.id.encode("utf-8", "surrogateescape"))
+        halves[digest >> bit & 1].append(utterance)
+    return divided(halves[0], bit + 1) + divided(halves[1], bit + 1)
 
 
 def shard_name(shard: Sequence[Utterance], config: FeatureConfig, speed: float) -> str:
@@ -114,10 +128,12 @@ def read_shard(
         with safe_open(path, framework="pt") as handle:
             about = handle.metadata() or {}
             features = handle.get_tensor("features")
-            ends = handle.get_tensor("ends").tolist()
+            ends = handle.get_tensor("ends")
             moments = handle.get_tensor("moments")
+        if about["seal"] != seal(features, ends, moments, about["audio"], about["skipped"]):
+            raise ValueError("not what was written")
         states, skipped = json.loads(about["audio"]), json.loads(about["skipped"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         tell(f"{path}: broken ({error}); computing its features again")
         return None
     for utterance, then, now in zip(shard, states, audio_state(shard), strict=True):
@@ -125,11 +141,16 @@ def read_shard(
             tell(f"{utterance.audio}: changed since its features were kept; computing them again")
             return None
     ids = [u.id for u in shard if u.id not in skipped]
-    starts = [0, *ends][:-1]
+    starts = [0, *ends.tolist()]
     return {
-        i: Matrix(features[start:end], moments[k])
-        for k, (i, start, end) in enumerate(zip(ids, starts, ends, strict=True))
+        i: Matrix(features[starts[k] : starts[k + 1]], moments[k]) for k, i in enumerate(ids)
     }, skipped
+
+
+def seal(features: torch.Tensor, ends: torch.Tensor, moments: torch.Tensor, *about: str) -> str:
+    """A checksum of all in a file but the features' values, which are read when they are used."""
+    crc = zlib.crc32(f"{features.dtype} {features.shape} {about}".encode())
+    return str(zlib.crc32(moments.numpy().tobytes(), zlib.crc32(ends.numpy().tobytes(), crc)))
 
 
 def write_shard(
@@ -153,14 +174,13 @@ def write_shard(
     skipped: dict[str, str] = {}
     matrices = list(extract(shard, config, skipped, tick, speed).values())
     ends = torch.tensor([len(m.features) for m in matrices], dtype=torch.int64).cumsum(0)
-    tensors = {
-        "features": torch.cat([torch.zeros(0, config.n_mels), *(m.features for m in matrices)]),
-        "ends": ends,
-        "moments": torch.stack(
-            [torch.zeros(2, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
-        )[1:].contiguous(),
-    }
-    about = {"format": FORMAT, "audio": json.dumps(states), "skipped": json.dumps(skipped)}
+    features = torch.cat([torch.zeros(0, config.n_mels), *(m.features for m in matrices)])
+    moments = torch.stack(
+        [torch.zeros(2, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
+    )[1:].contiguous()
+    tensors = {"features": features, "ends": ends, "moments": moments}
+    about = {"audio": json.dumps(states), "skipped": json.dumps(skipped)}
+    about["seal"] = seal(features, ends, moments, about["audio"], about["skipped"])
     with write_aside(path) as aside:
         try:
             save_file(tensors, aside, about)

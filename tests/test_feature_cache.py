@@ -1,6 +1,7 @@
 import os
 import shutil
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from training_runs import assert_same_run, train_tones
 from asr import feature_cache
 from asr.data import extract
 from asr.errors import InputError
-from asr.feature_cache import cached
+from asr.feature_cache import cached, divided, read_shard
 from asr.features import FeatureConfig
 from asr.types import Utterance
 
@@ -55,7 +56,7 @@ def test_the_second_time_reads_what_the_first_computed(spoken, computed, tmp_pat
             folder, spoken, CONFIG, {}, lambda: ticks.append(1), speed=1.1, tell=told.append
         )
         assert same(found, plain)
-    assert computed == [u.id for u in spoken]
+    assert sorted(computed) == [u.id for u in spoken]
     assert len(ticks) == 12
     assert str(folder) in told[0]
     assert "2 of 2 files computed" in told[0]
@@ -78,14 +79,36 @@ def test_changed_audio_is_noticed_and_only_its_file_made_anew(spoken, computed, 
     shutil.copy(spoken[0].audio, spoken[5].audio)
     told = []
     found = cached(tmp_path / "c", spoken, CONFIG, {}, tell=told.append)
-    assert computed == [u.id for u in spoken[4:]]
+    first, second = divided(spoken)
+    assert spoken[5] in first
+    assert computed == [u.id for u in first]
     assert "5.wav: changed" in told[0]
     assert same(found, extract(spoken, CONFIG, {}))
     # A changed time alone counts as well: the size may be the same.
     computed.clear()
-    os.utime(spoken[0].audio, ns=(1, 1))
+    os.utime(second[0].audio, ns=(1, 1))
     cached(tmp_path / "c", spoken, CONFIG, {})
-    assert computed == [u.id for u in spoken[:4]]
+    assert computed == [u.id for u in second]
+
+
+def test_one_more_in_front_changes_one_file(spoken, computed, tmp_path):
+    cached(tmp_path / "c", spoken[1:], CONFIG, {})
+    computed.clear()
+    found = cached(tmp_path / "c", spoken, CONFIG, {})
+    (its_own,) = (group for group in divided(spoken) if spoken[0] in group)
+    assert computed == [u.id for u in its_own]
+    assert len(computed) < len(spoken)
+    assert same(found, extract(spoken, CONFIG, {}))
+
+
+def test_groups_are_no_larger_than_told_and_keep_their_utterances():
+    many = [Utterance(f"spk{i // 7}_{i}", Path("a.wav"), "s", 1.0) for i in range(9000)]
+    groups = divided(many)
+    assert max(map(len, groups)) <= feature_cache.SHARD
+    assert sorted(u.id for group in groups for u in group) == sorted(u.id for u in many)
+    assert [len(group) for group in divided(many[:7] * 1000)] == [1000] * 7
+    grown = divided([Utterance("new", Path("b.wav"), "s", 1.0), *many])
+    assert len([group for group in grown if group not in groups]) == 1
 
 
 def test_unreadable_audio_is_skipped_each_time_until_it_is_mended(spoken, computed, tmp_path):
@@ -118,6 +141,18 @@ def test_a_broken_file_is_told_and_made_anew(spoken, tmp_path, n_bytes):
         cached(tmp_path / "c", spoken, CONFIG, {}, tell=told.append), extract(spoken, CONFIG, {})
     )
     assert "broken" in told[0]
+
+
+def test_a_header_with_any_bit_flipped_is_told_and_made_anew(spoken, tmp_path):
+    cached(tmp_path / "c", spoken, CONFIG, {})
+    (path,) = (tmp_path / "c").glob("*.safetensors")
+    good, plain = path.read_bytes(), extract(spoken, CONFIG, {})
+    for place in range(8 + int.from_bytes(good[:8], "little")):
+        told, bad = [], bytearray(good)
+        bad[place] ^= 1 << place % 8
+        path.write_bytes(bad)
+        found = read_shard(path, spoken, told.append)
+        assert "broken" in told[0] if found is None else same(found[0], plain)
 
 
 def test_features_in_use_survive_their_file(spoken, tmp_path):
