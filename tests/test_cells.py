@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from asr.errors import InputError
-from asr.models.cells import CELLS, GRUResetAfter, PeepholeLSTM, find_cell, from_torch, to_torch
+from asr.models.cells import (
+    CELLS,
+    GRUResetAfter,
+    PeepholeLSTM,
+    find_cell,
+    from_torch,
+    run_cudnn,
+    run_kernel,
+    to_torch,
+)
 
 B, T, F, H = 4, 6, 3, 4
 LENS = torch.tensor([6, 1, 0, 4])
@@ -160,6 +169,25 @@ def test_to_torch_and_back(name):
     again = from_torch(module)
     assert type(again) is type(cell)
     torch.testing.assert_close(again.state_dict(), cell.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", TORCH)
+def test_the_gpus_way_is_the_cpus(name, dtype):
+    """What tests/test_gpu.py asks of a GPU, here with the kernels of the CPU."""
+    kernel = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}[name]
+    n_gates = len(CELLS[name].gates) * H
+    shapes = [(n_gates, F), (n_gates, H), (n_gates,), (n_gates,)]
+    inputs = [features(T, B, F), *(features(B, H, seed=k) for k in range(len(CELLS[name].states)))]
+    inputs += [features(*shape, seed=4 + k) for k, shape in enumerate(shapes)]
+    found = []
+    for run in (run_kernel, run_cudnn):
+        x, *rest = (i.to(dtype).requires_grad_() for i in inputs)
+        output, last = run(kernel, x, tuple(rest[:-4]), tuple(rest[-4:]))
+        total = output.square().sum() + sum(s.sum() for s in last)
+        found.append([output, *last, *torch.autograd.grad(total, [x, *rest])])
+    close = {} if dtype == torch.float64 else {"atol": 0.05, "rtol": 0.05}
+    torch.testing.assert_close(*found, **close)
 
 
 def test_packed_torch_gives_the_same_last_states():

@@ -9,6 +9,7 @@ of ``gates``; s() is the logistic sigmoid and * works element by element.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from asr.models.cells_kernels import CoupledKernel, PeepholeKernel, ResetBeforeK
 
 State = tuple[Tensor, ...]
 """What a cell remembers, (B, H) each: (h,), or (h, c) for the LSTMs. The output is h."""
+Kernel = Callable[..., tuple[Tensor, ...]]
 
 
 class Cell(nn.Module):
@@ -123,6 +125,48 @@ class Cell(nn.Module):
         return torch.cat(outputs)[:, original], last
 
 
+def run_kernel(
+    kernel: Kernel, x: Tensor, state: State, weights: tuple[Tensor, ...]
+) -> tuple[Tensor, State]:
+    """`Cell.run` by torch's own ``kernel`` for one layer, whose weights are W, U and two biases."""
+    if x.is_cuda:
+        return run_cudnn(kernel, x, state, weights)
+    output, *last = kernel(x, joined(state), weights, True, 1, 0.0, False, False, False)
+    return output, tuple(s[0] for s in last)
+
+
+def run_cudnn(
+    kernel: Kernel, x: Tensor, state: State, weights: tuple[Tensor, ...]
+) -> tuple[Tensor, State]:
+    """`run_kernel` on a GPU, where cuDNN has its ways."""
+    T, B, _ = x.shape
+    # One block of memory, as cuDNN wants it: others are copied into one each time, with a warning.
+    block = torch.cat([weight.flatten() for weight in weights])
+    if torch.is_autocast_enabled("cuda"):
+        # Autocast itself gives cuDNN float16, whatever it was told; small gradients vanish there.
+        dtype = torch.get_autocast_dtype("cuda")
+        x, block, state = x.to(dtype), block.to(dtype), tuple(s.to(dtype) for s in state)
+    parts = block.split([weight.numel() for weight in weights])
+    weights = tuple(part.view_as(w) for part, w in zip(parts, weights, strict=True))
+    # What backward needs is kept only in training, which without dropout changes nothing else.
+    options = (True, 1, 0.0, torch.is_grad_enabled(), False)
+    with torch.autocast("cuda", enabled=False):
+        if x.dtype == torch.bfloat16:
+            # As if packed: else torch picks an algorithm for small layers that has no bfloat16.
+            sizes = torch.full((T,), B)
+            output, *last = kernel(x.flatten(0, 1), sizes, joined(state), weights, *options)
+            output = output.view(T, B, -1)
+        else:
+            output, *last = kernel(x, joined(state), weights, *options, False)
+    return output, tuple(s[0] for s in last)
+
+
+def joined(state: State) -> Tensor | list[Tensor]:
+    """The state as torch's kernels take it, one layer of (1, B, H) each."""
+    layers = [s[None].contiguous() for s in state]
+    return layers if len(layers) > 1 else layers[0]
+
+
 class TanhRNN(Cell):
     """The recurrent net without gates (Elman 1990; Graves et al. 2013, eq. 1).
 
@@ -137,8 +181,7 @@ class TanhRNN(Cell):
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         weights = (self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias))
-        output, h = torch.rnn_tanh(x, state[0][None], weights, True, 1, 0.0, False, False, False)
-        return output, (h[0],)
+        return run_kernel(torch.rnn_tanh, x, state, weights)
 
 
 class LSTM(Cell):
@@ -170,9 +213,7 @@ class LSTM(Cell):
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         weights = (self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias))
-        before = [s[None] for s in state]
-        output, h, c = torch.lstm(x, before, weights, True, 1, 0.0, False, False, False)
-        return output, (h[0], c[0])
+        return run_kernel(torch.lstm, x, state, weights)
 
 
 class PeepholeLSTM(Cell):
@@ -278,8 +319,7 @@ class GRUResetAfter(Cell):
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         bias_hh = F.pad(self.bias_hn, (2 * self.hidden, 0))
         weights = (self.weight_ih, self.weight_hh, self.bias, bias_hh)
-        output, h = torch.gru(x, state[0][None], weights, True, 1, 0.0, False, False, False)
-        return output, (h[0],)
+        return run_kernel(torch.gru, x, state, weights)
 
 
 class GRUResetBefore(Cell):
