@@ -6,11 +6,12 @@ epoch is changed alike, whatever batch or process it falls into.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -20,6 +21,9 @@ from asr.audio import audio_duration_s, load_audio
 from asr.errors import InputError
 from asr.features import FeatureConfig, LogMel
 from asr.types import Utterance
+
+# A training keeps what is told here in its own log.
+log = logging.getLogger("asr.train")
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".sph", ".aiff"}
 #: Speeds are ratios of whole numbers up to this, so that the resampling kernels stay short.
@@ -163,7 +167,7 @@ class WaveformAugment:
         ``waveform`` (N,) is the utterance at that speed, where it was read already.
 
         Raises:
-            InputError: the utterance, the noise or the response cannot be read.
+            InputError: the utterance cannot be read.
         """
         noisy, reverberant, which, where, level = torch.rand(5, generator=generator).tolist()
         noisy = self.noises and noisy < self.config.noise_prob
@@ -176,21 +180,34 @@ class WaveformAugment:
             )
             waveform = change_speed(torch.from_numpy(samples), speed)
         if reverberant:
-            path, _ = _choose(self.rooms, torch.rand(1, generator=generator).item())
-            response = torch.from_numpy(load_audio(path, self.sample_rate))
-            waveform = reverberate(waveform, response)
+            path, duration_s = _choose(self.rooms, torch.rand(1, generator=generator).item())
+            response = self.heard(path, 0.0, duration_s)
+            if response is not None:
+                waveform = reverberate(waveform, response)
         if noisy:
             path, duration_s = _choose(self.noises, which)
             wanted_s = len(waveform) / self.sample_rate
             # A stretch that fits whole where the file is long enough, else all of the file.
             start_s = where * max(0.0, duration_s - wanted_s)
-            noise = torch.from_numpy(
-                load_audio(path, self.sample_rate, start_s, min(wanted_s, duration_s - start_s))
-            )
+            noise = self.heard(path, start_s, min(wanted_s, duration_s - start_s))
             low, high = self.config.noise_snr_db
-            waveform = add_noise(waveform, noise, low + level * (high - low))
+            if noise is not None:
+                waveform = add_noise(waveform, noise, low + level * (high - low))
         matrix, _ = self.log_mel(waveform[None], torch.tensor([len(waveform)]))
         return matrix[0]
+
+    def heard(self, path: Path, start_s: float, duration_s: float) -> torch.Tensor | None:
+        """A stretch of noise or a room's response (M,); None, and told once, from a broken file."""
+        try:
+            return torch.from_numpy(load_audio(path, self.sample_rate, start_s, duration_s))
+        except InputError as error:
+            _tell_once(f"{error}; what draws it is heard without it")
+            return None
+
+
+@cache
+def _tell_once(line: str) -> None:
+    log.warning(line)
 
 
 def _choose(files: Sequence[tuple[Path, float]], share: float) -> tuple[Path, float]:

@@ -80,9 +80,10 @@ class Snapshots:
             return
         self.kept[epoch] = (rate, {k: t.detach().cpu().clone() for k, t in weights.items()})
         if len(self.kept) > self.most:
+            first = min(self.kept)
             # Of equally good epochs the earlier goes.
-            worst = max(self.kept, key=lambda e: (self.kept[e][0], -e)) if self.best else 0
-            del self.kept[worst or min(self.kept)]
+            worst = max(self.kept, key=lambda e: (self.kept[e][0], -e))
+            del self.kept[worst if self.best else first]
 
     def average(self) -> dict[str, torch.Tensor]:
         """The mean of what was kept."""

@@ -57,6 +57,8 @@ def find_recipe(recipe: str) -> Path:
     own = shipped("recipes") / recipe.removeprefix("recipes/")
     if own.suffix == ".yaml" and own.is_file():
         return own.resolve()
+    if (path / "config.yaml").is_file():
+        raise InputError(f"{recipe}: is a run; go on with it: asr train {recipe} --resume")
     known = sorted(str(p.relative_to(shipped("recipes").parent)) for p in recipes())
     raise InputError(f"{recipe}: no such recipe; there are {', '.join(known)}")
 
@@ -108,9 +110,17 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, s
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the configuration of a run")
+    schema = OmegaConf.structured(RunConfig)
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in schema and OmegaConf.is_dict(schema[key]):
+            raise InputError(
+                f"{override}: the groups of a recipe are chosen where a run begins; of a run that "
+                f"goes on only single settings change, such as trainer.patience=3"
+            )
     try:
         loaded = OmegaConf.merge(
-            OmegaConf.structured(RunConfig),
+            schema,
             OmegaConf.load(path),
             OmegaConf.from_dotlist(list(overrides)),
         )

@@ -90,7 +90,6 @@ def extract(
     skipped: dict[str, str],
     tick: Callable[[], None] = lambda: None,
     speed: float = 1.0,
-    n_threads: int = 2,
 ) -> dict[str, Matrix]:
     """Compute the log-mel matrix (T, n_mels) of every utterance at ``speed``, by id.
 
@@ -113,7 +112,8 @@ def extract(
         return Matrix(features[0], moments(features[0]))
 
     matrices = {}
-    with ThreadPoolExecutor(n_threads) as pool:
+    # One reads while the other computes, with as many threads as torch takes.
+    with ThreadPoolExecutor(2) as pool:
         for utterance, result in zip(utterances, pool.map(one, utterances), strict=True):
             if isinstance(result, InputError):
                 skipped[utterance.id] = str(result)
@@ -244,12 +244,14 @@ def draw_speeds(examples: Sequence[Example], seed: int, epoch: int) -> list[Exam
     return drawn
 
 
+def seed_of(*numbers: int) -> int:
+    """One seed from several: the run's, the epoch or step, the process or utterance."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
 def utterance_seed(seed: int, epoch: int, name: str) -> int:
     """A seed for what an utterance draws in an epoch, in any batch, order and process."""
-    mixed = np.random.SeedSequence(
-        [seed, epoch, zlib.crc32(name.encode("utf-8", "surrogateescape"))]
-    )
-    return int(mixed.generate_state(1, np.uint64)[0]) >> 1
+    return seed_of(seed, epoch, zlib.crc32(name.encode("utf-8", "surrogateescape")))
 
 
 def bucket(

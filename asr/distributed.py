@@ -88,11 +88,11 @@ def join(device: torch.device) -> Iterator[World]:
         InputError: there are more processes than GPUs.
         OtherProcessError: another process has ended.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = from_torchrun("WORLD_SIZE", 1)
     if size == 1:
         yield World(device)
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    rank, local_rank = from_torchrun("RANK"), from_torchrun("LOCAL_RANK")
     backend = "gloo"
     if device.type == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -104,6 +104,7 @@ def join(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
         # Figures travel as CPU tensors, so that they wait for no GPU.
         backend = "cpu:gloo,cuda:nccl"
+    from_torchrun("MASTER_PORT")
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
         yield World(device, rank, size)
@@ -118,4 +119,20 @@ def join(device: torch.device) -> Iterator[World]:
 
 def restarts() -> bool:
     """Whether torchrun was told to start the processes again when one dies (--max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    return from_torchrun("TORCHELASTIC_MAX_RESTARTS", 0) > 0
+
+
+def from_torchrun(name: str, default: int | None = None) -> int:
+    """A number that torchrun leaves in the environment.
+
+    Raises:
+        InputError: it is missing, and there is no ``default``; or it is no number.
+    """
+    value = os.environ.get(name, default)
+    try:
+        return int(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"the environment has {name}={value}, as no torchrun leaves it: start several "
+            f"processes with torchrun, and one after `unset RANK LOCAL_RANK WORLD_SIZE`"
+        ) from None

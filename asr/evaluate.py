@@ -12,6 +12,7 @@ from torch import nn
 from asr.checkpoint import Bundle
 from asr.data import Example, collate
 from asr.decode.decoder import Decoder, DecoderConfig, words_of
+from asr.errors import InputError
 from asr.labels import BLANK, LabelConfig, unit_symbols
 from asr.score.error_rate import (
     RATE_NAMES,
@@ -44,16 +45,50 @@ def emissions(
     device: torch.device,
     tick: Callable[[int], None] = lambda n: None,
 ) -> dict[str, np.ndarray]:
-    """Log-probabilities (T, V) of each utterance, by id. ``tick`` gets each batch's size."""
+    """Log-probabilities (T, V) of each utterance, by id. ``tick`` gets each batch's size.
+
+    Raises:
+        InputError: memory is too small for one of the utterances.
+    """
     model.eval()
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for batch_examples in batches_by_length(examples):
-        batch = collate(batch_examples, bundle.features, framewise=False)
-        log_probs, lens = model(batch.features.to(device), batch.feature_lens.to(device))
-        for i, example in enumerate(batch_examples):
-            found[example.utterance.id] = log_probs[i, : int(lens[i])].float().cpu().numpy()
+        log_probs = batch_emissions(model, bundle, batch_examples, device)
+        found |= zip((e.utterance.id for e in batch_examples), log_probs, strict=True)
         tick(len(batch_examples))
     return {e.utterance.id: found[e.utterance.id] for e in examples}
+
+
+def batch_emissions(
+    model: nn.Module, bundle: Bundle, examples: Sequence[Example], device: torch.device
+) -> list[np.ndarray]:
+    """`emissions` of one batch, or of its halves where memory is too small for it."""
+    try:
+        batch = collate(examples, bundle.features, framewise=False)
+        log_probs, lens = model(batch.features.to(device), batch.feature_lens.to(device))
+        return [log_probs[i, :n].float().cpu().numpy() for i, n in enumerate(lens.tolist())]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(examples) == 1:
+            raise InputError(
+                f"utterance {examples[0].utterance.id}: out of memory on {device} with its "
+                f"{len(examples[0].features)} frames alone; cut it, leave it out, or take a "
+                "machine with more memory"
+            ) from error
+    half = len(examples) // 2
+    return [
+        *batch_emissions(model, bundle, examples[:half], device),
+        *batch_emissions(model, bundle, examples[half:], device),
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the GPU (an own class) or of the machine (told in words)."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error)
+        for words in ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    )
 
 
 def blank_rate(log_probs: Sequence[np.ndarray]) -> float:

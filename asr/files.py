@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from asr.errors import InputError
 
+#: What `write_aside` leaves where a process is killed while it writes.
+LEFTOVER = re.compile(r"\..+\.\d+\.part(\.\w+)?")
 # It can only be read by setting it; once, before there are threads.
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -40,6 +43,13 @@ def write_aside(path: Path) -> Iterator[Path]:
         # Where the folder is no folder, there is nothing to remove, and the error above counts.
         with suppress(OSError):
             aside.unlink()
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Remove what a killed process was writing in or below ``folder``: files called ``name...``."""
+    for path in folder.rglob(".*.part*"):
+        if LEFTOVER.fullmatch(path.name) and path.name.startswith(f".{name}"):
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from asr.checkpoint import Bundle, save_bundle
-from asr.data import Example
 from asr.evaluate import decode_set, decoders_of, emissions, policy
 from asr.files import write_text
 from asr.progress import progress_bar
-from asr.recipe import RunConfig
-from asr.rundir import environment, log, write_hypotheses
+from asr.rundir import RESULTS, environment, log, write_hypotheses
 from asr.score.error_rate import error_rate
 from asr.score.show import as_json
-from asr.training_state import State
+from asr.training_state import Training
 from asr.tuning import adopted, calibrate, searches, tune
 
 
 def judge(
-    config: RunConfig,
-    run: Path,
+    training: Training,
     bundle: Bundle,
-    examples: Mapping[str, Sequence[Example]],
-    state: State,
-    skipped: dict[str, dict[str, str]],
+    weights: str,
+    skipped: Mapping[str, Mapping[str, str]],
     n_lost: int,
-    n_parameters: int,
-    device: torch.device,
 ) -> dict[str, Any]:
-    """Tune decoder weights on dev, decode dev and test with every decoder, write results.json."""
+    """Tune decoder weights on dev, decode dev and test with every decoder, write results.json.
+
+    weights: which ones the bundle's model has. n_lost: files of the corpus that are not there.
+    """
+    run, config, examples, state = training.run, training.config, training.examples, training.state
+    device = training.world.device
     judged = [name for name in examples if name != "train"]
     bundle.model.to(device)
     log_probs = {}
@@ -98,12 +96,18 @@ def judge(
         "seed": config.seed,
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
+        "weights": weights,
         "training_s": state.trained_s,
-        "parameters": n_parameters,
+        "parameters": n_parameters(bundle.model),
         "skipped": {name: len(reasons) for name, reasons in skipped.items()},
         "lost_files": n_lost,
         "bad_steps": state.bad_steps,
         "environment": environment(),
     }
-    write_text(run / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(run / RESULTS, json.dumps(results, indent=2) + "\n")
     return results
+
+
+def n_parameters(model: nn.Module) -> int:
+    """How many numbers a model learns."""
+    return sum(p.numel() for p in model.parameters())

@@ -160,7 +160,8 @@ class IndexedManifest(Sequence[Utterance]):
         """One utterance that says every word and every phone there is, once."""
         columns = self.columns
         return Utterance(
-            id="all",
+            # In errors: "utterance of train.jsonl: has no phones".
+            id=f"of {' '.join(map(str, self.paths))}",
             audio=self.paths[0],
             speaker="all",
             duration_s=0.0,

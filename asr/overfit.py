@@ -14,13 +14,13 @@ import torch
 
 from asr.augment import AugmentConfig
 from asr.corpora import load_corpus
-from asr.data import collate
+from asr.data import collate, seed_of
 from asr.distributed import World
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.recipe import LmConfig, RunConfig
 from asr.score.error_rate import RATE_NAMES
-from asr.training import ALL_BLANK, OPTIMIZERS, judge_dev, step, step_seed
+from asr.training import ALL_BLANK, OPTIMIZERS, judge_dev, step
 from asr.training_setup import build, choose_sets, corpus_root, pick_device
 from asr.types import Utterance
 
@@ -50,7 +50,9 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         augment=AugmentConfig(freq_masks=0, time_masks=0),
         lm=LmConfig(),
         loss=replace(config.loss, framewise_epochs=0, label_smoothing=0.0),
-        model=replace(config.model, dropout=0.0, drop_connect=0.0, weight_noise=0.0),
+        model=replace(
+            config.model, conv_dropout=0.0, dropout=0.0, drop_connect=0.0, weight_noise=0.0
+        ),
         trainer=replace(config.trainer, max_skipped=1.0),
     )
     world = World(pick_device(config.trainer.device))
@@ -72,9 +74,9 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     began = time.perf_counter()
     while not is_learnt(losses, rate, criterion) and time.perf_counter() - began < most_s:
         model.train()
-        torch.manual_seed(step_seed(config.seed, len(losses), 0))
+        torch.manual_seed(seed_of(config.seed, len(losses), 0))
         done = step(config, criterion, model, optimizer, batch, world)
-        losses.append(done.loss)
+        losses.append(done.loss if done.is_good else math.nan)
         if not done.is_good:
             break
         if len(losses) >= next_look:
@@ -122,8 +124,8 @@ def verdict(losses: Sequence[float], rate: float, blanks: float, criterion: str)
         return "learning works"
     if not math.isfinite(losses[-1]):
         return (
-            f"NOT learnt: the loss became {losses[-1]} in step {len(losses)}: lower optim.lr "
-            f"or optim.clip_norm"
+            f"NOT learnt: the loss or its gradient became infinite or NaN in step {len(losses)}: "
+            f"lower optim.lr or optim.clip_norm"
         )
     if len(losses) < FEW_STEPS:
         return (

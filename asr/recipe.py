@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from asr.augment import AugmentConfig
 from asr.decode.decoder import DecoderConfig
@@ -64,9 +64,11 @@ class OptimConfig:
             )
         if not (0 < self.lr < math.inf and self.clip_norm > 0):
             raise InputError("optim: lr and clip_norm must both be above 0, and lr finite")
-        if self.warmup_epochs < 0 or self.plateau_epochs < 1:
+        if not (0 <= self.warmup_epochs < math.inf and 0 <= self.weight_decay < math.inf):
+            raise InputError("optim: warmup_epochs and weight_decay must be finite and 0 or more")
+        if self.plateau_epochs < 1 or not 0 < self.plateau_factor <= 1:
             raise InputError(
-                "optim: expected warmup_epochs of 0 or more, plateau_epochs of 1 or more"
+                "optim: expected plateau_epochs of 1 or more, plateau_factor above 0 and up to 1"
             )
         if not 0 < self.one_cycle_rise < 1 or not 0 <= self.ema < 1:
             raise InputError(
@@ -97,14 +99,14 @@ class TrainerConfig:
     curriculum_epochs: in the first epochs batches come short first (Amodei et al. 2016).
     feature_cache: a folder that keeps the features for the next run (32 kB for a second of audio at
     80 bins, at each speed); empty: they are computed at the start and held in memory.
-    For corpus.kind=streamed: shuffle_buffer utterances at least are mixed at a time (their audio is
-    held in memory, compressed as it is, twice), and ``workers`` threads decode it and compute
-    features ahead of the steps (0: between them).
+    workers: threads that make batches ahead of the steps (0: between them), on a GPU and for
+    corpus.kind=streamed, where shuffle_buffer utterances at least are mixed at a time (their audio
+    is held in memory, compressed as it is, twice).
     max_utterance_s: longer ones are not trained on. save_minutes: between two checkpoints, beside
     those at the end of each epoch.
-    device: cpu, cuda, or auto. precision: float32, or bfloat16 (faster on processors with
-    AMX; weights, loss and updates stay float32). tune: choose the decoder's weights on dev at the
-    end.
+    device: cpu, cuda, or auto. precision: float32, or bfloat16 (faster on GPUs and on processors
+    with AMX; weights, loss and updates stay float32). tune: choose the decoder's weights on dev at
+    the end.
     """
 
     max_epochs: int = 30
@@ -126,8 +128,10 @@ class TrainerConfig:
     tune: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_epochs < 1 or self.batch_size < 1 or self.max_batch_s <= 0:
-            raise InputError("trainer: max_epochs, batch_size and max_batch_s must be above 0")
+        if min(self.max_epochs, self.batch_size) < 1 or not 0 < self.max_batch_s < math.inf:
+            raise InputError(
+                "trainer: max_epochs, batch_size and max_batch_s must be above 0, and finite"
+            )
         if self.patience < 0 or self.max_bad_steps < 0 or not 0 <= self.max_skipped <= 1:
             raise InputError(
                 "trainer: expected patience and max_bad_steps of 0 or more, max_skipped of 0 to 1"
@@ -165,12 +169,22 @@ class RunConfig:
     resume: str = ""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed}: expected 0 or more")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed={self.seed}: expected 0 to 2**64 - 1")
+        for name, section in asdict(self).items():
+            # NaN is neither below nor above any bound that a section checks.
+            for key, value in section.items() if isinstance(section, dict) else ():
+                if isinstance(value, float) and math.isnan(value):
+                    raise InputError(f"{name}.{key}=nan: expected a number")
         if self.loss.framewise_epochs >= self.trainer.max_epochs:
             raise InputError(
                 f"loss.framewise_epochs={self.loss.framewise_epochs}: expected fewer than "
                 f"trainer.max_epochs={self.trainer.max_epochs}; CTC has its epochs after them"
+            )
+        if self.loss.label_smoothing and self.loss.name == "ctc" and not self.loss.framewise_epochs:
+            raise InputError(
+                f"loss.label_smoothing={self.loss.label_smoothing:g} changes nothing under CTC "
+                f"without loss.framewise_epochs; leave it at 0, or choose loss.name=framewise"
             )
         if self.augment.volume_db and self.features.normalize == "utterance":
             raise InputError(

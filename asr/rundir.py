@@ -12,10 +12,9 @@ import json
 import logging
 import os
 import platform
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -26,12 +25,10 @@ import asr
 from asr.checkpoint import Bundle
 from asr.decode.decoder import words_of
 from asr.errors import InputError
-from asr.files import write_aside, write_text
+from asr.files import remove_leftovers, write_aside, write_text
 from asr.types import Hypothesis, Utterance
 
-LOCK, METRICS = ".lock", "metrics.jsonl"
-#: What `asr.files.write_aside` leaves where a process is killed while it writes.
-LEFTOVER = re.compile(r"\..+\.\d+\.part(\.\w+)?")
+LOCK, METRICS, RESULTS = ".lock", "metrics.jsonl", "results.json"
 
 log = logging.getLogger("asr.train")
 
@@ -115,13 +112,6 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{step:010d}.safetensors"
 
 
-def remove_leftovers(run: Path) -> None:
-    """Remove what a killed process was writing."""
-    for path in run.rglob(".*.part*"):
-        if LEFTOVER.fullmatch(path.name):
-            path.unlink()
-
-
 def environment() -> dict[str, Any]:
     """What a figure needs beside it to be compared."""
     return {
@@ -166,10 +156,17 @@ def add_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def keep_metrics(run: Path, n_epochs: int) -> None:
-    """Drop metrics, whole lines or torn ones, of epochs that an interrupted run did not save."""
+    """Drop metrics of epochs that an interrupted run did not save, and lines that are spoilt."""
     path = run / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    write_text(path, "".join(line + "\n" for line in lines[:n_epochs]))
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    kept: dict[int, str] = {}
+    for line in text.splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            kept[int(json.loads(line)["epoch"])] = line
+    whole = [kept[epoch] for epoch in range(1, n_epochs + 1) if epoch in kept]
+    if len(whole) < n_epochs:
+        log.warning("%s: lacks %d of %d epochs", path, n_epochs - len(whole), n_epochs)
+    write_text(path, "".join(line + "\n" for line in whole))
 
 
 class LogFile(logging.FileHandler):

@@ -23,7 +23,7 @@ def learning_rate(config: RunConfig, state: State, epoch: float) -> float:
         floor = ONE_CYCLE_START if rising(config, epoch) else ONE_CYCLE_END
         return optim.lr * (floor + (1 - floor) * risen)
     if epoch < optim.warmup_epochs:
-        # Half a batch ahead of zero: a first step with rate 0 would be a step for nothing.
+        # Not from zero: a first step with rate 0 would be a step for nothing.
         return optim.lr * max(epoch / optim.warmup_epochs, 0.01)
     done = (epoch - optim.warmup_epochs) / max(last - optim.warmup_epochs, 1e-9)
     if optim.schedule == "linear":

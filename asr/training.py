@@ -19,28 +19,32 @@ from torch import nn
 
 from asr.augment import WaveformAugment
 from asr.averaging import MovingAverage, Snapshots, in_place_of
-from asr.checkpoint import (
-    LEXICON,
-    Bundle,
-    load_bundle,
-    load_weights,
-    save_bundle,
-    save_weights,
-)
+from asr.checkpoint import LEXICON, Bundle, load_bundle, save_bundle, save_weights
 from asr.corpora import load_corpus
-from asr.data import Epoch, Example, bucket, collate, draw_speeds, filler, made_ahead, pinned
+from asr.data import (
+    Epoch,
+    Example,
+    bucket,
+    collate,
+    draw_speeds,
+    filler,
+    made_ahead,
+    pinned,
+    seed_of,
+)
 from asr.distributed import World, join, restarts
 from asr.errors import InputError
-from asr.evaluate import blank_rate, decode_set, decoders_of, emissions
+from asr.evaluate import blank_rate, decode_set, decoders_of, emissions, is_out_of_memory
 from asr.files import write_text
 from asr.interrupts import deferred
-from asr.judging import judge
+from asr.judging import judge, n_parameters
 from asr.losses import IGNORE, ctc_loss, framewise_loss
 from asr.manifest import write_manifest
 from asr.manifest_index import IndexedManifest
 from asr.progress import progress_bar
 from asr.recipe import RunConfig
 from asr.rundir import (
+    RESULTS,
     add_metrics,
     claim,
     environment,
@@ -61,17 +65,7 @@ from asr.training_setup import (
     pick_device,
     report_lost,
 )
-from asr.training_state import (
-    Checkpoint,
-    State,
-    Totals,
-    check_unchanged,
-    data_digest,
-    load_state,
-    optimizer_tensors,
-    restore_optimizer,
-    save_state,
-)
+from asr.training_state import Checkpoint, State, Totals, Training, load_state
 from asr.types import Batch
 
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -132,152 +126,165 @@ def train_in(
     report_lost(corpus.audit, config.trainer.max_skipped)
 
     bundle, examples, skipped = build(config, sets, lexicon, world.size)
-    n_parameters = sum(p.numel() for p in bundle.model.parameters())
     log.info(
         "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
         len(bundle.labels) - 1,
         config.labels.unit,
-        n_parameters / 1e6,
+        n_parameters(bundle.model) / 1e6,
         f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
         config.seed,
         bundle.clock.shift_s * 1000,
     )
-
-    model = bundle.model.to(world.device)
-    optimizer = OPTIMIZERS[config.optim.name](
-        model.parameters(),
-        lr=config.optim.lr,
-        weight_decay=config.optim.weight_decay,
-        fused=True,
-    )
-    moving = MovingAverage(model, config.optim.ema) if config.optim.ema else None
-    snapshots = {
-        "last": Snapshots(config.trainer.average_last, best=False),
-        "best": Snapshots(config.trainer.average_best, best=True),
-    }
-    state = State()
-    best: dict[str, torch.Tensor] = {}
-    about = {"config": json.dumps(asdict(config)), "data": train_digest(examples["train"])}
+    training = begin(run, config, bundle.model, examples, world)
     found = find_checkpoint(run, world) if resume else None
     if found is not None:
-        changes = check_unchanged(found, about, config)
-        load_weights(model, found.groups["model"], found.path)
-        restore_optimizer(optimizer, found.groups["optim"])
-        state, best = found.state, found.groups.get("best", {})
-        if moving is not None:
-            moving.load(found.groups["moving"])
-        for which, kept in snapshots.items():
-            kept.load(found.groups.get(f"snapshots_{which}", {}))
-        log.info("resuming after epoch %d and %d batches", state.epoch, state.batch)
+        changes = training.go_on(found)
+        log.info(
+            "resuming after epoch %d and %d batches", training.state.epoch, training.state.batch
+        )
         for change in changes:
             log.info("changed: %s", change)
+        done = world.from_main(is_over(training) and (run / RESULTS).is_file())[0]
+        if done:
+            log.info("nothing left to train; the results are in %s", run / RESULTS)
+            return json.loads((run / RESULTS).read_text(encoding="utf-8")) if world.is_main else {}
     if world.is_main:
-        write_text(run / "config.yaml", resolved)
+        if resume:
+            # With the changes.
+            write_text(run / "config.yaml", resolved)
+            (run / RESULTS).unlink(missing_ok=True)
         write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
         save_bundle(run / "model", bundle)
         if lexicon is not None:
             write_text(run / "model" / LEXICON, lexicon.read_text(encoding="utf-8"))
-        if best:
+        if training.best:
             # What lies there may be of an epoch that was lost.
-            save_weights(run / "model", bundle, best)
-        keep_metrics(run, state.epoch)
+            save_weights(run / "model", bundle, training.best)
+        keep_metrics(run, training.state.epoch)
 
-    def save() -> None:
-        """Write a checkpoint of where the training stands, between two steps."""
-        groups = {"model": model.state_dict(), "optim": optimizer_tensors(optimizer), "best": best}
-        groups |= {f"snapshots_{which}": kept.state() for which, kept in snapshots.items()}
-        if moving is not None:
-            groups["moving"] = moving.state()
-        if world.is_main:
-            save_state(run, state, groups, about)
+    fit(training, bundle, skipped)
+    if not world.is_main:
+        return {}
+    kept = keep_best(training, bundle)
+    bundle = load_bundle(run / "model")
+    n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
+    return judge(training, bundle, kept, skipped, n_lost)
 
-    def follow() -> None:
-        """Keep the moving average up with the weights."""
-        if moving is not None:
-            moving.update(model)
 
-    parallel = world.wrap(model)
-    tensorboard = open_tensorboard(run, state.epoch) if world.is_main else None
-    rate_name = RATE_NAMES[config.labels.unit]
+def begin(
+    run: Path,
+    config: RunConfig,
+    model: nn.Module,
+    examples: Mapping[str, Sequence[Example]],
+    world: World,
+) -> Training:
+    """A training of which nothing is done yet."""
+    model = model.to(world.device)
+    return Training(
+        run=run,
+        config=config,
+        world=world,
+        examples=examples,
+        model=model,
+        parallel=world.wrap(model),
+        optimizer=OPTIMIZERS[config.optim.name](
+            model.parameters(),
+            lr=config.optim.lr,
+            weight_decay=config.optim.weight_decay,
+            fused=True,
+        ),
+        moving=MovingAverage(model, config.optim.ema) if config.optim.ema else None,
+        snapshots={
+            "last": Snapshots(config.trainer.average_last, best=False),
+            "best": Snapshots(config.trainer.average_best, best=True),
+        },
+    )
+
+
+def fit(training: Training, bundle: Bundle, skipped: Mapping[str, Mapping[str, str]]) -> None:
+    """Train epoch after epoch, each judged on dev, logged and saved, until the last.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; where the training stands is saved.
+    """
+    config, state, world = training.config, training.state, training.world
+    tensorboard = open_tensorboard(training.run, state.epoch) if world.is_main else None
     drawing_s = 0.0
     try:
-        while state.epoch < config.trainer.max_epochs and not is_patience_over(config, state):
+        while not is_over(training):
             criterion = criterion_of(config, state.epoch)
             if state.batch == 0 and criterion != criterion_of(config, max(state.epoch - 1, 0)):
                 # Its error rates are another decoder's, and its weights know no blank.
-                best = forget_best(state, snapshots)
-            run_epoch(
-                config,
-                criterion,
-                examples["train"],
-                parallel,
-                optimizer,
-                state,
-                world,
-                save,
-                follow,
-            )
-            if isinstance(examples["train"], Stream):
-                examples["train"].note_lost(world.gather(examples["train"].lost_here))
-            began = time.perf_counter()
-            rate, blanks = 0.0, 0.0
-            weights = model.state_dict() | (moving.weights if moving else {})
-            if world.is_main:
-                with in_place_of(model, weights):
-                    rate, blanks = judge_dev(bundle, criterion, examples["dev"], world.device)
-            rate, blanks = world.from_main(rate, blanks)
-            # From here to the checkpoint all or nothing, as far as Ctrl-C is concerned.
-            with deferred():
-                totals = state.totals
-                state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
-                is_best = state.best_rate is None or rate < state.best_rate
-                if is_best:
-                    state.best_rate, state.best_epoch = rate, state.epoch
-                    best = {name: t.detach().clone() for name, t in weights.items()}
-                for kept in snapshots.values():
-                    kept.add(state.epoch, rate, weights)
-                follow_plateau(config.optim, state, is_best)
-                state.trained_s += time.perf_counter() - began
-                n_skipped = len(skipped["train"])
-                metrics = epoch_metrics(config, state, totals, criterion, rate, blanks, n_skipped)
-                if world.is_main:
-                    write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
-                    if is_best:
-                        save_weights(run / "model", bundle, best)
-                    # Before the checkpoint: resuming drops metrics that outrun it, but could not
-                    # make them up.
-                    add_metrics(run, metrics)
-                save()
+                training.forget_best()
+            run_epoch(training, criterion)
+            metrics = end_epoch(training, criterion, bundle, skipped)
+            log_epoch(config, metrics, is_best=state.best_epoch == state.epoch)
             if tensorboard is not None:
                 for name, value in metrics.items():
                     if isinstance(value, (int, float)) and name != "epoch":
                         tensorboard.add_scalar(name, value, state.epoch)
                 if drawing_s <= DRAWING * state.trained_s:
                     began = time.perf_counter()
-                    with in_place_of(model, weights):
-                        add_picture(
-                            tensorboard, bundle, criterion, examples["dev"], world, state.epoch
-                        )
+                    with in_place_of(training.model, training.weights):
+                        add_picture(tensorboard, training, bundle, criterion)
                     drawing_s += time.perf_counter() - began
-            log_epoch(config, metrics, rate_name, is_best)
             give_back_memory()
     except KeyboardInterrupt:
         with deferred():
-            save()
+            training.save()
         log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
         raise
     finally:
         # Its thread must not outlive the interpreter.
         if tensorboard is not None:
             tensorboard.close()
-    if is_patience_over(config, state):
+    if state.epoch < config.trainer.max_epochs:
+        rate_name = RATE_NAMES[config.labels.unit]
         log.info("no better dev %s for %d epochs: stopping", rate_name, config.trainer.patience)
-    if not world.is_main:
-        return {}
-    keep_averages(run, bundle, config.loss.name, snapshots, examples["dev"], state, world.device)
-    bundle = load_bundle(run / "model")
-    n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
-    return judge(config, run, bundle, examples, state, skipped, n_lost, n_parameters, world.device)
+
+
+def end_epoch(
+    training: Training,
+    criterion: str,
+    bundle: Bundle,
+    skipped: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    """Judge the weights on dev, keep what is best, write metrics and a checkpoint."""
+    config, state, world = training.config, training.state, training.world
+    train, dev = training.examples["train"], training.examples["dev"]
+    if isinstance(train, Stream):
+        train.note_lost(world.gather(train.lost_here))
+    began = time.perf_counter()
+    rate, blanks = 0.0, 0.0
+    weights = training.weights
+    if world.is_main:
+        with in_place_of(training.model, weights):
+            rate, blanks = judge_dev(bundle, criterion, dev, world.device)
+    rate, blanks = world.from_main(rate, blanks)
+    # From here to the checkpoint all or nothing, as far as Ctrl-C is concerned.
+    with deferred():
+        totals = state.totals
+        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
+        is_best = state.best_rate is None or rate < state.best_rate
+        if is_best:
+            state.best_rate, state.best_epoch = rate, state.epoch
+            training.best = {name: t.detach().clone() for name, t in weights.items()}
+        for kept in training.snapshots.values():
+            kept.add(state.epoch, rate, weights)
+        follow_plateau(config.optim, state, is_best)
+        state.trained_s += time.perf_counter() - began
+        metrics = epoch_metrics(
+            config, state, totals, criterion, rate, blanks, len(skipped["train"])
+        )
+        if world.is_main:
+            write_text(training.run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
+            if is_best:
+                save_weights(training.run / "model", bundle, training.best)
+            # Before the checkpoint: resuming drops metrics that outrun it, but could not make
+            # them up.
+            add_metrics(training.run, metrics)
+        training.save()
+    return metrics
 
 
 def give_back_memory() -> None:
@@ -286,22 +293,16 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def add_picture(
-    tensorboard: Any,
-    bundle: Bundle,
-    criterion: str,
-    dev: Sequence[Example],
-    world: World,
-    epoch: int,
-) -> None:
+def add_picture(tensorboard: Any, training: Training, bundle: Bundle, criterion: str) -> None:
     """Show in TensorBoard what the model hears in an utterance of dev, the one of median length."""
     # Matplotlib takes a while to import, which commands that only read a run need not wait for.
     from asr.epoch_picture import picture
 
+    dev = training.examples["dev"]
     example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
-    (log_probs,) = emissions(bundle.model, bundle, [example], world.device).values()
+    (log_probs,) = emissions(training.model, bundle, [example], training.world.device).values()
     figure = picture(example, log_probs, bundle, criterion)
-    tensorboard.add_figure("dev", figure, epoch)
+    tensorboard.add_figure("dev", figure, training.state.epoch)
 
 
 def epoch_metrics(
@@ -336,8 +337,9 @@ def epoch_metrics(
     }
 
 
-def log_epoch(config: RunConfig, metrics: dict[str, Any], rate_name: str, is_best: bool) -> None:
+def log_epoch(config: RunConfig, metrics: dict[str, Any], is_best: bool) -> None:
     """Tell how an epoch went."""
+    rate_name = RATE_NAMES[config.labels.unit]
     log.info(
         "epoch %d/%d  %s loss %.3f  dev %s %.2f %%%s  blank %.0f %%  lr %.2g  gradient %.2f  "
         "%.0f x real time  %.0f labels/s  waiting %.1f %%  padding %.1f %%  skipped %d",
@@ -364,41 +366,35 @@ def log_epoch(config: RunConfig, metrics: dict[str, Any], rate_name: str, is_bes
         )
 
 
-def keep_averages(
-    run: Path,
-    bundle: Bundle,
-    criterion: str,
-    snapshots: Mapping[str, Snapshots],
-    dev: Sequence[Example],
-    state: State,
-    device: torch.device,
-) -> None:
-    """Make the average of the last or best epochs the run's model where dev prefers it."""
-    best_rate = state.best_rate
-    for which, snapshot in snapshots.items():
+def keep_best(training: Training, bundle: Bundle) -> str:
+    """Make the average of the last or best epochs the run's model where dev prefers it.
+
+    Returns which weights the model has now.
+    """
+    criterion, state = training.config.loss.name, training.state
+    dev, device = training.examples["dev"], training.world.device
+    best_rate, kept = state.best_rate, f"epoch {state.best_epoch}"
+    for which, snapshot in training.snapshots.items():
         if not snapshot.kept:
             continue
         average = snapshot.average()
-        with in_place_of(bundle.model, average):
+        with in_place_of(training.model, average):
             rate, _ = judge_dev(bundle, criterion, dev, device)
         is_better = best_rate is None or rate < best_rate
+        name = f"average of the {which} {len(snapshot.kept)} epochs"
         log.info(
-            "average of the %s %d epochs (%s): dev %s %.2f %%%s",
-            which,
-            len(snapshot.kept),
+            "%s (%s): dev %s %.2f %%%s",
+            name,
             " ".join(map(str, sorted(snapshot.kept))),
             RATE_NAMES[bundle.labels.unit],
             100 * rate,
             " *: kept" if is_better else f", no better than epoch {state.best_epoch}",
         )
         if is_better:
-            best_rate = rate
-            save_weights(run / "model", bundle, bundle.model.state_dict() | average)
-
-
-def train_digest(examples: Sequence[Example]) -> str:
-    """What a resumed run must find unchanged of its training set."""
-    return examples.digest() if isinstance(examples, Stream) else data_digest(examples)
+            best_rate, kept = rate, name
+            weights = training.model.state_dict() | average
+            save_weights(training.run / "model", bundle, weights)
+    return kept
 
 
 def find_checkpoint(run: Path, world: World) -> Checkpoint | None:
@@ -426,9 +422,14 @@ def judge_dev(
     """Error rate on dev with the plainest decoder, and the share of blank frames.
 
     Raises:
-        InputError: there is nothing to score against.
+        InputError: the training has diverged; there is nothing to score against.
     """
     log_probs = emissions(bundle.model, bundle, examples, device)
+    if not all(np.isfinite(x).all() for x in log_probs.values()):
+        raise InputError(
+            "the training has diverged: the model's outputs for dev are infinite or NaN; "
+            "begin another run with a lower optim.lr"
+        )
     plainest = next(iter(decoders_of(replace(bundle, criterion=criterion)).values()))
     utterances = [e.utterance for e in examples]
     dev = decode_set(utterances, log_probs, bundle, bundle.make_decoder(plainest))
@@ -438,26 +439,15 @@ def judge_dev(
     return rate, blank_rate(list(log_probs.values()))
 
 
-def run_epoch(
-    config: RunConfig,
-    criterion: str,
-    examples: Sequence[Example],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    world: World,
-    save: Callable[[], None] = lambda: None,
-    follow: Callable[[], None] = lambda: None,
-) -> None:
+def run_epoch(training: Training, criterion: str) -> None:
     """One pass over the training examples, or the rest of one: ``state`` says and learns where.
-
-    ``save`` is called every ``trainer.save_minutes``, between two steps, ``follow`` after each
-    update of the weights.
 
     Raises:
         InputError: too many steps with infinite or NaN loss, or not enough memory for one.
         KeyboardInterrupt: Ctrl-C or SIGTERM came, here or to another process of the world.
     """
+    config, state, world = training.config, training.state, training.world
+    model, optimizer, examples = training.parallel, training.optimizer, training.examples["train"]
     hop_s = config.features.hop_length / config.features.sample_rate
     augment = WaveformAugment(config.augment, config.features)
     # Late: signals are looked for from the first batch on.
@@ -501,7 +491,7 @@ def run_epoch(
             totals.lr = learning_rate(config, state, state.epoch + number / epoch.n_batches)
             set_rate(optimizer, config, totals.lr, state.epoch + number / epoch.n_batches)
             # Dropout knows only torch's global generator; seeding it a step makes it explicit.
-            torch.manual_seed(step_seed(config.seed, state.step, world.rank))
+            torch.manual_seed(seed_of(config.seed, state.step, world.rank))
             try:
                 done = step(config, criterion, model, optimizer, batch, world, asked_to_stop())
             except (RuntimeError, MemoryError) as error:
@@ -518,7 +508,8 @@ def run_epoch(
                 totals.n_labels += done.n_labels
                 totals.gradient_norm += done.gradient_norm
                 totals.n_good += 1
-                follow()
+                if training.moving is not None:
+                    training.moving.update(training.model)
             else:
                 state.bad_steps += 1
                 log.warning(
@@ -548,8 +539,14 @@ def run_epoch(
             if done.stopping:
                 raise KeyboardInterrupt
             if now - saved > 60 * config.trainer.save_minutes:
-                save()
-                saved = now
+                training.save()
+                saved = last = time.perf_counter()
+                state.trained_s += saved - now
+    if not totals.n_good:
+        raise InputError(
+            f"epoch {state.epoch + 1}: not one step had a finite loss and gradient: lower "
+            f"optim.lr or optim.clip_norm; the batches are listed in train.log"
+        )
 
 
 def plan_epoch(
@@ -571,7 +568,7 @@ def plan_epoch(
         lens,
         config.trainer.batch_size,
         int(config.trainer.max_batch_s * config.features.sample_rate / config.features.hop_length),
-        generator_of(config.seed, state.epoch, 0),
+        torch.Generator().manual_seed(seed_of(config.seed, state.epoch, 0)),
         short_first=state.epoch < config.trainer.curriculum_epochs,
     )
     return Epoch(
@@ -648,13 +645,6 @@ def step(
     return Step(mean, all_labels, norm, bool(stopping))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the GPU (an own class) or of the machine (told in words)."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "DefaultCPUAllocator" in str(error)
-    )
-
-
 def out_of_memory(config: RunConfig, state: State, batch: Batch) -> str:
     """The line that names the batch and the settings to change."""
     n_batch, n_frames = batch.features.shape[:2]
@@ -663,7 +653,7 @@ def out_of_memory(config: RunConfig, state: State, batch: Batch) -> str:
         f"{n_frames} frames each ({' '.join(batch.ids)}); lower "
         f"trainer.max_batch_s={config.trainer.max_batch_s:g}, "
         f"trainer.batch_size={config.trainer.batch_size} or "
-        f"trainer.max_utterance_s={config.trainer.max_utterance_s:g}"
+        f"trainer.max_utterance_s={config.trainer.max_utterance_s:g} and begin another run"
     )
 
 
@@ -672,29 +662,11 @@ def criterion_of(config: RunConfig, epoch: int) -> str:
     return "framewise" if epoch < config.loss.framewise_epochs else config.loss.name
 
 
-def forget_best(state: State, snapshots: Mapping[str, Snapshots]) -> dict[str, torch.Tensor]:
-    """Look for the best epoch anew: here, in what is averaged, and in the (now no) best weights."""
-    state.best_rate, state.best_epoch, state.since_plateau = None, state.epoch, 0
-    for kept in snapshots.values():
-        kept.kept.clear()
-    return {}
-
-
-def is_patience_over(config: RunConfig, state: State) -> bool:
-    """Whether dev has not got better for ``trainer.patience`` epochs of the final criterion."""
-    patience = config.trainer.patience
-    if not patience or criterion_of(config, max(state.epoch - 1, 0)) != config.loss.name:
-        return False
-    return state.epoch - state.best_epoch >= patience
-
-
-def generator_of(seed: int, epoch: int, part: int) -> torch.Generator:
-    """An own generator for each part of each epoch."""
-    mixed = np.random.SeedSequence([seed, epoch, part]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed) >> 1)
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of torch's global generator at a step, in one of several processes."""
-    mixed = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
-    return int(mixed) >> 1
+def is_over(training: Training) -> bool:
+    """Whether all epochs are done, or dev got no better for ``trainer.patience`` of them."""
+    trainer, state = training.config.trainer, training.state
+    if state.epoch >= trainer.max_epochs:
+        return True
+    # What begins framewise gets to CTC, whatever dev says.
+    is_last = criterion_of(training.config, max(state.epoch - 1, 0)) == training.config.loss.name
+    return is_last and 0 < trainer.patience <= state.epoch - state.best_epoch

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from asr.checkpoint import load_tensors, save_tensors
+from asr.averaging import MovingAverage, Snapshots
+from asr.checkpoint import load_tensors, load_weights, save_tensors
 from asr.data import Example
+from asr.distributed import World
 from asr.errors import InputError
 from asr.recipe import RunConfig
 from asr.rundir import checkpoint_path, checkpoints, has_trained, log
+from asr.stream import Stream
 
-STATE_FORMAT = "carousel-state-2"
+STATE_FORMAT = "carousel-state-3"
 #: Checkpoints kept: the newest, and the one before in case the newest turns out corrupt.
 N_KEPT = 2
 
@@ -75,6 +79,85 @@ class State:
     since_plateau: int = 0
     bad_steps: int = 0
     trained_s: float = 0.0
+
+
+@dataclass
+class Training:
+    """A training between two steps: what it trains, and all that a checkpoint keeps of it.
+
+    model: the model alone; parallel: as all processes train it together. moving: the moving average
+    of the weights, where one is wanted. best: the weights of the best epoch.
+    """
+
+    run: Path
+    config: RunConfig
+    world: World
+    examples: Mapping[str, Sequence[Example]]
+    model: nn.Module
+    parallel: nn.Module
+    optimizer: torch.optim.Optimizer
+    moving: MovingAverage | None
+    snapshots: dict[str, Snapshots]
+    state: State = field(default_factory=State)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What dev judges and the run keeps: the moving average where there is one."""
+        return self.model.state_dict() | (self.moving.weights if self.moving else {})
+
+    def forget_best(self) -> None:
+        """Look for the best epoch, and what to average, from here on."""
+        self.best = {}
+        self.state.best_rate, self.state.best_epoch = None, self.state.epoch
+        self.state.since_plateau = 0
+        for kept in self.snapshots.values():
+            kept.kept.clear()
+
+    def about(self) -> dict[str, str]:
+        """What must be alike to go on from a checkpoint, or is told where it is not."""
+        return {
+            "config": json.dumps(asdict(self.config)),
+            "data": " ".join(data_digest(self.examples[name]) for name in ("train", "dev")),
+            "place": json.dumps(
+                {
+                    "torch": torch.__version__,
+                    "threads": torch.get_num_threads(),
+                    "processes": self.world.size,
+                }
+            ),
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint; rank 0 alone does."""
+        if not self.world.is_main:
+            return
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
+            "model": self.model.state_dict(),
+            "optim": optimizer_tensors(self.optimizer),
+            "best": self.best,
+        }
+        groups |= {f"snapshots_{which}": kept.state() for which, kept in self.snapshots.items()}
+        if self.moving is not None:
+            groups["moving"] = self.moving.state()
+        save_state(self.run, self.state, groups, self.about())
+
+    def go_on(self, found: Checkpoint) -> list[str]:
+        """Stand where a checkpoint stood; returns what is harmlessly different by now.
+
+        Raises:
+            InputError: something differs that would make another training of it.
+        """
+        changes = check_unchanged(found, self.about(), self.config)
+        load_weights(self.model, found.groups["model"], found.path)
+        # A group without tensors leaves no trace: no step has been taken, no epoch judged.
+        restore_optimizer(self.optimizer, found.groups.get("optim", {}))
+        self.state, self.best = found.state, found.groups.get("best", {})
+        if self.moving is not None:
+            self.moving.load(found.groups["moving"])
+        for which, kept in self.snapshots.items():
+            kept.load(found.groups.get(f"snapshots_{which}", {}))
+        return changes
 
 
 #: Named tensors by what they belong to, such as {"model": {"output.bias": ...}}.
@@ -172,20 +255,19 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def data_digest(examples: Iterable[Example]) -> str:
-    """A digest of what is trained on: names, lengths and labels of the utterances, in order."""
+def data_digest(examples: Sequence[Example]) -> str:
+    """A digest of a set: names, lengths and targets of the utterances, in order."""
+    if isinstance(examples, Stream):
+        return examples.digest()
     digest = hashlib.blake2b(digest_size=16)
-    for example in examples:
-        digest.update(
-            f"{example.utterance.id} {len(example.features)} {example.labels}\n".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
+    for e in examples:
+        line = f"{e.utterance.id} {len(e.features)} {e.labels} {e.frames}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConfig) -> list[str]:
-    """Compare a checkpoint's "config" (JSON) and "data" (digest) with those to go on with.
+    """Compare what a checkpoint says of itself with what is to go on (`Training.about`).
 
     Returns the harmless differences, ``key: old -> new`` each.
 
@@ -209,7 +291,14 @@ def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConf
         )
     if found.about["data"] != about["data"]:
         raise InputError(
-            f"{found.path}: the training utterances under corpus.root={config.corpus.root} are "
-            f"not those that the run began with (names, lengths or labels): begin another run"
+            f"{found.path}: the utterances of train or dev under corpus.root={config.corpus.root} "
+            f"are not those that the run began with (names, lengths or labels): begin another run"
         )
-    return list(told.values())
+    was, now = json.loads(found.about["place"]), json.loads(about["place"])
+    moved = [
+        f"{key}: {was[key]} -> {now[key]} (sums are taken in another order: "
+        f"the last bits of the weights will differ from an uninterrupted run's)"
+        for key in now
+        if was[key] != now[key]
+    ]
+    return [*told.values(), *moved]

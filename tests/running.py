@@ -1,6 +1,8 @@
 """Short ways to run `asr` in this process, as a user would on the command line."""
 
+import resource
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,6 +17,8 @@ SMALL = [
     "augment=none",
     "optim.lr=0.02",
     "trainer.batch_size=4",
+    # Bit for bit the same again is for the CPU; what a GPU does is in test_gpu.py.
+    "trainer.device=cpu",
 ]
 
 
@@ -26,3 +30,14 @@ def asr(monkeypatch, capsys, *words):
         main()
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
+
+
+@contextmanager
+def files_up_to(n_bytes):
+    """What the system refuses meanwhile is as on a full disk: a file that grows beyond so much."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

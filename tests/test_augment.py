@@ -126,6 +126,23 @@ def test_waveforms_are_augmented_by_seed_and_keep_their_frames(tones, folder):
     assert again is None or torch.equal(again, heard[0])
 
 
+def test_a_noise_that_breaks_off_is_left_out_and_told_once(tones, tmp_path, caplog):
+    noise = tmp_path / "hiss.flac"
+    rng = np.random.default_rng(0)
+    soundfile.write(noise, rng.standard_normal(400_000) * 0.1, 16_000, subtype="PCM_16")
+    data = bytearray(noise.read_bytes())
+    data[len(data) // 4 : 3 * len(data) // 4] = bytes(len(data) // 2)
+    noise.write_bytes(data)
+    said = Utterance("u", next((tones / "DEV").rglob("*.WAV")), "s", 0.5)
+    features = FeatureConfig()
+    plain = extract([said], features, {})["u"].features
+    augment = WaveformAugment(AugmentConfig(noise_dir=str(tmp_path), noise_prob=1.0), features)
+    heard = [augment.features(said, 1.0, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    same = [x for x in heard if torch.allclose(x, plain, atol=1e-4)]
+    assert 0 < len(same) < 20
+    assert 0 < sum("heard without it" in line for line in caplog.messages) < len(same)
+
+
 def test_folders_without_audio_are_told(folder):
     features = FeatureConfig()
     with pytest.raises(InputError, match=r"augment\.noise_dir=.*nowhere: no such folder"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import files_up_to
 
 from asr.checkpoint import load_tensors, save_tensors
 from asr.errors import InputError
@@ -24,6 +25,16 @@ def test_tensors_and_metadata_come_back(tmp_path):
     assert metadata == METADATA
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
+
+
+@pytest.mark.parametrize("room", [0, 50, 100_000])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, room):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS, METADATA)
+    with files_up_to(room), pytest.raises(InputError, match=r"x\.safetensors: cannot be written"):
+        save_tensors(path, {"large": torch.zeros(50_000)}, METADATA)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_tensors(path)[1] == METADATA
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,19 @@ def test_command_line_beats_recipe_beats_group():
         ("optim.lr=0", "lr"),
         ("optim.lr=nan", "lr"),
         ("seed=-1", "seed"),
+        (f"seed={2**64}", "seed"),
+        ("optim.weight_decay=-1", "weight_decay"),
+        ("optim.warmup_epochs=inf", "warmup_epochs"),
+        ("optim.plateau_factor=0", "plateau_factor"),
+        ("trainer.max_batch_s=inf", "max_batch_s"),
+        ("trainer.save_minutes=nan", "trainer.save_minutes=nan"),
+        ("model.weight_noise=nan", "model.weight_noise=nan"),
         ("trainer.patience=-1", "patience"),
         ("trainer.max_skipped=-1", "max_skipped"),
         ("lm.label_order=-1", "label_order"),
         ("loss.framewise_epochs=-1", "framewise_epochs"),
         ("loss.framewise_epochs=50", "fewer than trainer.max_epochs=50"),
+        ("loss={framewise_epochs:0,label_smoothing:0.1}", "changes nothing under CTC"),
         ("trainer.device=tpu", "tpu"),
         ("model.hidden", "model.hidden"),
         ("decoder.name=viterbo", "viterbi"),
@@ -58,6 +66,15 @@ def test_a_wrong_override_is_one_clear_line(override, told):
 def test_a_missing_recipe_lists_those_there_are():
     with pytest.raises(InputError, match=r"recipes/so762/ctc\.yaml"):
         load_config("recipes/so762/ctx.yaml")
+
+
+def test_what_resumes_is_told_from_what_begins(tmp_path):
+    _, text = load_config("recipes/so762/ctc.yaml")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"is a run; .* --resume"):
+        load_config(str(tmp_path))
+    with pytest.raises(InputError, match=r"^model=blstm_3x256: .* single settings"):
+        read_config(tmp_path / "config.yaml", ["model=blstm_3x256"])
 
 
 def test_a_mistyped_key_in_a_recipe_is_named(tmp_path):

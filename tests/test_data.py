@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.augment import AugmentConfig, WaveformAugment
+from asr.config import load_config
+from asr.corpora import load_corpus
 from asr.data import (
     Example,
     Matrix,
@@ -26,7 +28,10 @@ from asr.features import FeatureConfig, moments, normalize, statistics
 from asr.labels import LabelConfig, inventory
 from asr.losses import IGNORE
 from asr.manifest import read_manifest
+from asr.training_setup import choose_sets
 from asr.types import Segment, Utterance
+
+SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"
 
 
 @given(
@@ -67,6 +72,18 @@ def test_buckets_pad_little_and_change_with_the_epoch(like):
     assert sum(kept) / len(kept) < 0.35
     longest = [max(lens[i] for i in batch) for batch in one]
     assert longest != sorted(longest)
+
+
+@pytest.mark.skipif(not SO762.is_dir(), reason="so762 is not here")
+def test_the_buckets_of_so762_pad_little():
+    config, _ = load_config("recipes/so762/ctc.yaml", [f"corpus.root={SO762}"])
+    train = choose_sets(config.corpus, load_corpus("so762", SO762))["train"]
+    hop_s = config.features.hop_length / config.features.sample_rate
+    lens = [int(u.duration_s / hop_s) + 1 for u in train]
+    settings = (config.trainer.batch_size, int(config.trainer.max_batch_s / hop_s))
+    for epoch in range(5):
+        batches = bucket(lens, *settings, torch.Generator().manual_seed(epoch))
+        assert padding(lens, batches) <= 0.05
 
 
 def test_short_first_keeps_the_batches_and_sorts_them():

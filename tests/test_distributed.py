@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from running import SMALL
+from running import SMALL, asr
 from tones import build
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
@@ -74,6 +74,17 @@ def test_two_processes_learn_what_one_learns(uneven, tmp_path):
     assert (tmp_path / "two/train.log").read_text().count("epoch 1/3") == 1
     assert "2 x cpu" in told[0]
     assert told[1] == ""
+
+
+def test_with_dropout_two_processes_learn_about_what_one_learns(tones, tmp_path):
+    settings = (*SMALL, *SHORT, "trainer.max_epochs=2", "model.dropout=0.2")
+    run(DEMO, tones, tmp_path / "one", *settings)
+    where = (f"corpus.root={tones}", f"run_dir={tmp_path / 'two'}")
+    codes, told = two_processes(tmp_path, DEMO, *where, *settings)
+    assert codes == [0, 0], told
+    for one, two in zip(metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two"), strict=True):
+        assert two["loss"] != one["loss"]
+        assert two["loss"] == pytest.approx(one["loss"], rel=0.05)
 
 
 def fail_in_third_step():
@@ -191,3 +202,14 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
     with pytest.raises(InputError, match="more processes here than there are GPUs"):
         join(torch.device("cuda")).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WORLD_SIZE", "2"), ("WORLD_SIZE", "many"), ("RANK", "x")]
+)
+def test_half_a_torchrun_is_told(tones, tmp_path, monkeypatch, capsys, variable, value):
+    monkeypatch.setenv(variable, value)
+    words = [f"corpus.root={tones}", f"run_dir={tmp_path / 'run'}"]
+    code, _, err = asr(monkeypatch, capsys, "train", "recipes/demo/ctc.yaml", *words)
+    assert code == 2
+    assert "as no torchrun leaves it" in err.splitlines()[-1]

@@ -8,6 +8,7 @@ import pytest
 from running import SMALL, asr
 
 from asr.config import load_config
+from asr.errors import InputError
 from asr.overfit import overfit, verdict
 
 DEMO = "recipes/demo/ctc.yaml"
@@ -22,6 +23,25 @@ def test_a_batch_is_learnt_by_heart(tones, tmp_path, monkeypatch, capsys, recipe
     assert out.startswith("learning 4 utterances (")
     assert out.endswith("learning works\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_dropped(tones, monkeypatch):
+    found = []
+
+    def build(config, *rest):
+        found.append(config.model)
+        raise InputError("seen enough")
+
+    monkeypatch.setattr("asr.overfit.build", build)
+    drops = ("model.dropout=0.3", "model.drop_connect=0.3", "model.weight_noise=0.3")
+    config, _ = load_config(DEMO, [f"corpus.root={tones}", *SMALL, "model.conv=[4]", *drops])
+    assert config.model.conv_dropout > 0
+    with pytest.raises(InputError):
+        overfit(config)
+    (model,) = found
+    assert model.conv == [4]
+    drops = ("conv_dropout", "dropout", "drop_connect", "weight_noise")
+    assert [getattr(model, name) for name in drops] == [0, 0, 0, 0]
 
 
 def test_too_low_a_rate_is_told(tones, monkeypatch, capsys):
@@ -42,7 +62,12 @@ def test_a_check_without_a_corpus_is_one_line(monkeypatch, capsys):
     ("losses", "rate", "blanks", "told"),
     [
         ([3.0, 0.01], 0.0, 0.5, "learning works"),
-        ([3.0, math.inf], 1.0, 0.5, "NOT learnt: the loss became inf in step 2: lower optim.lr"),
+        (
+            [3.0, math.inf],
+            1.0,
+            0.5,
+            "NOT learnt: the loss or its gradient became infinite or NaN in step 2: lower",
+        ),
         ([3.0, 2.0], 1.0, 1.0, "only 2 steps, too few to tell"),
         ([3.0, *[2.9] * 99], 1.0, 0.5, "NOT learnt: the loss went from 3.00 to 2.90"),
         ([9.0, *[3.0] * 99], 1.0, 1.0, "NOT learnt: every frame is blank"),

@@ -9,14 +9,15 @@ import sys
 import time
 
 import pytest
-from running import SMALL, asr
+import torch
+from running import SMALL, asr, files_up_to
+from tones import build
 from training_runs import assert_same_run, metrics_of, train_alone
 from training_runs import train_tones as run
 
-from asr import training
+from asr import training, training_state
 from asr.checkpoint import load_tensors
 from asr.errors import InputError
-from asr.files import write_aside
 from asr.rundir import checkpoints, claim
 
 EACH_STEP = "trainer.save_minutes=1e-9"
@@ -38,7 +39,7 @@ def whole(tones, tmp_path_factory):
 
 def stop_after(n_saves, monkeypatch):
     """Let a training in this process fall over after its n-th checkpoint."""
-    save, saves = training.save_state, []
+    save, saves = training_state.save_state, []
 
     def save_and_stop(*args):
         save(*args)
@@ -46,7 +47,7 @@ def stop_after(n_saves, monkeypatch):
         if len(saves) == n_saves:
             raise StopError
 
-    monkeypatch.setattr(training, "save_state", save_and_stop)
+    monkeypatch.setattr(training_state, "save_state", save_and_stop)
 
 
 def interrupt(n_saves, tones, run_dir, *overrides):
@@ -75,10 +76,8 @@ EVERYTHING = [
     "trainer.average_last=2",
     "trainer.average_best=2",
     "trainer.curriculum_epochs=1",
-    "optim.ema=0.9",
-    "trainer.average_best=2",
-    "trainer.curriculum_epochs=1",
-    "augment.speeds=[1.0,1.1]",
+    "trainer.precision=bfloat16",
+    "model.drop_connect=0.1",
     "loss.framewise_epochs=1",
 ]
 
@@ -191,6 +190,16 @@ def test_metrics_that_outrun_the_checkpoint_are_dropped(tones, tmp_path):
     assert all("lr" in m for m in metrics_of(run_dir))
 
 
+def test_spoilt_metrics_are_told_and_left_out(tones, tmp_path, capsys):
+    run_dir = tmp_path / "cut"
+    interrupt(2, tones, run_dir, *QUICK)
+    first, second = (run_dir / "metrics.jsonl").read_bytes().splitlines()
+    (run_dir / "metrics.jsonl").write_bytes(first[:40] + b"\xff\n" + second + b"\n[3]\n")
+    run(DEMO, tones, run_dir, *QUICK, resume=True)
+    assert [m["epoch"] for m in metrics_of(run_dir)] == [2, 3]
+    assert "metrics.jsonl: lacks 1 of 2 epochs" in capsys.readouterr().err
+
+
 def test_a_better_model_of_a_lost_epoch_is_not_kept(whole, tones, tmp_path):
     run_dir = tmp_path / "cut"
     interrupt(2, tones, run_dir, *QUICK, "model.dropout=0.2")
@@ -219,20 +228,13 @@ def test_a_run_stopped_before_its_first_epoch_starts_over(tones, tmp_path, monke
     assert run(DEMO, tones, tmp_path / "run", *QUICK, resume=True)["epochs"] == 3
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path):
     run_dir = tmp_path / "run"
-
-    def full(path, tensors, metadata):
-        with write_aside(path) as aside:
-            aside.write_bytes(b"half a che")
-            raise OSError(28, "No space left on device", str(aside))
-
     interrupt(1, tones, run_dir, *QUICK)
     kept = checkpoints(run_dir)
-    with monkeypatch.context() as patched:
-        patched.setattr("asr.training_state.save_tensors", full)
-        with pytest.raises(InputError, match="No space left"):
-            run(DEMO, tones, run_dir, *QUICK, resume=True)
+    room = int(0.9 * kept[0].stat().st_size)
+    with files_up_to(room), pytest.raises(InputError, match=r"checkpoints/.* cannot be written"):
+        run(DEMO, tones, run_dir, *QUICK, resume=True)
     assert checkpoints(run_dir) == kept
     assert load_tensors(kept[0])
     assert not list(run_dir.rglob(".*.part*"))
@@ -257,7 +259,12 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
             break
     time.sleep(0.05)
     process.send_signal(getattr(signal, signal_name))
-    rest = process.stderr.read()
+    rest = ""
+    for line in process.stderr:
+        rest += line
+        if line.startswith("asr: stopped"):
+            # Pressed again while it leaves.
+            process.send_signal(signal.SIGINT)
     process.stderr.close()
     assert process.wait() == 130, rest
     assert rest.splitlines()[-1] == f"asr: stopped; go on with: asr train {run_dir} --resume"
@@ -269,6 +276,21 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
     code, _, err = asr(monkeypatch, capsys, "train", run_dir, "--resume", change)
     assert code == 0, err
     assert json.loads((run_dir / "results.json").read_text())["epochs"] == n_epochs
+
+
+def test_stopped_while_it_reads_the_corpus_there_is_nothing_to_go_on_with(
+    tones, tmp_path, monkeypatch, capsys
+):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "load_corpus", stopped)
+    monkeypatch.setattr(signal, "signal", lambda *a: None)
+    words = [f"corpus.root={tones}", f"run_dir={tmp_path / 'run'}"]
+    code, _, err = asr(monkeypatch, capsys, "train", DEMO, *words)
+    assert code == 130
+    assert err.splitlines()[-1] == "asr: stopped; nothing was begun"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_training_in_one_directory_is_refused(tones, tmp_path, monkeypatch, capsys):
@@ -344,10 +366,10 @@ def test_harmless_settings_are_named_and_taken(tones, tmp_path, monkeypatch, cap
     run_dir = tmp_path / "run"
     interrupt(1, tones, run_dir, *QUICK, "optim.schedule=constant")
     moved = run_dir.rename(tmp_path / "moved")
-    changes = ["trainer.max_epochs=4", "trainer.device=cpu", "trainer.patience=9"]
+    changes = ["trainer.max_epochs=4", "trainer.device=auto", "trainer.patience=9"]
     code, _, err = asr(monkeypatch, capsys, "train", moved, "--resume", *changes)
     assert code == 0, err
-    for line in ("max_epochs: 3 -> 4", "device: auto -> cpu", "patience: 0 -> 9"):
+    for line in ("max_epochs: 3 -> 4", "device: cpu -> auto", "patience: 0 -> 9"):
         assert f"changed: trainer.{line}" in err
     assert json.loads((moved / "results.json").read_text())["epochs"] == 4
     assert "max_epochs: 4" in (moved / "config.yaml").read_text()
@@ -370,3 +392,54 @@ def test_another_corpus_is_refused(tones, tmp_path):
     other = build(tmp_path / "corpus", seed=5)
     with pytest.raises(InputError, match="not those that the run began with"):
         run(DEMO, other, tmp_path / "run", *QUICK, resume=True)
+
+
+def test_stopped_before_the_first_step_it_goes_on(whole, tones, tmp_path, monkeypatch):
+    overrides = (*QUICK, "model.dropout=0.2")
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "step", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            run(DEMO, tones, tmp_path / "cut", *overrides)
+    run(DEMO, tones, tmp_path / "cut", *overrides, resume=True)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def test_a_finished_run_is_left_as_it_is(tones, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    results = run(DEMO, tones, run_dir, *QUICK)
+    # As `asr tune` does.
+    chosen = run_dir / "model/config.json"
+    config = json.loads(chosen.read_text())
+    config["decoder"]["beam"] = 77
+    chosen.write_text(json.dumps(config))
+    before = {p: p.read_bytes() for p in (run_dir / "model").iterdir()}
+    assert run(DEMO, tones, run_dir, *QUICK, resume=True) == results
+    assert {p: p.read_bytes() for p in (run_dir / "model").iterdir()} == before
+    assert "nothing left to train" in capsys.readouterr().err
+
+
+def test_another_number_of_threads_is_told(tones, tmp_path, capsys):
+    interrupt(1, tones, tmp_path / "run", *QUICK)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(n_threads + 1)
+    try:
+        run(DEMO, tones, tmp_path / "run", *QUICK, resume=True)
+    finally:
+        torch.set_num_threads(n_threads)
+    assert f"changed: threads: {n_threads} -> {n_threads + 1} (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", ["TRAIN", "DEV"])
+def test_other_phone_times_are_other_data(tmp_path, which):
+    root = build(tmp_path / "corpus", n_train=24)
+    framewise = ("loss.framewise_epochs=1", *QUICK)
+    interrupt(1, root, tmp_path / "run", *framewise)
+    phones = sorted((root / which).rglob("*.PHN"))[0]
+    lines = [line.split() for line in phones.read_text().splitlines()]
+    middle = (int(lines[0][1]) + int(lines[1][1])) // 2
+    lines[0][1] = lines[1][0] = str(middle)
+    phones.write_text("".join(" ".join(line) + "\n" for line in lines))
+    if which == "DEV":
+        phones.write_text(phones.read_text().replace(lines[1][2], "ah"))
+    with pytest.raises(InputError, match="utterances of train or dev"):
+        run(DEMO, root, tmp_path / "run", *framewise, resume=True)

@@ -156,6 +156,9 @@ def test_a_prepare_that_broke_off_goes_on(tones, tmp_path, monkeypatch, size):
     assert not (tmp_path / "cut" / "train.jsonl").exists()
     left = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("*.tar")}
     assert len(left) == 2
+    # As SIGKILL leaves them.
+    (tmp_path / "cut" / ".train-000002.4711.part.tar").write_bytes(b"half")
+    (tmp_path / "cut" / "unfinished" / ".train-000002.4711.part.json").write_bytes(b"half")
     ticks = []
     again = write_shards(
         tmp_path / "cut", "train", utterances, shard_size(size), Audit(), lambda: ticks.append(1)
@@ -510,9 +513,6 @@ def test_a_batch_that_is_lost_whole_is_a_filler(shards, tmp_path):
     assert results["bad_steps"] == 0
 
 
-STRAYS = (("x.json", b"{}"), ("y.flac", b"fLaC"), ("z.json", b"{"), ("z.wav", b""))
-
-
 def test_shards_of_others_with_gaps(shards, tmp_path):
     mine = shutil.copytree(shards, tmp_path / "shards")
     tar = mine / "dev-000000.tar"
@@ -582,7 +582,7 @@ def test_training_from_pipes_equals_training_from_files(whole, shards, pipes, is
 def test_framewise_training_from_pipes(shards, pipes):
     for tar in shards.glob("train-*.tar"):
         feed(tar, pipes / tar.name, 1, False)
-    framewise = ("trainer.max_epochs=1", "loss.name=framewise", "decoder.kind=viterbi")
+    framewise = ("trainer.max_epochs=1", "loss.name=framewise", "decoder.name=viterbi")
     results = in_shards(DEMO, pipes, pipes / "run", *framewise)
     assert results["skipped"]["train"] == 0
 

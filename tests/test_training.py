@@ -217,6 +217,40 @@ def test_infinite_losses_are_skipped_counted_and_stop_the_run(tones, tmp_path, m
     assert "left out: loss nan" in (tmp_path / "run/train.log").read_text()
 
 
+def test_an_epoch_without_one_good_step_stops_the_run(tones, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "ctc_loss", lambda *a: torch.tensor(float("inf")))
+    with pytest.raises(InputError, match="epoch 1: not one step had a finite loss"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_bad_steps=999")
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tones, tmp_path, monkeypatch):
+    clip, norms = torch.nn.utils.clip_grad_norm_, []
+
+    def infinite_once(parameters, most):
+        norms.append(clip(parameters, most))
+        return norms[-1] if len(norms) != 3 else torch.tensor(float("inf"))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", infinite_once)
+    overrides = ("trainer.max_epochs=1", "trainer.tune=false")
+    results = run("recipes/demo/ctc.yaml", tones, tmp_path / "run", *overrides)
+    assert results["bad_steps"] == 1
+    assert "gradient norm inf" in (tmp_path / "run/train.log").read_text()
+
+
+def test_a_diverged_training_says_so(tones, tmp_path, monkeypatch):
+    step = training.step
+
+    def blown_up(config, criterion, model, *rest):
+        done = step(config, criterion, model, *rest)
+        with torch.no_grad():
+            model.output.weight.fill_(float("nan"))
+        return done
+
+    monkeypatch.setattr(training, "step", blown_up)
+    with pytest.raises(InputError, match="diverged"):
+        run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_epochs=2")
+
+
 @pytest.mark.parametrize(
     "sets",
     [

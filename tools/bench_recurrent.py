@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from asr.models.cells import CELLS, LSTM, GRUResetAfter, TanhRNN, to_torch
 from asr.models.recurrent import RecurrentConfig, RecurrentLayer, RecurrentStack
+from asr.rundir import processor_name
 
 THREADS, B, T, F, H, LAYERS = 2, 16, 400, 256, 256, 3
 ROUNDS = 7
@@ -186,18 +187,11 @@ def bench_cells() -> None:
         print(f"| {' | '.join(cells)} |")
 
 
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
 def main() -> None:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     print(
-        f"{cpu_name()}, {THREADS} threads; Python {platform.python_version()}, "
+        f"{processor_name()}, {THREADS} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}; batch {B}, {T} frames, {F} features; "
         f"median of {ROUNDS} interleaved rounds"
     )

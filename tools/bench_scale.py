@@ -27,7 +27,7 @@ from torch import nn
 from asr.audio import load_audio, tar_member
 from asr.config import load_config
 from asr.corpora import load_corpus
-from asr.data import collate, made_ahead
+from asr.data import collate, made_ahead, padding
 from asr.distributed import World
 from asr.features import FeatureConfig, LogMel
 from asr.manifest import read_manifest, write_manifest
@@ -203,13 +203,10 @@ def training(shards: Path) -> None:
     stream = examples["train"]
     assert isinstance(stream, Stream)
     began = time.perf_counter()
-    planned = stream.open(0)
+    stream.open(0)
     print(f"planning an epoch of {len(stream)}: {1e3 * (time.perf_counter() - began):.0f} ms")
-    frames = padded = 0
-    for number in range(planned.n_batches):
-        lens = planned.lens(number)
-        frames, padded = frames + sum(lens), padded + len(lens) * max(lens)
-    print(f"padding: {100 * (1 - frames / padded):.1f} %")
+    plan = stream.plan(0)
+    print(f"padding: {100 * padding(plan.lens.tolist(), list(plan.batches)):.1f} %")
     bare_steps(config, bundle.model, stream)
 
 

@@ -9,7 +9,11 @@ One run measures, on drawn utterances as long as read sentences:
   unpacks around every layer; and against SpeechBrain's `Brain.fit_batch` with SpeechBrain's LSTM,
   run without lengths as its CRDNN does (left out where speechbrain is not installed);
 - what each of these makes of an utterance that is padded in its batch;
-- the arithmetic: the model's operations, the machine's matrix rates, the share that is reached.
+- the arithmetic: the model's operations, the machine's matrix rates, the share that is reached;
+- how much padding the buckets leave in lengths like so762's and LibriSpeech's.
+
+With `--device cuda` all of it on a GPU, and how busy the epochs keep that, as nvidia-smi says. The
+bare net under bfloat16 then computes in float16, which is what autocast gives cuDNN.
 
 The candidates take turns, a batch each, and a ratio is the median over the rounds of the ratio
 within a round, so that a busy machine weighs on all alike.
@@ -17,10 +21,15 @@ within a round, so that a busy machine weighs on all alike.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -31,22 +40,32 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.augment import WaveformAugment
-from asr.data import Example, bucket, collate
+from asr.data import Example, bucket, collate, padding, seed_of
 from asr.distributed import World
+from asr.errors import InputError
 from asr.labels import BLANK
 from asr.losses import ctc_loss
 from asr.models.acoustic import AcousticModel
 from asr.recipe import RunConfig
 from asr.rundir import environment
-from asr.training import generator_of, run_epoch, step
+from asr.training import begin, run_epoch, step
+from asr.training_setup import pick_device
 from asr.training_state import State
 from asr.types import Batch, Utterance
 
-THREADS, N_UTTERANCES, N_LABELS = 2, 128, 40
-EPOCH_ROUNDS, STEP_ROUNDS, MATRIX_ROUNDS = 5, 9, 7
+THREADS, N_LABELS = 2, 40
+# A GPU takes more of all to be measured.
+N_UTTERANCES = {"cpu": 128, "cuda": 1133}
+STEP_ROUNDS = {"cpu": 9, "cuda": 45}
+MATRIX_OPERATIONS = {"cpu": 5e9, "cuda": 1e12}
+EPOCH_ROUNDS, MATRIX_ROUNDS = 5, 7
 PRECISIONS = ("float32", "bfloat16")
 
-OURS = "ours"
+OURS, BARE = "ours", "bare padded `nn.LSTM`"
+#: Seconds of epochs in which a GPU is watched; nvidia-smi tells of up to a second before.
+SETTLE_S, WATCH_S, LOOK_S = 2.0, 10.0, 0.2
+#: Lengths drawn to see how much of them is padded: as many as so762 has to train on, and many.
+N_READ, N_PASSAGES = 1133, 10_000
 
 Loop = Callable[[Batch], object]
 
@@ -89,7 +108,7 @@ class PackedLSTM(nn.Module):
         """(B, T, F), (B,) -> log-probabilities (B, T, V), (B,)."""
         x = x.transpose(0, 1)
         for layer in self.layers:
-            packed = pack_padded_sequence(x, lens, enforce_sorted=False)
+            packed = pack_padded_sequence(x, lens.cpu(), enforce_sorted=False)
             x = self.dropout(pad_packed_sequence(layer(packed)[0])[0])
         return self.output(x.transpose(0, 1)).float().log_softmax(dim=2), lens
 
@@ -119,20 +138,20 @@ class SpeechBrainLSTM(nn.Module):
         return self.softmax(self.output(self.lstm(x)[0])), lens
 
 
-def our_step(config: RunConfig, model: nn.Module) -> Loop:
+def our_step(config: RunConfig, model: nn.Module, device: torch.device) -> Loop:
     """A step of `asr train`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    world = World(torch.device("cpu"))
+    world = World(device)
     return lambda batch: step(config, "ctc", model, optimizer, batch, world)
 
 
-def plain_step(config: RunConfig, model: nn.Module, fused: bool) -> Loop:
+def plain_step(config: RunConfig, model: nn.Module, device: torch.device, fused: bool) -> Loop:
     """The shortest training step there is around a model."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
     short = config.trainer.precision == "bfloat16"
 
     def run(batch: Batch) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+        with torch.autocast(device.type, torch.bfloat16, enabled=short):
             log_probs, lens = model(batch.features, batch.feature_lens)
         loss = ctc_loss(log_probs, lens, batch.targets, batch.target_lens)
         optimizer.zero_grad(set_to_none=True)
@@ -143,7 +162,7 @@ def plain_step(config: RunConfig, model: nn.Module, fused: bool) -> Loop:
     return run
 
 
-def speechbrain_step(config: RunConfig, model: nn.Module) -> Loop:
+def speechbrain_step(config: RunConfig, model: nn.Module, device: torch.device) -> Loop:
     """`Brain.fit_batch`, with SpeechBrain's CTC loss and the optimizer that we use."""
     import speechbrain
     from speechbrain.nnet.losses import ctc_loss as speechbrain_ctc
@@ -167,32 +186,32 @@ def speechbrain_step(config: RunConfig, model: nn.Module) -> Loop:
     brain = Recognizer(
         {"net": model},
         lambda parameters: torch.optim.AdamW(parameters, lr=1e-4, fused=True),
-        run_opts={"device": "cpu", "precision": "bf16" if short else "fp32"},
+        run_opts={"device": str(device), "precision": "bf16" if short else "fp32"},
     )
     brain.init_optimizers()
     return brain.fit_batch
 
 
-def candidates(config: RunConfig) -> dict[str, tuple[nn.Module, Loop]]:
+def candidates(config: RunConfig, device: torch.device) -> dict[str, tuple[nn.Module, Loop]]:
     """The models and a step of each, in the precision configured."""
-    ours = AcousticModel(config.model, config.features.size, 1 + N_LABELS)
-    padded, packed = PaddedLSTM(config), PackedLSTM(config)
+    ours = AcousticModel(config.model, config.features.size, 1 + N_LABELS).to(device)
+    padded, packed = PaddedLSTM(config).to(device), PackedLSTM(config).to(device)
     found: dict[str, tuple[nn.Module, Loop]] = {
-        OURS: (ours, our_step(config, ours)),
-        "bare padded `nn.LSTM`": (padded, plain_step(config, padded, fused=True)),
-        "packed, as deepspeech.pytorch": (packed, plain_step(config, packed, fused=False)),
+        OURS: (ours, our_step(config, ours, device)),
+        BARE: (padded, plain_step(config, padded, device, fused=True)),
+        "packed, as deepspeech.pytorch": (packed, plain_step(config, packed, device, fused=False)),
     }
     if find_spec("speechbrain"):
-        net = SpeechBrainLSTM(config)
-        found["SpeechBrain"] = (net, speechbrain_step(config, net))
+        net = SpeechBrainLSTM(config).to(device)
+        found["SpeechBrain"] = (net, speechbrain_step(config, net, device))
     return found
 
 
-def draw_examples(config: RunConfig) -> list[Example]:
+def draw_examples(config: RunConfig, n_utterances: int) -> list[Example]:
     """Utterances of 2 to 6 s with a label every 120 ms and random features."""
     generator = torch.Generator().manual_seed(0)
     examples = []
-    for number in range(N_UTTERANCES):
+    for number in range(n_utterances):
         n_frames = int(torch.randint(200, 600, (1,), generator=generator))
         features = torch.randn(n_frames, config.features.n_mels, generator=generator)
         labels = torch.randint(1, N_LABELS + 1, (n_frames // 12,), generator=generator).tolist()
@@ -201,26 +220,39 @@ def draw_examples(config: RunConfig) -> list[Example]:
     return examples
 
 
-def batches_of(config: RunConfig, examples: Sequence[Example]) -> list[Batch]:
-    """The batches of epoch 0, as `run_epoch` makes them."""
+def batches_of(config: RunConfig, examples: Sequence[Example], device: torch.device) -> list[Batch]:
+    """The batches of epoch 0, as `run_epoch` makes them, in the device's memory."""
     hop_s = config.features.hop_length / config.features.sample_rate
     order = bucket(
         [len(e.features) for e in examples],
         config.trainer.batch_size,
         int(config.trainer.max_batch_s / hop_s),
-        generator_of(config.seed, 0, 0),
+        torch.Generator().manual_seed(seed_of(config.seed, 0, 0)),
     )
     augment = WaveformAugment(config.augment, config.features)
-    return [
+    batches = [
         collate([examples[i] for i in batch], config.features, False, augment, config.seed)
         for batch in order
+    ]
+    return [
+        replace(
+            batch,
+            features=batch.features.to(device),
+            feature_lens=batch.feature_lens.to(device),
+            targets=batch.targets.to(device),
+            target_lens=batch.target_lens.to(device),
+        )
+        for batch in batches
     ]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time."""
+    """Wall time, until a GPU has done it too."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
+    wait()
     began = time.perf_counter()
     work()
+    wait()
     return time.perf_counter() - began
 
 
@@ -240,41 +272,69 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def bench_epoch(config: RunConfig, examples: Sequence[Example], batches: list[Batch]) -> None:
+def bench_epoch(
+    config: RunConfig, examples: Sequence[Example], batches: list[Batch], device: torch.device
+) -> None:
     """A whole epoch against its bare steps."""
     model = AcousticModel(config.model, config.features.size, 1 + N_LABELS)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    world = World(torch.device("cpu"))
+    world = World(device)
+    training = begin(Path("unused"), config, model, {"train": examples}, world)
 
     def bare(_: int) -> None:
         for batch in batches:
-            step(config, "ctc", model, optimizer, batch, world)
+            step(config, "ctc", model, training.optimizer, batch, world)
 
     def whole(_: int) -> None:
-        run_epoch(config, "ctc", examples, model, optimizer, State(), world)
+        training.state = State()
+        run_epoch(training, "ctc")
 
     model.train()
     bare_times, whole_times = turns([bare, whole], EPOCH_ROUNDS)
     print(f"\nEpochs of {len(batches)} batches, {EPOCH_ROUNDS} rounds\n")
     print("| | times the bare steps |\n|---|---:|")
     print(f"| a whole epoch of `asr train` | {ratio(whole_times, bare_times)} |")
+    if device.type == "cuda":
+        print(f"\nThe GPU is busy {utilisation(lambda: whole(0))} of the time in epochs.")
 
 
-def bench_steps(config: RunConfig, batches: list[Batch]) -> float:
+def utilisation(work: Callable[[], None]) -> str:
+    """The share of the time in which a kernel runs on the GPU while ``work`` is done repeatedly."""
+    gpu = f"--id=GPU-{torch.cuda.get_device_properties().uuid}"
+    query = ["nvidia-smi", gpu, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    looks: list[float] = []
+    ends = time.perf_counter() + SETTLE_S + WATCH_S
+
+    def watch() -> None:
+        time.sleep(SETTLE_S)
+        while time.perf_counter() < ends:
+            # Where it cannot be told, there is no such program or what it says is no number.
+            with suppress(OSError, ValueError):
+                looks.append(float(subprocess.run(query, capture_output=True, text=True).stdout))
+            time.sleep(LOOK_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(watch)
+        while time.perf_counter() < ends:
+            work()
+    return f"{statistics.mean(looks):.0f} %" if looks else "an unknown share"
+
+
+def bench_steps(config: RunConfig, batches: list[Batch], device: torch.device) -> float:
     """Steps of all candidates, as a table; returns padded audio seconds that ours does a second."""
     frame_s = config.features.stack * config.features.hop_length / config.features.sample_rate
-    found = candidates(config)
+    found = candidates(config, device)
     works = [
         lambda number, run=run: run(batches[number % len(batches)]) for _, run in found.values()
     ]
-    times = dict(zip(found, turns(works, STEP_ROUNDS), strict=True))
-    used = [batches[number % len(batches)] for number in range(1, STEP_ROUNDS + 1)]
+    rounds = STEP_ROUNDS[device.type]
+    times = dict(zip(found, turns(works, rounds), strict=True))
+    used = [batches[number % len(batches)] for number in range(1, rounds + 1)]
 
     def rate(name: str, n_frames: Callable[[Batch], int]) -> float:
         pairs = zip(used, times[name], strict=True)
         return statistics.median(frame_s * n_frames(batch) / t for batch, t in pairs)
 
-    print(f"\nSteps in {config.trainer.precision}, {STEP_ROUNDS} rounds\n")
+    print(f"\nSteps in {config.trainer.precision}, {rounds} rounds\n")
     print("| step | audio s/s | our time / its | our throughput / its | padding moves it, nats |")
     print("|---|---:|---:|---:|---:|")
     for name, (model, _) in found.items():
@@ -283,6 +343,9 @@ def bench_steps(config: RunConfig, batches: list[Batch]) -> float:
             f"| {name} | {audio_rate:.0f} | {ratio(times[OURS], times[name])} | "
             f"{ratio(times[name], times[OURS])} | {effect_of_padding(config, model):.1g} |"
         )
+    if device.type == "cuda":
+        share = statistics.median(b / a for a, b in zip(times[OURS], times[BARE], strict=True))
+        print(f"\nOur step reaches {100 * share:.0f} % of the bare cuDNN step.")
     return rate(OURS, lambda batch: batch.features.shape[0] * batch.features.shape[1])
 
 
@@ -296,9 +359,11 @@ def effect_of_padding(config: RunConfig, model: nn.Module) -> float:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, 150, config.features.size, generator=generator)
     x[0, 100:] = 0
+    device = next(model.parameters()).device
+    x, lens = x.to(device), torch.tensor([100, 150], device=device)
     model.eval()
-    together, _ = model(x, torch.tensor([100, 150]))
-    alone, _ = model(x[:1, :100], torch.tensor([100]))
+    together, _ = model(x, lens)
+    alone, _ = model(x[:1, :100], lens[:1])
     model.train()
     return float((together[0, :100] - alone[0]).abs().max())
 
@@ -321,7 +386,12 @@ def operations(config: RunConfig) -> tuple[float, float]:
     return 2 * frames * outside, 2 * frames * inside
 
 
-def bench_matrices(config: RunConfig, batches: Sequence[Batch], audio_rates: list[float]) -> None:
+def bench_matrices(
+    config: RunConfig,
+    batches: Sequence[Batch],
+    audio_rates: list[float],
+    device: torch.device,
+) -> None:
     """The machine's matrix rates in the shapes of the model, and what of them training reaches."""
     hidden = config.model.hidden
     n_batch = config.trainer.batch_size
@@ -335,8 +405,9 @@ def bench_matrices(config: RunConfig, batches: Sequence[Batch], audio_rates: lis
     for precision in PRECISIONS:
         dtype = getattr(torch, precision)
         for name, (m, k, n) in shapes.items():
-            a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
-            repeats = max(1, int(5e9 / (2 * m * k * n)))
+            a = torch.randn(m, k, dtype=dtype, device=device)
+            b = torch.randn(k, n, dtype=dtype, device=device)
+            repeats = max(1, int(MATRIX_OPERATIONS[device.type] / (2 * m * k * n)))
             (times,) = turns([partial(multiply, a, b, repeats)], MATRIX_ROUNDS)
             rates[precision, name] = 2 * m * k * n * repeats / min(times)
     outside, inside = operations(config)
@@ -367,16 +438,46 @@ def multiply(a: Tensor, b: Tensor, repeats: int, _: int) -> None:
         a @ b
 
 
+def bench_padding(config: RunConfig) -> None:
+    """The share of padding in batches of read sentences and of book passages, as drawn."""
+    generator = torch.Generator().manual_seed(0)
+    # So762: log-normal around 4 s. LibriSpeech: most of it was cut at pauses to 12 to 16 s.
+    read = 390 * torch.exp(0.3 * torch.randn(N_READ, generator=generator))
+    which, how = torch.rand(2, N_PASSAGES, generator=generator)
+    passages = torch.where(which < 0.7, 1200 + 430 * how, 140 + 1060 * how)
+    hop_s = config.features.hop_length / config.features.sample_rate
+    print("\n| lengths | padding of shuffled batches | of ours |\n|---|---:|---:|")
+    for name, drawn in {"like so762's": read, "like LibriSpeech's": passages}.items():
+        lens, size = drawn.int().tolist(), config.trainer.batch_size
+        shuffled = [range(len(lens))[i : i + size] for i in range(0, len(lens), size)]
+        most = int(config.trainer.max_batch_s / hop_s)
+        ours = [
+            padding(lens, bucket(lens, size, most, torch.Generator().manual_seed(epoch)))
+            for epoch in range(EPOCH_ROUNDS)
+        ]
+        print(
+            f"| {len(lens)} {name} | {100 * padding(lens, shuffled):.1f} % | "
+            f"{100 * statistics.mean(ours):.1f} % |"
+        )
+
+
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description="How fast training is.")
+    parser.add_argument("--device", choices=list(N_UTTERANCES), default="cpu")
+    try:
+        device = pick_device(parser.parse_args().device)
+    except InputError as error:
+        parser.error(str(error))
     torch.set_num_threads(THREADS)
     torch.manual_seed(1)
     config = RunConfig(seed=1)
-    examples = draw_examples(config)
-    batches = batches_of(config, examples)
+    examples = draw_examples(config, N_UTTERANCES[device.type])
+    batches = batches_of(config, examples, device)
     about, shape = environment(), config.model
+    where = about["gpu"] if device.type == "cuda" else about["processor"]
     print(
-        f"{about['date'][:10]}, {about['processor']}, {THREADS} threads, Python "
+        f"{about['date'][:10]}, {where}, {THREADS} threads, Python "
         f"{platform.python_version()}, torch {torch.__version__}"
         + (f", speechbrain {version('speechbrain')}" if find_spec("speechbrain") else "")
     )
@@ -384,12 +485,13 @@ def main() -> None:
         f"{shape.layers} x {shape.hidden} bidirectional LSTM, CTC, batches of "
         f"{config.trainer.batch_size} utterances of 2 to 6 s; medians of the rounds' ratios"
     )
-    bench_epoch(config, examples, batches)
+    bench_padding(config)
+    bench_epoch(config, examples, batches, device)
     audio_rates = []
     for precision in PRECISIONS:
         config.trainer.precision = precision
-        audio_rates.append(bench_steps(config, batches))
-    bench_matrices(config, batches, audio_rates)
+        audio_rates.append(bench_steps(config, batches, device))
+    bench_matrices(config, batches, audio_rates, device)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ decoding. Two things differ: its noise files, which it downloads, give way to wh
 labels are ours (40 of the CMU dictionary, silence counted).
 
 After every epoch, every JUDGE_EVERY_S of training within one, and when the time is up, dev is
-judged: a line in OUT/metrics.jsonl, with the seconds of training by then. Where dev was best so
-far, test is decoded and kept. Needs speechbrain and what it imports.
+judged: a line in OUT/metrics.jsonl, with the seconds of training by then. At the end test is
+decoded with the weights that were best on dev. Needs speechbrain and what it imports.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from asr.score.error_rate import error_rate, score_pairs
 from asr.types import Utterance
 
 RATE, FOLDING, BATCH, EPOCHS, LR = 16_000, "cmu40", 8, 50, 1.0
-JUDGE_EVERY_S = 150
+JUDGE_EVERY_S = 600
 #: Waveforms (B, N), their lengths, label ids (B, U) and theirs; lengths as shares of the longest.
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -191,13 +191,14 @@ def main() -> None:
         chosen.out / "test.ref.trn", {u.id: unit_symbols(u, "phone", FOLDING) for u in test}
     )
     metrics: list[dict[str, float]] = []
+    best: dict[str, Tensor] = {}
     spent_s = 0.0
 
     def judge_dev(epoch: int) -> float:
-        """Dev's error rate; where it is the best so far, test's hypotheses are written."""
+        """Dev's error rate, written and told; the best weights are kept."""
         rate = phone_error_rate(recognize(brain, dev, ids), dev)
         if rate < min((m["dev_PER"] for m in metrics), default=float("inf")):
-            write_transcripts(chosen.out / "test.hyp.trn", recognize(brain, test, ids))
+            best.update({name: t.clone() for name, t in brain.modules.state_dict().items()})
         metrics.append({"epoch": epoch, "dev_PER": rate, "wall_s": spent_s})
         write_text(
             chosen.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in metrics)
@@ -214,14 +215,18 @@ def main() -> None:
             now = time.perf_counter()
             spent_s, began = spent_s + now - began, now
             if spent_s > 60 * chosen.minutes:
-                judge_dev(epoch)
-                return
+                break
             if spent_s > next_judged_s:
                 judge_dev(epoch)
                 next_judged_s += JUDGE_EVERY_S
                 began = time.perf_counter()
-        _, rate = scheduler(judge_dev(epoch))
-        update_learning_rate(brain.optimizer, rate)
+        rate = judge_dev(epoch)
+        if spent_s > 60 * chosen.minutes:
+            break
+        _, lr = scheduler(rate)
+        update_learning_rate(brain.optimizer, lr)
+    brain.modules.load_state_dict(best)
+    write_transcripts(chosen.out / "test.hyp.trn", recognize(brain, test, ids))
 
 
 if __name__ == "__main__":

@@ -38,26 +38,21 @@ def prepare(
     from functools import partial
 
     from rich.console import Console
-    from rich.progress import Progress, track
     from rich.table import Table
 
     from asr.corpora import load_corpus
     from asr.corpora.shards import shard_size, write_shards, write_summary
     from asr.files import write_text
     from asr.manifest import write_manifest
+    from asr.progress import progress_bar
 
-    stderr = Console(stderr=True)
-    progress = partial(
-        track,
-        description="Reading",
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )
     size = shard_size(shards) if shards else None
     if corpus == "streamed":
         raise InputError("streamed is how prepared manifests are trained on; prepare them as jsonl")
-    loaded = load_corpus(corpus, root, progress)
+    with progress_bar() as bar:
+        loaded = load_corpus(
+            corpus, root, lambda files: bar.track(files, description="reading the corpus")
+        )
     table = Table("set")
     for column in ("utterances", "speakers", "hours", "words", "phones"):
         table.add_column(column, justify="right")
@@ -66,8 +61,8 @@ def prepare(
         if size is None:
             write_manifest(out / f"{name}.jsonl", utterances)
         else:
-            with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-                task = bar.add_task(f"Shards of {name}", total=len(utterances))
+            with progress_bar() as bar:
+                task = bar.add_task(f"shards of {name}", total=len(utterances))
                 tick = partial(bar.advance, task)
                 written[name] = write_shards(out, name, utterances, size, loaded.audit, tick)
         table.add_row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -45,6 +44,8 @@ def train(
     if multirun and (resume or check):
         raise InputError("-m trains anew several times: without --resume and --check")
     if resume:
+        if moved := [c for c in changes if c.startswith(("run_dir=", "resume="))]:
+            raise InputError(f"{moved[0]}: --resume goes on in {recipe}; move the folder instead")
         config, resolved = read_config(Path(recipe) / "config.yaml", changes)
         config.run_dir = recipe
         run(config, resolved, resume=True)
@@ -82,18 +83,23 @@ def run_one(config: RunConfig, resolved: str) -> float | None:
 
 def run(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
     """Train, summarise, return the results; stopped by Ctrl-C or SIGTERM, say how to go on."""
-    from asr.distributed import OtherProcessError
+    from asr.distributed import OtherProcessError, from_torchrun
     from asr.training import train
 
-    rank, size = (int(os.environ.get(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    rank, size = from_torchrun("RANK", 0), from_torchrun("WORLD_SIZE", 1)
     # A batch system's SIGTERM ends a run as Ctrl-C does: state saved, the way on told.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     try:
         results = train(config, resolved, resume)
     except KeyboardInterrupt:
+        # All is saved: pressed again, it need not show what was being cleared away.
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_IGN)
         if rank == 0:
-            print(f"asr: stopped; go on with: asr train {config.run_dir} --resume", file=sys.stderr)
+            begun = (Path(config.run_dir) / "config.yaml").is_file()
+            told = f"go on with: asr train {config.run_dir} --resume"
+            print(f"asr: stopped; {told if begun else 'nothing was begun'}", file=sys.stderr)
         raise typer.Exit(130) from None
     except OtherProcessError:
         # One line is enough for all.

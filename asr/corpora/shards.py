@@ -26,7 +26,7 @@ import soundfile
 from asr.audio import audio_rate, load_audio
 from asr.corpora.audit import Audit, Corpus, Track
 from asr.errors import InputError
-from asr.files import write_aside, write_text
+from asr.files import remove_leftovers, write_aside, write_text
 from asr.manifest import parsed, record_of, utterance_of
 from asr.types import Utterance
 
@@ -95,6 +95,7 @@ def write_shards(
     Raises:
         InputError: the folder cannot be written to, or no utterance can be read.
     """
+    remove_leftovers(folder, f"{name}-")
     mixed = sorted(utterances, key=lambda u: _mixed_up(u.id))
     count = min(size.count, len(mixed))
     ends = [len(mixed) * (k + 1) // count for k in range(count)]

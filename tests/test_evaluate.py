@@ -1,0 +1,65 @@
+"""Emissions of whole sets, also where memory is short."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from asr.data import Example
+from asr.errors import InputError
+from asr.evaluate import emissions
+from asr.features import FeatureConfig
+from asr.types import Utterance
+
+BUNDLE = SimpleNamespace(features=FeatureConfig(n_mels=8))
+CPU = torch.device("cpu")
+
+
+class Cramped(nn.Module):
+    """Has room for a batch of so many."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def forward(self, x, lens):
+        if len(x) > self.most:
+            # Four exabytes: the allocator's own words.
+            torch.empty(1 << 60)
+        return x.log_softmax(-1), lens
+
+
+@pytest.fixture
+def examples():
+    def example(i, n_frames):
+        nobody = Utterance(f"u{i}", Path(), "s", n_frames / 100)
+        return Example(nobody, torch.randn(n_frames, 8), (), None)
+
+    return [example(i, n) for i, n in enumerate((30, 7, 22, 15, 9, 40, 12))]
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_where_memory_is_short_batches_are_halved(examples, most):
+    ticks = []
+    wanted = emissions(Cramped(7), BUNDLE, examples, CPU)
+    found = emissions(Cramped(most), BUNDLE, examples, CPU, ticks.append)
+    assert list(found) == list(wanted) == [e.utterance.id for e in examples]
+    assert all(np.array_equal(found[i], wanted[i]) for i in wanted)
+    assert ticks == [7]
+
+
+def test_an_utterance_too_large_alone_is_one_line(examples):
+    with pytest.raises(InputError, match=r"^utterance u1: out of memory on cpu with its 7 frames"):
+        emissions(Cramped(0), BUNDLE, examples, CPU)
+
+
+def test_other_errors_are_not_taken_for_it(examples):
+    class Broken(nn.Module):
+        def forward(self, x, lens):
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        emissions(Broken(), BUNDLE, examples, CPU)

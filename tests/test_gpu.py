@@ -1,0 +1,293 @@
+"""The same on a GPU: cells, models, losses, a training. Skipped where there is none."""
+
+import copy
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import train_tones as run
+
+from asr import training
+from asr.checkpoint import load_bundle
+from asr.data import Example, collate, pinned
+from asr.distributed import World
+from asr.errors import InputError
+from asr.evaluate import emissions
+from asr.losses import IGNORE, ctc_loss, framewise_loss
+from asr.manifest import read_manifest
+from asr.models.acoustic import AcousticModel
+from asr.models.cells import CELLS
+from asr.models.recurrent import RecurrentConfig
+from asr.recipe import RunConfig
+from asr.recognizer import Recognizer
+from asr.types import Utterance
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU", allow_module_level=True)
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+DEMO = "recipes/demo/ctc.yaml"
+
+
+@pytest.fixture(autouse=True)
+def all_of_float32(monkeypatch):
+    """Without TF32, which cuDNN takes for float32 unless told otherwise."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def drawn(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_near(found, expected, most):
+    """Each tensor differs from the expected one by at most this share of its norm."""
+    for a, b in zip(found, expected, strict=True):
+        a, b = a.detach().cpu().float(), b.detach().float()
+        assert a.shape == b.shape
+        assert (a - b).norm() <= most * b.norm(), ((a - b).norm() / b.norm(), a.shape)
+
+
+def cell_and_gradients(cell, x, lens, first, device, precision="float32"):
+    """Outputs, last state, and the gradients by input, first state and weights."""
+    cell = copy.deepcopy(cell).to(device)
+    x, lens = x.to(device).requires_grad_(), lens.to(device)
+    first = tuple(s.to(device).requires_grad_() for s in first)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        output, last = cell(x, lens, first)
+    total = (output * drawn(*output.shape, seed=7).to(device)).sum()
+    for k, s in enumerate(last):
+        total = total + (s * drawn(*s.shape, seed=8 + k).to(device)).sum()
+    inputs = [x, *first, *cell.parameters()]
+    return [output, *last, *torch.autograd.grad(total, inputs)]
+
+
+# cuDNN has other algorithms for small layers and for half floats than for the rest.
+@pytest.mark.parametrize("hidden", [16, 160, 256])
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("bfloat16", 0.04)])
+@pytest.mark.parametrize("name", CELLS)
+def test_cells(name, precision, most, hidden):
+    torch.manual_seed(0)
+    cell = CELLS[name](24, hidden)
+    x, lens = drawn(5, 12, 24), torch.tensor([12, 1, 0, 7, 7])
+    first = tuple(drawn(5, hidden, seed=2 + k) for k in range(len(cell.states)))
+    expected = cell_and_gradients(cell, x, lens, first, CPU)
+    assert_near(cell_and_gradients(cell, x, lens, first, GPU, precision), expected, most)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_without_gradients(name):
+    torch.manual_seed(0)
+    cell, x = CELLS[name](24, 32).eval(), drawn(3, 12, 24)
+    with torch.inference_mode():
+        expected, _ = cell(x)
+        found, _ = cell.to(GPU)(x.to(GPU))
+    assert_near([found], [expected], 1e-3)
+
+
+@pytest.mark.filterwarnings("error:RNN module weights")
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_weights_lie_as_cudnn_wants_them(name):
+    cell = CELLS[name](24, 32).to(GPU)
+    cell(drawn(3, 12, 24).to(GPU))[0].sum().backward()
+
+
+def test_autocast_means_bfloat16():
+    """float16 has no room for small gradients, which are not scaled here."""
+    cell = CELLS["lstm"](24, 256).to(GPU)
+    with torch.autocast("cuda", torch.bfloat16):
+        output, _ = cell(drawn(3, 12, 24).to(GPU))
+    assert output.dtype == torch.bfloat16
+    (2.0**-30 * output.float()).sum().backward()
+    gradient = cell.weight_ih.grad.clone()
+    cell.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16):
+        output, _ = cell(drawn(3, 12, 24).to(GPU))
+    output.float().sum().backward()
+    assert_near([2.0**30 * gradient], [cell.weight_ih.grad.cpu()], 0.02)
+
+
+def model_and_gradients(model, x, lens, device, precision="float32"):
+    """Lengths, log-probabilities within them, and the gradients by the weights."""
+    model = copy.deepcopy(model).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        log_probs, lens = model(x.to(device), lens.to(device))
+    inside = torch.arange(log_probs.shape[1], device=device) < lens[:, None]
+    log_probs = log_probs[inside]
+    total = (log_probs * drawn(*log_probs.shape, seed=3).to(device)).sum()
+    return lens, log_probs, torch.autograd.grad(total, list(model.parameters()))
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("bfloat16", 0.25)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        RecurrentConfig(layers=2, hidden=16, conv=(3, 4)),
+        RecurrentConfig(layers=3, hidden=256, conv=(16, 32)),
+        RecurrentConfig(layers=2, hidden=16, cell="gru", subsample=(1, 2), between=(9,)),
+        RecurrentConfig(layers=2, hidden=16, cell="rnn", bidirectional=False, after=(9,)),
+        RecurrentConfig(units=(16, 16), cell="peephole", residual=True, layer_norm=True),
+    ],
+)
+def test_acoustic_models(config, precision, most):
+    torch.manual_seed(0)
+    config.dropout = config.conv_dropout = 0.0
+    model = AcousticModel(config, 20, 7, n_bins=10)
+    lens = torch.tensor([30, 21, 4, 9])
+    x = drawn(4, 30, 20) * (torch.arange(30) < lens[:, None])[:, :, None]
+    expected_lens, expected, gradients = model_and_gradients(model, x, lens, CPU)
+    found_lens, found, found_gradients = model_and_gradients(model, x, lens, GPU, precision)
+    assert found_lens.tolist() == expected_lens.tolist()
+    assert_near([found], [expected], min(most, 0.02))
+    assert_near(found_gradients, gradients, most)
+
+
+def test_dropout_and_noise_follow_the_seed():
+    config = RecurrentConfig(
+        layers=2, hidden=16, conv=(3,), weight_noise=0.1, drop_connect=0.2, dropout=0.3
+    )
+    model = AcousticModel(config, 20, 7, n_bins=10).to(GPU)
+    x, lens = drawn(2, 30, 20).to(GPU), torch.tensor([30, 30]).to(GPU)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(model(x, lens)[0])
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses(smoothing):
+    lens, target_lens = torch.tensor([20, 12, 9]), torch.tensor([6, 1, 0])
+    targets = torch.full((3, 6), IGNORE)
+    targets[0], targets[1, 0] = torch.tensor([1, 1, 2, 4, 3, 3]), 4
+    frames = torch.arange(60).view(3, 20) % 4 + 1
+    frames[torch.arange(20) >= lens[:, None]] = IGNORE
+    results = []
+    for device in (CPU, GPU):
+        logits = drawn(3, 20, 5).to(device).requires_grad_()
+        log_probs = logits.log_softmax(2)
+        ctc = ctc_loss(log_probs, *(t.to(device) for t in (lens, targets, target_lens)))
+        framewise = framewise_loss(log_probs, frames.to(device), smoothing)
+        by_ctc, by_framewise = (
+            torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ctc, framewise)
+        )
+        results.append([ctc, framewise, by_ctc, by_framewise])
+    assert_near(results[1], results[0], 1e-4)
+
+
+def example(number, n_frames, n_mels=80):
+    utterance = Utterance(str(number), Path("drawn"), "drawn", n_frames / 100)
+    return Example(utterance, drawn(n_frames, n_mels, seed=number), (1, 2, 3), None)
+
+
+def test_batches_are_pinned():
+    batch = collate([example(1, 50), example(2, 40)], RunConfig().features, framewise=False)
+    held = pinned(batch)
+    assert held.ids == batch.ids
+    for name in ("features", "feature_lens", "targets", "target_lens"):
+        assert getattr(held, name).is_pinned()
+        assert torch.equal(getattr(held, name), getattr(batch, name))
+
+
+def stopped_and_resumed(n_epochs, tones, run_dir, *overrides):
+    """Train on the GPU; Ctrl-C comes after some epochs, and it goes on from there."""
+    add = training.add_metrics
+
+    def add_and_stop(run_dir, metrics):
+        add(run_dir, metrics)
+        if metrics["epoch"] == n_epochs:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "add_metrics", add_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(DEMO, tones, run_dir, "trainer.device=cuda", *overrides)
+    results = run(DEMO, tones, run_dir, "trainer.device=cuda", *overrides, resume=True)
+    log = (run_dir / "train.log").read_text()
+    assert f"resuming after epoch {n_epochs} and 0 batches" in log
+    metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [m["epoch"] for m in metrics] == list(range(1, results["epochs"] + 1))
+    assert results["bad_steps"] == 0
+    return results
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_learns_stops_resumes_and_transcribes_on_the_cpu(tones, tmp_path, precision):
+    run_dir = tmp_path / "run"
+    overrides = [f"trainer.precision={precision}", "trainer.max_epochs=16"]
+    overrides += ["trainer.save_minutes=1e-9", "trainer.tune=false"]
+    results = stopped_and_resumed(6, tones, run_dir, *overrides)
+    assert results["sets"]["test"]["greedy"]["PER"]["error_rate"] < 0.1
+    said = read_manifest(run_dir / "manifests/test.jsonl")
+    recognizer = Recognizer.load(run_dir, decoder="beam", lexicon="model")
+    right = sum(recognizer.transcribe(u.audio).text == u.text for u in said)
+    assert right >= len(said) - 1
+
+
+EVERYTHING = [
+    "augment=specaugment",
+    "augment.speeds=[0.9,1.0,1.1]",
+    "features.deltas=1",
+    "model.layers=2",
+    "model.conv=[3,4]",
+    "model.between=[20]",
+    "model.subsample=[1,2]",
+    "features.stack=1",
+    "model.layer_norm=true",
+    "model.residual=true",
+    "model.dropout=0.2",
+    "model.weight_noise=0.01",
+    "model.drop_connect=0.1",
+    "optim.lr=0.003",
+    "optim.schedule=one_cycle",
+    "optim.ema=0.9",
+    "trainer.average_last=2",
+    "trainer.average_best=2",
+    "trainer.curriculum_epochs=1",
+    "trainer.precision=bfloat16",
+    "loss.framewise_epochs=1",
+    "loss.label_smoothing=0.1",
+    "trainer.tune=false",
+]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_option_goes_with_a_gpu(tones, tmp_path, cell):
+    overrides = [f"model.cell={cell}", "trainer.max_epochs=3", "trainer.workers=1", *EVERYTHING]
+    stopped_and_resumed(2, tones, tmp_path / "run", *overrides)
+
+
+def test_emissions_are_those_of_the_cpu(tone_run):
+    bundle = load_bundle(tone_run)
+    examples = [example(k, 30 * k, n_mels=40) for k in (1, 2, 3)]
+    expected = emissions(bundle.model, bundle, examples, CPU)
+    found = emissions(bundle.model.to(GPU), bundle, examples, GPU)
+    assert found.keys() == expected.keys()
+    assert_near(
+        [torch.from_numpy(found[i]) for i in expected],
+        [torch.from_numpy(x) for x in expected.values()],
+        1e-3,
+    )
+
+
+def test_running_out_of_memory_is_one_line(tmp_path):
+    config = RunConfig()
+    model = AcousticModel(config.model, config.features.size, 5)
+    # 240 s, the most in a batch: its first layer alone keeps about 100 MiB.
+    train = [example(k, 3000) for k in range(8)]
+    begun = training.begin(tmp_path, config, model, {"train": train}, World(GPU))
+    torch.cuda.empty_cache()
+    most = torch.cuda.memory_reserved() + (32 << 20)
+    torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.raises(InputError) as told:
+            training.run_epoch(begun, "ctc")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    line = str(told.value)
+    assert line.startswith("out of memory in step 1: a batch of 8 utterances, padded to 1000 ")
+    assert "lower trainer.max_batch_s=240" in line
+    assert "\n" not in line
