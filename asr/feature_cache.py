@@ -166,8 +166,8 @@ def write_shard(
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise InputError(
-            f"trainer.feature_cache={path.parent}: {needed / 1e9:.1f} GB needed for the next "
-            f"{len(shard)} utterances, {free / 1e9:.1f} GB free; choose another disk, or none"
+            f"trainer.feature_cache={path.parent}: {needed / 1e6:.0f} MB needed for the next "
+            f"{len(shard)} utterances, {free / 1e6:.0f} MB free; choose another disk, or none"
         )
     # Before the audio is read: what changes meanwhile is noticed the next time.
     states = audio_state(shard)
