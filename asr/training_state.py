@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ class Training:
         for kept in self.snapshots.values():
             kept.kept.clear()
 
+    @cached_property
     def about(self) -> dict[str, str]:
         """What must be alike to go on from a checkpoint, or is told where it is not."""
         return {
@@ -140,7 +142,7 @@ class Training:
         groups |= {f"snapshots_{which}": kept.state() for which, kept in self.snapshots.items()}
         if self.moving is not None:
             groups["moving"] = self.moving.state()
-        save_state(self.run, self.state, groups, self.about())
+        save_state(self.run, self.state, groups, self.about)
 
     def go_on(self, found: Checkpoint) -> list[str]:
         """Stand where a checkpoint stood; returns what is harmlessly different by now.
@@ -148,7 +150,7 @@ class Training:
         Raises:
             InputError: something differs that would make another training of it.
         """
-        changes = check_unchanged(found, self.about(), self.config)
+        changes = check_unchanged(found, self.about, self.config)
         load_weights(self.model, found.groups["model"], found.path)
         # A group without tensors leaves no trace: no step has been taken, no epoch judged.
         restore_optimizer(self.optimizer, found.groups.get("optim", {}))
