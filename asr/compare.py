@@ -15,6 +15,7 @@ from asr.config import read_config
 from asr.errors import InputError
 from asr.files import write_aside
 from asr.labels import LabelConfig
+from asr.models.recurrent import count_parameters
 from asr.report.curves import best_epoch
 from asr.report.run import Run, read_run
 from asr.rundir import METRICS, has_trained
@@ -122,7 +123,7 @@ def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compare
             [m["wall_s"] for m in run.metrics],
             epochs.index(best) if best is not None else None,
         ),
-        parameters=sum(p.numel() for p in model.parameters()) if model else None,
+        parameters=count_parameters(model) if model else None,
         rates=rates,
     )
 

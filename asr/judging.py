@@ -9,11 +9,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from asr.checkpoint import Bundle, save_bundle
 from asr.evaluate import decode_set, decoders_of, emissions, policy
 from asr.files import write_text
+from asr.models.recurrent import count_parameters
 from asr.progress import progress_bar
 from asr.rundir import RESULTS, environment, log, write_hypotheses
 from asr.score.error_rate import error_rate
@@ -98,7 +97,7 @@ def judge(
         "best_epoch": state.best_epoch,
         "weights": weights,
         "training_s": state.trained_s,
-        "parameters": n_parameters(bundle.model),
+        "parameters": count_parameters(bundle.model),
         "skipped": {name: len(reasons) for name, reasons in skipped.items()},
         "lost_files": n_lost,
         "bad_steps": state.bad_steps,
@@ -106,8 +105,3 @@ def judge(
     }
     write_text(run / RESULTS, json.dumps(results, indent=2) + "\n")
     return results
-
-
-def n_parameters(model: nn.Module) -> int:
-    """How many numbers a model learns."""
-    return sum(p.numel() for p in model.parameters())

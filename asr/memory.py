@@ -34,6 +34,7 @@ from torch.nn import functional as F
 
 import asr
 from asr.models.cells import CELLS, Cell, TanhRNN
+from asr.models.recurrent import count_parameters
 
 FORMAT = "carousel-memory-1"
 #: The first pattern, the second pattern, and what continues it after each of the first.
@@ -120,11 +121,6 @@ def draw_sequences(k: int, n: int, generator: torch.Generator) -> tuple[Tensor, 
     cue = torch.full((n, 1), VOCABULARY.index(CUE))
     words = torch.cat([answers[:, None], filler, cue], dim=1)
     return F.one_hot(words, len(VOCABULARY)).float(), answers
-
-
-def count_parameters(net: nn.Module) -> int:
-    """All trainable numbers of a net."""
-    return sum(p.numel() for p in net.parameters())
 
 
 @cache

@@ -37,10 +37,11 @@ from asr.errors import InputError
 from asr.evaluate import blank_rate, decode_set, decoders_of, emissions, is_out_of_memory
 from asr.files import write_text
 from asr.interrupts import deferred
-from asr.judging import judge, n_parameters
+from asr.judging import judge
 from asr.losses import IGNORE, ctc_loss, framewise_loss
 from asr.manifest import write_manifest
 from asr.manifest_index import IndexedManifest
+from asr.models.recurrent import count_parameters
 from asr.progress import progress_bar
 from asr.recipe import RunConfig
 from asr.rundir import (
@@ -130,7 +131,7 @@ def train_in(
         "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
         len(bundle.labels) - 1,
         config.labels.unit,
-        n_parameters(bundle.model) / 1e6,
+        count_parameters(bundle.model) / 1e6,
         f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
         config.seed,
         bundle.clock.shift_s * 1000,

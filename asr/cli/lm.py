@@ -180,6 +180,7 @@ def _train_neural(
 ) -> None:
     from asr.lm.lstm import Chunk, Epoch, NeuralLM
     from asr.lm.lstm import train as train_lm
+    from asr.models.recurrent import count_parameters
     from asr.progress import progress_bar
 
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
@@ -203,7 +204,7 @@ def _train_neural(
         )
 
     lm = train_lm(sentences, dev, config, tracked, on_epoch)
-    n_parameters = sum(p.numel() for p in lm.model.parameters())
+    n_parameters = count_parameters(lm.model)
     print(
         f"{out}: {config.model.cell}, {n_parameters} parameters, {len(lm.tokens) - 3} different "
         f"tokens, dev perplexity {best[0].dev_perplexity:.2f} (epoch {best[0].number})"

@@ -212,3 +212,8 @@ def mlp(n_in: int, widths: tuple[int, ...], dropout: float) -> nn.Sequential:
         layers.extend([nn.Linear(n_in, width), nn.ReLU(), nn.Dropout(dropout)])
         n_in = width
     return layers
+
+
+def count_parameters(net: nn.Module) -> int:
+    """All trainable numbers of a net."""
+    return sum(p.numel() for p in net.parameters())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from asr.evaluate import policy
+from asr.models.recurrent import count_parameters
 from asr.report.curves import best_epoch, dev_rate, training
 from asr.report.errors import confusions, lengths, speakers, tokens
 from asr.report.html import Child, Html, el
@@ -138,7 +139,7 @@ def _head(run: Run, judged: Judged | None, name: str) -> Html:
             tiles.append(_tile(duration_shown(trained_s), "of training", speed))
     parameters = run.results.get("parameters")
     if parameters is None and run.bundle is not None:
-        parameters = sum(p.numel() for p in run.bundle.model.parameters())
+        parameters = count_parameters(run.bundle.model)
     if parameters is not None:
         tiles.append(_tile(count_shown(parameters), "parameters", _architecture(run)))
     return el(
