@@ -18,11 +18,11 @@ from asr.checkpoint import Bundle
 from asr.corpora.tree import plain_words
 from asr.data import Example, extract, set_statistics
 from asr.decode.align import WordAlignment, ctc_align_words, edges, frame_align_words
-from asr.decode.lexicon import SILENCES, Lexicon
+from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.evaluate import emissions
 from asr.foreign import WaveformModel, load_model
-from asr.labels import SPACE, fold
+from asr.labels import SILENCES, SPACE, fold
 from asr.types import Segment, Transcript, Utterance
 
 UNITS = ("word", "phone")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from asr.errors import InputError
+from asr.labels import SILENCES, SPACE
 from asr.types import Segment, Transcript
 
 SAMPLE_RATE = 16_000
@@ -76,7 +77,8 @@ def to_ctm(transcript: Transcript) -> str:
     # The channels of a recording share its name, as they do in an stm.
     recording = transcript.id.removesuffix(f".ch{transcript.channel}")
     for s in sorted(_timed(transcript, transcript.words or transcript.labels), key=_start_s):
-        start_s, end_s = _start_s(s), _end_s(s)
+        # Rounded first, so that neighbours still meet.
+        start_s, end_s = round(_start_s(s), 4), round(_end_s(s), 4)
         fields = [_name(recording), channel, f"{start_s:.4f}"]
         fields.append(f"{max(0.0, end_s - start_s):.4f}")
         fields.append(_token(s.label))
@@ -107,20 +109,21 @@ def to_wrd(transcript: Transcript, sample_rate: int = SAMPLE_RATE) -> str:
 def to_textgrid(transcript: Transcript) -> str:
     """Praat's TextGrid (long form): a tier of words and one of labels, where there are any.
 
-    Its intervals must cover the file one after the other: gaps become empty intervals, an overlap
-    goes to the later segment, and what lasts no time gets a tenth of a millisecond.
+    Its intervals must cover the file one after the other: silence and gaps become empty intervals
+    in either tier, an overlap goes to the later segment, and what lasts no time gets a tenth of a
+    millisecond.
 
     Raises:
         InputError: a segment has no time.
     """
-    spans = {"words": transcript.words, f"{transcript.unit}s": transcript.labels}
-    tiers = {
-        name: _in_order(_timed(transcript, segments), 1e-4) for name, segments in spans.items()
-    }
+    tiers: dict[str, list[tuple[int, int, str]]] = {}
+    if transcript.words or not transcript.labels:
+        tiers["words"] = _in_order(_timed(transcript, transcript.words), 1e-4)
+    if transcript.labels:
+        tiers[f"{transcript.unit}s"] = _in_order(_timed(transcript, _sounds(transcript)), 1e-4)
     ends = [tier[-1][1] for tier in tiers.values() if tier]
     # Praat refuses a file without any length.
     end = max([1, round(transcript.duration_s * 1e4), *ends])
-    filled = {name: tier for name, tier in tiers.items() if tier} or {"words": []}
     lines = [
         'File type = "ooTextFile"',
         'Object class = "TextGrid"',
@@ -128,10 +131,10 @@ def to_textgrid(transcript: Transcript) -> str:
         "xmin = 0",
         f"xmax = {end / 1e4:.4f}",
         "tiers? <exists>",
-        f"size = {len(filled)}",
+        f"size = {len(tiers)}",
         "item []:",
     ]
-    for number, (name, tier) in enumerate(filled.items(), 1):
+    for number, (name, tier) in enumerate(tiers.items(), 1):
         intervals = []
         at = 0
         for first, last, label in tier:
@@ -284,6 +287,12 @@ def _timed(transcript: Transcript, segments: Sequence[Segment]) -> Sequence[Segm
     return segments
 
 
+def _sounds(transcript: Transcript) -> list[Segment]:
+    """The labels without silences and spaces, which for readers are where nothing is."""
+    silent = () if transcript.unit == "word" else (*SILENCES, SPACE)
+    return [s for s in transcript.labels if s.label not in silent]
+
+
 def _start_s(segment: Segment) -> float:
     return segment.start_s or 0.0
 
@@ -317,10 +326,10 @@ def _cues(transcript: Transcript) -> list[tuple[int, int, str]]:
     """Subtitles of (start, end, text), times in milliseconds.
 
     Words are gathered up to a pause, `CUE_S` seconds or two full lines; where no words are known,
-    the labels are the words.
+    the labels but silence are the words.
     """
     cues: list[tuple[int, int, list[str]]] = []
-    segments = transcript.words or transcript.labels
+    segments = transcript.words or _sounds(transcript)
     for first, last, label in _in_order(_timed(transcript, segments), 1e-3):
         word = _token(label)
         if cues:

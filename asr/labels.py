@@ -18,6 +18,8 @@ BLANK_SYMBOL = "<blank>"
 SPACE = "<space>"
 UNKNOWN = "<unk>"
 SILENCE = "sil"
+#: What is silence before folding, too. Closures are silence only once timit39 has made them so.
+SILENCES = (SILENCE, "h#", "pau")
 UNITS = ("phone", "char", "word")
 SILENCE_POLICIES = ("count", "merge", "ignore")
 

@@ -20,14 +20,13 @@ from asr.audio import audio_blocks, checked_waveform, load_audio
 from asr.checkpoint import Bundle
 from asr.data import Example, Matrix, set_statistics
 from asr.decode.decoder import Decoder
-from asr.decode.lexicon import SILENCES
 from asr.decoding import DecodingOptions, fitted
 from asr.errors import InputError
 from asr.evaluate import emissions
 from asr.features import LogMel, moments
 from asr.forced_alignment import label_times
 from asr.foreign import WaveformModel, load_model
-from asr.labels import BLANK, SPACE
+from asr.labels import BLANK, SILENCES, SPACE
 from asr.long_audio import Joiner, Stretch, Window, WindowConfig, windows
 from asr.models.acoustic import AcousticModel
 from asr.quantized import quantized

@@ -191,6 +191,9 @@ def test_edges_lie_where_the_labels_cross():
     assert found == pytest.approx(np.array([[0, 3], [4, 6]]))
     found = edges(log_probs, labels, spans, fillers=[2], most=1)
     assert found == pytest.approx(np.array([[0, 3], [3, 6]]))
+    # What would be less is no pause between them.
+    found = edges(log_probs, labels, spans, most=1.1)
+    assert found == pytest.approx(np.array([[0, 3.5], [3.5, 6]]))
     # Nothing tells where one label ends and the same begins.
     assert edges(log_probs, [1, 1], spans)[0, 1] == 3.5
 

@@ -106,6 +106,38 @@ def test_textgrid_intervals_cover_the_file(tmp_path_factory, transcript):
     shutil.rmtree(folder)
 
 
+def test_silence_in_a_textgrid_is_an_empty_interval_in_either_tier(tmp_path):
+    said = [("sil", 0, 0.1), ("dh", 0.1, 0.2), ("ah", 0.2, 0.4), ("pau", 0.4, 0.5), ("k", 0.5, 1)]
+    for first, last in ((0, None), (1, None), (0, -1)):
+        labels = [Segment(*item) for item in [*said, ("h#", 1, 1.2), ("sil", 1.5, 3)][first:last]]
+        grid = praat(words(("the", 0.1, 0.4), ("k", 0.5, 1.0), labels=labels), tmp_path)
+        tiers = [[tuple(e) for e in grid.getTier(name).entries] for name in ("words", "phones")]
+        for entries in tiers:
+            assert [e for e in entries if not e[2]] == [(0, 0.1, ""), (0.4, 0.5, ""), (1, 3, "")]
+    # Nothing but silence is still a tier of phones; a word that looks like silence is a word.
+    grid = praat(words(labels=[Segment("sil", 0.0, 3.0)]), tmp_path)
+    assert [(t, [tuple(e) for e in grid.getTier(t).entries]) for t in grid.tierNames] == [
+        ("phones", [(0, 3, "")])
+    ]
+    pau = (Segment("pau", 0.0, 3.0),)
+    grid = praat(Transcript("a", "pau", 3.0, 0.0, pau, pau, unit="word"), tmp_path)
+    assert [e.label for e in grid.getTier("words").entries] == ["pau"]
+
+
+def test_subtitles_of_phones_leave_silence_out():
+    labels = [("sil", 0, 0.1), ("dh", 0.1, 0.2), ("ah", 0.2, 0.4), ("sil", 0.4, 2.0), ("k", 2, 2.2)]
+    cues = list(srt.parse(FORMATS["srt"].write(words(labels=[Segment(*x) for x in labels]))))
+    assert [c.content for c in cues] == ["dh ah", "k"]
+
+
+@given(st.lists(st.floats(0, 50), min_size=3, max_size=9).map(sorted))
+def test_neighbours_meet_in_a_ctm(times):
+    said = [("x", *pair) for pair in pairwise(times)]
+    fields = [line.split() for line in FORMATS["ctm"].write(words(*said)).splitlines()]
+    ends = [round(float(start) + float(length), 4) for _, _, start, length, *_ in fields]
+    assert ends[:-1] == [float(line[2]) for line in fields[1:]]
+
+
 def test_textgrid_of_nothing_opens(tmp_path):
     assert praat(words(duration_s=0.0), tmp_path).tierNames == ("words",)
 

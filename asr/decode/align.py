@@ -309,7 +309,8 @@ def edges(
         log_probs: (T, V) natural logarithms (with priors divided out, if they were to align).
         labels, spans: U ids and (start, end) frames, as `ctc_align` and `frame_align_words` return.
         fillers: silences and spaces, which take what their neighbours leave.
-        most: frames that another label may grow by beyond its span, on either side.
+        most: frames that another label may grow by beyond its span, on either side. Labels that
+            would then lie less than ``most`` apart meet all the same: that is no pause.
 
     Returns:
         (U, 2) start and end of each label in frames and fractions of frames.
@@ -329,8 +330,11 @@ def edges(
             within = before / (before - after) if crosses else 0.5
             edge = last + k + 0.5 + within
         end, start = min(edge, last + 1 + grows[n]), max(edge, first - grows[n + 1])
-        found[n, 1] = start if i in fillers else end
-        found[n + 1, 0] = end if j in fillers else start
+        if i in fillers or j in fillers:
+            found[n, 1] = start if i in fillers else end
+            found[n + 1, 0] = end if j in fillers else start
+        else:
+            found[n, 1], found[n + 1, 0] = (end, start) if start - end >= most else (edge, edge)
     if len(found):
         found[0, 0] = max(0.0, found[0, 0] - grows[0])
         found[-1, 1] = min(float(len(log_probs)), found[-1, 1] + grows[-1])

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.labels import SILENCE, SPACE, Labels, fold
+from asr.labels import SILENCES, SPACE, Labels, fold
 from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
 
 log = logging.getLogger(__name__)
 
-#: Symbols that may stand between words in phone inventories.
-SILENCES = (SILENCE, "h#", "pau")
 #: TIMIT's closures, which CMUdict takes as part of the stop.
 CLOSURES = {
     "b": "bcl", "d": "dcl", "g": "gcl", "p": "pcl", "t": "tcl", "k": "kcl", "jh": "dcl", "ch": "tcl"

@@ -19,10 +19,9 @@ from asr.decode.align import ctc_align, frame_align_words
 from asr.errors import InputError
 from asr.features import LogMel
 from asr.forced_alignment import Aligner, label_times, outputs
-from asr.labels import BLANK_SYMBOL, SPACE, fold, unit_symbols
+from asr.labels import BLANK_SYMBOL, SILENCES, SPACE, fold, unit_symbols
 from asr.report.run import Judged
 from asr.score.alignment import Alignment, Column
-from asr.score.error_rate import SILENCES
 from asr.types import Segment, Utterance
 
 N_SHOWN = 4

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from asr.errors import InputError
-from asr.labels import SILENCE, SILENCE_POLICIES, fold
+from asr.labels import SILENCE_POLICIES, SILENCES, fold
 from asr.score.normalise import NORMALISATIONS
 from asr.types import Scores
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 RATE_NAMES = {"word": "WER", "char": "CER", "phone": "PER"}
 UNIT_NAMES = {"word": "words", "char": "characters", "phone": "phones"}
-#: What is silence before folding, too. Closures are silence only once timit39 has made them so.
-SILENCES = frozenset({SILENCE, "h#", "pau"})
 
 _SILENCE_SHOWN = {"count": "counted", "merge": "merged", "ignore": "ignored"}
 
