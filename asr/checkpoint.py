@@ -73,6 +73,10 @@ class Bundle:
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     frames: FrameClock | None = None
 
+    def __post_init__(self) -> None:
+        if self.transitions is not None:
+            self.transitions.check(len(self.labels))
+
     @property
     def clock(self) -> FrameClock:
         """Model frames <-> seconds."""

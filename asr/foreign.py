@@ -258,6 +258,16 @@ def _exported(
         arrays = stored and tensors_of(base64.b64decode(stored))
     except Exception as error:
         raise InputError(f"{path}: broken metadata ({_first_line(error)})") from error
+    if not isinstance(symbols, list) or not all(isinstance(s, str) for s in symbols):
+        raise InputError(f"{path}: broken metadata (labels: expected a list of strings)")
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    if len(outputs.get("log_probs", ())) != 3:
+        raise InputError(f"{path}: expected an output log_probs (B, T, V), found {outputs}")
+    if outputs["log_probs"][2] != len(symbols):
+        raise InputError(
+            f"{path}: puts out {outputs['log_probs'][2]} labels, and its metadata name "
+            f"{len(symbols)}; export the model again"
+        )
     found = read_settings(settings, path)
 
     def run(waveforms: torch.Tensor) -> torch.Tensor:

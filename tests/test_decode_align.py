@@ -149,6 +149,20 @@ def test_frames_are_the_best_of_all_segmentations(seed, T, words, required, shor
         assert confidence == pytest.approx(np.exp(log_probs[start:end, label]).mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("label", [-1, 0, 4, 10**9])
+@pytest.mark.parametrize("align", [ctc_align_words, frame_align_words])
+def test_labels_that_the_model_lacks_are_refused(align, label):
+    for words, separators in (([((1, label),)], ()), ([((1,),)], (label,))):
+        with pytest.raises(InputError, match=r"must lie in 1 \.\. 3, found"):
+            align(draw(0, 9, 4), words, separators)
+
+
+def test_durations_and_priors_of_another_model_are_refused():
+    for wrong in ({"min_durations": np.ones(3, int)}, {"log_priors": np.zeros((4, 1))}):
+        with pytest.raises(InputError, match="the model has 4"):
+            frame_align_words(draw(0, 9, 4), [((1,),)], **wrong)
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), T=st.integers(20, 60), U=st.integers(1, 8))
 def test_little_memory_gives_the_same_path(seed, T, U):

@@ -136,6 +136,13 @@ def test_nothing_gives_the_empty_hypothesis(kind):
     assert best.word_confidences in (None, ())
 
 
+@pytest.mark.parametrize("V", [4, 6])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_model_of_other_labels_is_refused(kind, V):
+    with pytest.raises(InputError, match=f"puts out {V} labels, and its inventory names 5"):
+        DECODERS[kind](drawn([3], V)[0])
+
+
 def test_letters_make_words():
     path = [2, 0, 3, 1, 0, 4, 2]  # ab ca
     log_probs = np.log(np.full((7, 5), 0.05, np.float32))

@@ -147,6 +147,8 @@ def test_refuses_other_labels_and_bad_frames():
         fused_search([draw(1, 5, 3)], WORD_LM, SYMBOLS, options)
     with pytest.raises(InputError, match="unknown words need an n-gram"):
         fused_search([], LM, SYMBOLS, BeamOptions(lm_weight=1.0, unknown_penalty=5.0))
+    with pytest.raises(InputError, match=r"'y' has label 7, and the model's are 1 \.\. 2"):
+        fused_search([draw(1, 5, 3)], WORD_LM, SYMBOLS, options, Lexicon.build([("y", (7,))]))
     log_probs = draw(1, 5, 3)
     log_probs[2] = np.nan
     with pytest.raises(InputError, match="NaN or inf in frame 2 of 5"):

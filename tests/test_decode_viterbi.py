@@ -101,6 +101,12 @@ def test_bad_input():
     t = estimate_transitions([np.array([1, 2, 1])], 3)
     with pytest.raises(InputError, match="know 3 labels, the model has 5"):
         viterbi(draw(0, 4, 5), t)
+    with pytest.raises(InputError, match="know 3 labels, the model has 5"):
+        t.check(5)
+    with pytest.raises(InputError, match="final holds NaN"):
+        dataclasses.replace(t, final=np.full(3, np.nan))
+    endless = dataclasses.replace(t, min_durations=np.full(3, 2**31 - 1, np.int32))
+    assert viterbi(draw(0, 4, 3), endless) == viterbi(draw(0, 4, 3), t)
     with pytest.raises(InputError, match=r"expected 1 \.\. 2"):
         estimate_transitions([np.array([1, 3])], 3)
     with pytest.raises(InputError, match="no labelled frame"):

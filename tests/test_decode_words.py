@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asr.decode.beam import BeamOptions, beam_search
+from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.errors import InputError
 from asr.labels import Labels
@@ -122,6 +123,49 @@ def test_language_model_must_be_bound_to_the_lexicon():
     lexicon = Lexicon.build(ENTRIES)
     with pytest.raises(InputError, match=r"use Lexicon\.bind"):
         beam_search(draw(0, 4, 4), BeamOptions(lm_weight=1), LM.bind(lexicon.words), lexicon)
+
+
+@pytest.mark.parametrize("label", [3, 5, 900_000, 2**40])
+def test_labels_that_the_model_lacks_are_refused(label):
+    labels, config = Labels("char", PHONES.symbols[:3]), DecoderConfig("beam", lexicon=True)
+    told = rf"has label {label}, and the model's are 1 \.\. 2"
+    for lexicon in (
+        Lexicon.build([("x", (1,)), ("y", (1, label))]),
+        Lexicon.build([("x", (1,))], (label,)),
+    ):
+        with pytest.raises(InputError, match=told):
+            beam_search(draw(1, 6, 3), BeamOptions(), lexicon=lexicon)
+        with pytest.raises(InputError, match=told):
+            Decoder(config, labels, lexicon=lexicon)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_letters_of_another_model_are_refused(n):
+    lexicon = Lexicon.build([("x", (1,))], (2,), True, [""] * n)
+    with pytest.raises(InputError, match=f"{n} letters for a model of 3 labels"):
+        beam_search(draw(1, 6, 3), BeamOptions(unknown_penalty=1.0), lexicon=lexicon)
+
+
+@pytest.mark.parametrize("label", [0, -4, -900_000])
+def test_labels_below_1_spell_no_word(label):
+    with pytest.raises(InputError, match=f"word 'y' has label {label}"):
+        Lexicon.build([("x", (1,)), ("y", (1, label))])
+    for lexicon in (
+        Lexicon(("y",), (((label,),),)),
+        Lexicon.build([("x", (1,))], separators=(label,)),
+    ):
+        with pytest.raises(InputError, match=f"has label {label}, and the model's are 1"):
+            beam_search(draw(1, 6, 3), BeamOptions(), lexicon=lexicon)
+
+
+def test_hotwords_of_another_lexicon_are_refused():
+    one, other = Lexicon.build([("x", (1,)), ("y", (2,))]), Lexicon.build([("x", (1, 2, 1, 2))])
+    hot = other.bind_hotwords({("x",): 1.0})
+    with pytest.raises(InputError, match="bound to another lexicon"):
+        beam_search(draw(1, 6, 3), BeamOptions(), lexicon=one, hotwords=hot)
+    deep = Lexicon.build([("x", (1, 2, 1, 2)), ("y", (2, 1, 2))]).bind_hotwords({("x",): 1.0})
+    with pytest.raises(InputError, match="bound to another lexicon"):
+        beam_search(draw(1, 6, 3), BeamOptions(), lexicon=one, hotwords=deep)
 
 
 def test_lexicon_file_of_phones(tmp_path):

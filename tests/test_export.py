@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from asr.models.recurrent import RecurrentConfig
 from asr.recognizer import Recognizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 DOCS = Path(__file__).parents[1] / "docs" / "export.md"
 LABELS = Labels("char", ("<blank>", "<space>", *"abcdé"))
@@ -221,6 +222,8 @@ def test_a_framewise_model_takes_its_transitions_along(tmp_path):
     )
     bundle.criterion, bundle.decoder = "framewise", DecoderConfig("viterbi", transition_weight=2.0)
     export(bundle, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match=f"the transitions know {V} labels, the model has {V - 1}"):
+        replace(bundle, labels=Labels("char", LABELS.symbols[:-1]))
     (waveform,) = noise([16_000])
     found = Recognizer.load(tmp_path / "model.onnx").transcribe(waveform)
     wanted = Recognizer(bundle).transcribe(waveform)
@@ -254,6 +257,26 @@ def test_a_streaming_file_is_not_for_transcribing(tmp_path):
     export(bundle, tmp_path / "model.onnx", streaming=True)
     with pytest.raises(InputError, match="--streaming"):
         load_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([*LABELS.symbols, "x", "y"], "puts out 7 labels, and its metadata name 9"),
+        (LABELS.symbols[:-1], "puts out 7 labels, and its metadata name 6"),
+        ("abc", "expected a list of strings"),
+        ([0, 1, 2, 3, 4, 5, 6], "expected a list of strings"),
+    ],
+)
+def test_metadata_with_other_labels_than_the_net_are_refused(labels, told, tmp_path):
+    path = tmp_path / "model.onnx"
+    export(bundle_of(FeatureConfig(n_mels=20), RecurrentConfig(layers=1, hidden=4)), path)
+    model = onnx.load(path)
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "labels"]
+    entry.value = json.dumps(labels)
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=told):
+        load_model(path)
 
 
 def test_the_file_has_to_be_onnx(tone_run, tmp_path, monkeypatch, capsys):

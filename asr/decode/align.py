@@ -47,8 +47,7 @@ def ctc_align(
         log_probs = checked(log_probs)
     n_labels = len(labels)
     sequence = np.asarray(labels, np.int64).reshape(n_labels)
-    if n_labels and not (sequence.min() > 0 and sequence.max() < log_probs.shape[1]):
-        raise InputError(f"labels to align must lie in 1 .. {log_probs.shape[1] - 1}")
+    _check_ids(sequence, log_probs)
     repeats = int((sequence[1:] == sequence[:-1]).sum())
     if n_labels + repeats > len(log_probs):
         raise InputError(
@@ -83,6 +82,14 @@ def ctc_align(
     )
 
 
+def _check_ids(labels: Sequence[int] | NDArray[np.integer], log_probs: np.ndarray) -> None:
+    least, most = min(labels, default=1), max(labels, default=1)
+    if least <= BLANK or most >= log_probs.shape[1]:
+        raise InputError(
+            f"labels to align must lie in 1 .. {log_probs.shape[1] - 1}, found {least} .. {most}"
+        )
+
+
 def ctc_align_words(
     log_probs: np.ndarray,
     spellings: Sequence[Sequence[Sequence[int]] | frozenset[int]],
@@ -106,10 +113,11 @@ def ctc_align_words(
         ``labels`` of each word. spans, confidences, log_prob: as `ctc_align`.
 
     Raises:
-        InputError: no path fits the words into the frames.
+        InputError: a label outside the inventory, or no path fits the words into the frames.
     """
     log_probs = checked(log_probs)
     graph = spelled(spellings, separators, required)
+    _check_ids(graph.labels, log_probs)
     # Node n has two states: its label (2n + 1) and the blank after it; state 0 is the first blank.
     emits = np.full(2 * len(graph.labels) + 1, BLANK, np.int32)
     emits[1::2] = graph.labels
@@ -159,11 +167,18 @@ def frame_align_words(
     """
     log_probs = checked(log_probs)
     graph = spelled(spellings, separators, required)
+    _check_ids(graph.labels, log_probs)
+    for name, values in (("minimum durations", min_durations), ("priors", log_priors)):
+        if values is not None and values.shape != log_probs.shape[1:]:
+            raise InputError(f"{name} of shape {values.shape}, the model has {log_probs.shape[1]}")
     if len(log_probs) == 0 and BEGIN in graph.ends:
         return (), (), (), (), 0.0
     emission = log_probs if log_priors is None else log_probs - log_priors.astype(np.float32)
     shortest = np.ones(len(graph.labels), np.int64)
-    durations = shortest if min_durations is None else min_durations[graph.labels].astype(np.int64)
+    durations = shortest
+    if min_durations is not None:
+        longest = len(log_probs) + 1  # what lasts longer cannot be said either
+        durations = np.minimum(min_durations, longest)[graph.labels].astype(np.int64)
     try:
         nodes, log_prob = _chains(emission, graph, durations)
     except InputError:

@@ -98,11 +98,16 @@ def beam_search(
         path. If no hypothesis ends with a whole word, then the labels go on beyond the words.
 
     Raises:
-        InputError: a frame without a finite best value, or no path spells words of the lexicon.
+        InputError: a frame without a finite best value, a lexicon, language model or hotwords of
+            other labels or words, or no path spells words of the lexicon.
     """
     log_probs, best = checked_with_best(log_probs)
     if hotwords is not None and lexicon is None:
         raise InputError("hotwords are words of a lexicon, and there is none")
+    if lexicon is not None:
+        lexicon.check(log_probs.shape[1])
+        if hotwords is not None and not hotwords.fit(lexicon):
+            raise InputError("the hotwords are bound to another lexicon: use Lexicon.bind_hotwords")
     symbols = log_probs.shape[1] if lexicon is None else len(lexicon.words)
     nodes = 0 if lexicon is None else len(lexicon.tree.label)
     if lm is not None and (len(lm.token_of), len(lm.ahead)) != (symbols, nodes):

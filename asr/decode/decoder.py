@@ -102,6 +102,8 @@ class Decoder:
             )
         if config.lexicon and self.lexicon is None:
             raise InputError("decoder.lexicon=true: the model directory holds no lexicon.txt")
+        if config.lexicon and self.lexicon is not None:
+            self.lexicon.check(len(self.labels))
         if self.hotwords and not self.searches_words:
             raise InputError("hotwords need a beam search with a lexicon")
         if isinstance(self.lm, NeuralLM) and (
@@ -154,7 +156,17 @@ class Decoder:
 
         The result does not depend on the number of threads, nor on what else is in the batch (with
         a neural language model, but for rounding).
+
+        Raises:
+            InputError: the frames have another number of labels than this decoder, or one of the
+                searches refuses them.
         """
+        for frames in log_probs:
+            if frames.ndim == 2 and frames.shape[1] != len(self.labels):
+                raise InputError(
+                    f"the model puts out {frames.shape[1]} labels, and its inventory names "
+                    f"{len(self.labels)}, blank included"
+                )
         lm = self.lm
         if isinstance(lm, NeuralLM):
             found = fused_search(

@@ -74,8 +74,8 @@ def fused_search(
 
     Raises:
         InputError: a frame without a finite best value, another number of labels than of symbols,
-            a model that knows none of them, no path spells words of the lexicon, or unknown words
-            are allowed.
+            a lexicon of other labels, a model that knows none of them, no path spells words of the
+            lexicon, or unknown words are allowed.
     """
     if options.unknown_penalty < math.inf:
         raise InputError(
@@ -85,6 +85,7 @@ def fused_search(
         return [beam_search(x, options, lexicon=lexicon) for x in log_probs]
     found: list[list[Hypothesis]] = [[] for _ in log_probs]
     words = lexicon or Lexicon(tuple(symbols[1:]), tuple(((i,),) for i in range(1, len(symbols))))
+    words.check(len(symbols))
     rows = Rows(lm, words)
     # In each search, up to twice the beam in rows, and for each as many histories as may follow.
     row_bytes = rows.log_probs[0].nbytes + rows.states[0].nbytes + 80 * words.tree.most_ways

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.labels import SILENCES, SPACE, Labels, fold
+from asr.labels import BLANK, SILENCES, SPACE, Labels, fold
 from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,11 @@ class Hotwords(NamedTuple):
     path_node: NDArray[np.int64]
     path_word: NDArray[np.int64]
     path_gain: NDArray[np.float64]
+
+    def fit(self, lexicon: Lexicon) -> bool:
+        """Whether they can be those of ``lexicon``."""
+        nodes = len(lexicon.tree.label)
+        return len(self.token) == len(lexicon.words) and self.path_node.max(initial=0) < nodes
 
 
 #: Stands in where there are no hotwords: compiled code wants one type.
@@ -124,6 +129,40 @@ class Lexicon:
     required: bool = False
     letters: tuple[str, ...] = ()
 
+    def check(self, n_labels: int) -> None:
+        """Refuse a model of so many labels, blank included, if it has others than this lexicon.
+
+        Raises:
+            InputError: a label of a word or a separator is none of 1 .. n_labels - 1, or there is
+                not a letter for each label.
+        """
+        least, most = self._label_range
+        if least <= BLANK or most >= n_labels:
+            names = [*self.words, "between words"]
+            ways = [*self.spellings, tuple((label,) for label in self.separators)]
+            name, label = next(
+                (name, label)
+                for name, spellings in zip(names, ways, strict=True)
+                for spelling in spellings
+                for label in spelling
+                if not BLANK < label < n_labels
+            )
+            raise InputError(
+                f"lexicon: {name!r} has label {label}, and the model's are 1 .. {n_labels - 1}; "
+                "read the lexicon for this model's labels"
+            )
+        if self.letters and len(self.letters) != n_labels:
+            raise InputError(
+                f"lexicon: {len(self.letters)} letters for a model of {n_labels} labels, blank "
+                "included; read the lexicon for this model's labels"
+            )
+
+    @cached_property
+    def _label_range(self) -> tuple[int, int]:
+        ways = [spelling for found in self.spellings for spelling in found]
+        ways.append(self.separators or ways[0])
+        return min(map(min, ways)), max(map(max, ways))
+
     @classmethod
     def build(
         cls,
@@ -135,15 +174,16 @@ class Lexicon:
         """Collect (word, label ids) pairs; a word may come with several spellings.
 
         Raises:
-            InputError: no entries, a word without labels, or letters without ``required``
-                separators, which tell where a spelled word ends.
+            InputError: no entries, a word without labels or with one below 1, or letters without
+                ``required`` separators, which tell where a spelled word ends.
         """
         if letters and not (required and separators):
             raise InputError("lexicon: words can be spelled only where separators are required")
         spellings: dict[str, dict[tuple[int, ...], None]] = {}
         for word, labels in entries:
-            if len(labels) == 0:
-                raise InputError(f"lexicon: word {word!r} has no labels")
+            if len(labels) == 0 or min(labels) <= BLANK:
+                what = "no labels" if len(labels) == 0 else f"label {min(labels)}, which is none"
+                raise InputError(f"lexicon: word {word!r} has {what}")
             spellings.setdefault(word, {})[tuple(labels)] = None
         if not spellings:
             raise InputError("lexicon: there is no word in it")

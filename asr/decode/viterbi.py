@@ -42,10 +42,23 @@ class Transitions:
             expected = (V, V) if field.name == "bigram" else (V,)
             if shape != expected:
                 raise InputError(f"transitions: {field.name} must be {expected}, found {shape}")
+            if np.isnan(getattr(self, field.name)).any():
+                raise InputError(f"transitions: {field.name} holds NaN")
         if self.min_durations[1:].min() < 1:
             raise InputError("transitions: minimum durations must be 1 frame or more")
         if not np.isfinite(self.log_priors[1:]).all():
             raise InputError("transitions: log priors must be finite")
+
+    def check(self, n_labels: int) -> None:
+        """Refuse a model of another number of labels, with the blank's slot.
+
+        Raises:
+            InputError: it has more or fewer.
+        """
+        if len(self.initial) != n_labels:
+            raise InputError(
+                f"the transitions know {len(self.initial)} labels, the model has {n_labels}"
+            )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the fields as plain arrays, to be stored."""
@@ -169,17 +182,15 @@ def viterbi(
     """
     log_probs = checked(log_probs)
     T, V = log_probs.shape
-    if len(transitions.initial) != V:
-        raise InputError(
-            f"the transitions know {len(transitions.initial)} labels, the model has {V}"
-        )
+    transitions.check(V)
     if T == 0:
         return [Hypothesis((), (), (), 0.0, 0.0)]
     weight, bonus = options.transition_weight, options.bonus
     emission = log_probs - np.float32(options.prior_weight) * transitions.log_priors.astype(
         np.float32
     )
-    min_durations = transitions.min_durations.astype(np.int64)
+    # Beyond T it is all the same how long a label lasts at least: it cannot be said.
+    min_durations = np.minimum(transitions.min_durations, T + 1).astype(np.int64)
     bigram, initial, final = (
         _weighted(weight, a) for a in (transitions.bigram, transitions.initial, transitions.final)
     )
