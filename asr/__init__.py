@@ -121,12 +121,13 @@ def score(
     from asr.score.error_rate import total
     from asr.score.pairs import align_matched, checked_policy
     from asr.score.read import Line, Matched
+    from asr.system.text import nfc
 
     ways = [normalise] if isinstance(normalise, str) else normalise
     policy = checked_policy(unit, alignment, fold, silence, ways)
     said, heard = (
         [
-            Line(f"{side} {n}", text)
+            Line(f"{side} {n}", nfc(text))
             for n, text in enumerate([texts] if isinstance(texts, str) else texts, 1)
         ]
         for side, texts in (("reference", references), ("hypothesis", hypotheses))

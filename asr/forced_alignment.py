@@ -15,7 +15,6 @@ import torch
 
 from asr.audio import load_audio
 from asr.checkpoint import Bundle
-from asr.corpora.tree import plain_words
 from asr.data import Example, extract, set_statistics
 from asr.decode.align import WordAlignment, ctc_align_words, edges, frame_align_words
 from asr.decode.lexicon import Lexicon
@@ -23,6 +22,7 @@ from asr.errors import InputError
 from asr.evaluate import emissions
 from asr.foreign import WaveformModel, load_model
 from asr.labels import SILENCES, SPACE, fold
+from asr.system.text import nfc, plain_words
 from asr.types import Segment, Transcript, Utterance
 
 UNITS = ("word", "phone")
@@ -152,8 +152,8 @@ class Aligner:
     def spell(self, utterance: Utterance) -> tuple[list[str], list[Spelling]]:
         """The utterance's words (or phones), each with its spellings in labels.
 
-        A word that is not known as it is written is looked up in lower and upper case and without
-        punctuation.
+        A word that is not known as it is written is looked up as one of `plain_words`, in lower and
+        upper case, with and without the apostrophes around it.
 
         Raises:
             InputError: there is nothing to align, or what cannot be spelled.
@@ -162,16 +162,17 @@ class Aligner:
         if self.unit == "phone":
             if not utterance.phones:
                 raise InputError("has no phones to align")
-            named = [p.label for p in utterance.phones]
+            named = [nfc(p.label) for p in utterance.phones]
             phones = fold(named, self.bundle.label_config.fold, "its text")
             # Neighbouring silences (h# and pau, folded) are one.
             silences = set(SILENCES)
             phones = phones[:1] + [b for a, b in pairwise(phones) if a != b or b not in silences]
             return phones, [((i,),) for i in labels.encode(phones, "its text")]
         words, spellings, unknown = [], [], []
-        for token in (utterance.text or "").split():
+        for token in nfc(utterance.text or "").split():
             for written in [token] if self._spelled(token) else plain_words(token).split():
-                for word in (written, written.upper()):
+                bare = written.strip("'")
+                for word in (written, written.upper(), bare, bare.upper()):
                     if spelling := self._spelled(word):
                         words.append(word)
                         spellings.append(spelling)

@@ -20,6 +20,7 @@ from asr.audio import audio_duration_s
 from asr.errors import InputError
 from asr.files import write_text
 from asr.labels import is_unicode
+from asr.system.text import nfc, read_text
 from asr.types import Segment, Utterance
 
 
@@ -36,12 +37,8 @@ def read_manifest(path: Path) -> list[Utterance]:
             where there is no such file or it holds no utterance.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise InputError(f"{path}: manifest cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: manifest is not UTF-8 text; expected JSON lines") from error
+    # As it is, for it names files; and JSON may escape what is to be composed.
+    lines = read_text(path, as_is=True).split("\n")
     folder = path.parent.absolute()
     utterances: list[Utterance] = []
     first_line: dict[str, int] = {}
@@ -127,7 +124,7 @@ def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
     audio = _text(record, "audio_filepath")
     if not audio:
         raise InputError("field 'audio_filepath' is missing")
-    name = _text(record, "id") or ""
+    name = nfc(_text(record, "id") or "")
     if name.split() not in ([], [name]):
         raise InputError(f"field 'id' must not hold white space, found {name!r}")
     offset_s = _seconds(record, "offset") or 0.0
@@ -139,7 +136,7 @@ def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
     return Utterance(
         id=name,
         audio=folder / audio,
-        speaker=_text(record, "speaker") or "",
+        speaker=nfc(_text(record, "speaker") or ""),
         duration_s=duration_s,
         offset_s=offset_s,
         text=_spoken(record),
@@ -159,7 +156,7 @@ def _spoken(record: dict[str, Any]) -> str | None:
     text = _text(record, "text")
     if text and not is_unicode(text):
         raise InputError(f"field 'text' has half a character (a lone surrogate): {text[:60]!r}")
-    return text
+    return nfc(text) if text else text
 
 
 def _seconds(record: dict[str, Any], name: str) -> float | None:
@@ -193,18 +190,18 @@ def _segment(item: object, where: str) -> Segment:
     if isinstance(label, str) and not is_unicode(label):
         raise InputError(f"{where} has half a character (a lone surrogate): {label[:60]!r}")
     if isinstance(item, str) and item:
-        return Segment(item)
+        return Segment(nfc(item))
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not item[0]:
         raise InputError(f"{where} must be a label or [label, start, end], found {item!r}")
     start_s, end_s = _time(item[1], where), _time(item[2], where)
     if end_s < start_s:
         raise InputError(f"{where} ends before it starts: {item!r}")
-    return Segment(item[0], start_s, end_s)
+    return Segment(nfc(item[0]), start_s, end_s)
 
 
 def default_id(utterance: Utterance) -> str:
     """The id of an utterance that came without: its file's stem, and its offset if it has one."""
-    stem = "_".join(utterance.audio.stem.split()) or "utterance"
+    stem = "_".join(nfc(utterance.audio.stem).split()) or "utterance"
     return stem + (f"-{round(utterance.offset_s * 1000):07d}" if utterance.offset_s else "")
 
 

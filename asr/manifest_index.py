@@ -30,9 +30,10 @@ from asr.errors import InputError
 from asr.files import write_aside
 from asr.labels import is_unicode
 from asr.manifest import default_id, parsed, utterance_of
+from asr.system.text import nfc
 from asr.types import Segment, Utterance
 
-FORMAT = "carousel-manifest-3"
+FORMAT = "carousel-manifest-4"
 #: Bytes of a manifest that are parsed at once: few enough for the processor's cache.
 BLOCK = 1 << 21
 #: Bytes from which on other processes are worth their start.
@@ -389,9 +390,11 @@ def _plain_columns(data: bytes, first: int, digest: str) -> Columns | None:
     if not data.endswith(b"\n"):
         ends = np.append(ends, len(data))
     try:
-        lines = read_plain_lines(data.decode(), len(ends))
+        text = data.decode()
     except UnicodeDecodeError:
         return None
+    # Names of files stay as they are, so that not all of the text may be composed.
+    lines = read_plain_lines(text, len(ends)) if nfc(text) == text else None
     if lines is None:
         return None
     sizes = np.diff(ends, prepend=-1) - 1
@@ -451,15 +454,17 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
     """The fields, if every line has what it should; else line by line, to say which has not."""
     try:
         found = _Fields(
-            names=[r["id"] for r in records],
+            names=[nfc(r["id"]) for r in records],
             audio=[r["audio_filepath"] for r in records],
             durations=[r["duration"] for r in records],
             offsets=[r.get("offset") or 0.0 for r in records],
-            words=set(" ".join([r["text"] for r in records if r.get("text")]).split()),
+            words=set(nfc(" ".join([r["text"] for r in records if r.get("text")])).split()),
             phones={
-                p if isinstance(p, str) else p[0] for r in records for p in r.get("phones") or ()
+                nfc(p if isinstance(p, str) else p[0])
+                for r in records
+                for p in r.get("phones") or ()
             },
-            speakers={r["speaker"] for r in records if r.get("speaker")},
+            speakers={nfc(r["speaker"]) for r in records if r.get("speaker")},
         )
         # Half a character, as JSON's escapes can make, is refused.
         " ".join(found.words | found.phones).encode()

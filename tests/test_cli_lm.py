@@ -170,7 +170,7 @@ def test_bad_input_is_one_line(run, text, tmp_path):
         (["train", one, "--out", arpa], "a vocabulary of 1 tokens"),
         (["train", one, *TINY, "--out", tmp_path / "x"], "a vocabulary of 1 tokens"),
         (["train", single, *TINY, "--out", tmp_path / "x"], "a single sentence"),
-        (["train", tmp_path / "no.txt", "--out", arpa], "no.txt: text cannot be read"),
+        (["train", tmp_path / "no.txt", "--out", arpa], "no.txt: cannot be read"),
         (["train", text, "--order", 0, "--out", arpa], "order must be 1 or more"),
         (["train", text, "--hidden", 5, "--out", arpa], "'hidden' is not for --kind ngram"),
         (["train", text, *TINY, "--order", 2, "--out", arpa], "'order' is not for --kind lstm"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from asr.audio import load_audio, write_sphere
 from asr.corpora import CORPORA, load_corpus
 from asr.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS
-from asr.corpora.tree import load_tree, plain_words, read_segments
+from asr.corpora.tree import load_tree, read_segments
 from asr.errors import InputError
 from asr.labels import TIMIT_61_PHONES
 from asr.manifest import read_manifest
@@ -218,12 +218,6 @@ def test_two_corpora_below_the_root(small_timit):
 def test_unknown_kind():
     with pytest.raises(InputError, match="'timmit' does not exist; choose one of timit, so762"):
         load_corpus("timmit", Path())
-
-
-def test_plain_words():
-    assert plain_words('"Don\'t," she said: -- "a cut-off at 5 p.m.?"') == (
-        "don't she said a cut off at 5 pm"
-    )
 
 
 lines = st.tuples(st.integers(-9, 9999), st.integers(-9, 9999), st.text(max_size=3))

@@ -95,6 +95,7 @@ def test_words_are_found_whatever_their_case_and_punctuation():
     words, spellings = aligner.spell(said('A "cat", at -- a.'))
     assert words == ["a", "cat", "at", "a"]
     assert len(spellings[1]) == 2
+    assert aligner.spell(said("‘A’ “cat”—'at a’…"))[0] == words
     with pytest.raises(InputError, match="not in the lexicon: dog mouse"):
         aligner.spell(said("a dog, a mouse! Dog?"))
     for nothing in (None, "", "--"):

@@ -139,6 +139,7 @@ def utterances_of(source: Path, text: Path | None, unit: str) -> list[Utterance]
     """The manifest's utterances, or the one of an audio file and its text."""
     from asr.audio import audio_duration_s
     from asr.manifest import read_manifest
+    from asr.system.text import read_text
     from asr.types import Segment, Utterance
 
     if text is None:
@@ -148,14 +149,8 @@ def utterances_of(source: Path, text: Path | None, unit: str) -> list[Utterance]
                 "asr prepare makes manifests of corpora"
             )
         return read_manifest(source)
-    try:
-        said = text.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{text}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{text}: is not UTF-8 text (byte {error.start})") from error
     # TIMIT's .TXT begins with the audio's first and last sample.
-    said = re.sub(r"^\s*0\s+\d{4,}\s+", "", said)
+    said = re.sub(r"^\s*0\s+\d{4,}\s+", "", read_text(text))
     phones = tuple(Segment(phone) for phone in said.split()) if unit == "phone" else None
     name, duration_s = source.stem, audio_duration_s(source)
     return [Utterance(name, source, name, duration_s, text=said, phones=phones)]

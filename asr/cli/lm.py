@@ -289,10 +289,11 @@ def sample(
     from asr.lm.query import load_lm, unit_of
     from asr.lm.query import sample as draw
     from asr.lm.text import join, split
+    from asr.system.text import nfc
 
     model = load_lm(lm)
     unit = unit_of(model)
-    first = split(prime, unit)
+    first = split(nfc(prime), unit)
     for token in dict.fromkeys(t for t in first if not model.id(t)):
         print(f"asr: {unit} {token!r} is not in the vocabulary: read as <unk>", file=sys.stderr)
     limit = max_tokens if max_tokens is not None else 500 if unit == "char" else 100

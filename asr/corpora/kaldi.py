@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track, lies_within, measured
 from asr.errors import InputError
+from asr.system.text import nfc, read_text
 from asr.types import Utterance
 
 #: key -> (rest of the line, "file:line")
@@ -83,10 +84,10 @@ def _utterances(
         utterance = Utterance(
             id=id_,
             audio=audio,
-            speaker=directory.utt2spk[id_][0] if directory.utt2spk else id_,
+            speaker=nfc(directory.utt2spk[id_][0]) if directory.utt2spk else id_,
             duration_s=(durations[audio] if end_s is None else end_s) - start_s,
             offset_s=start_s,
-            text=" ".join(directory.text[id_][0].split()) if directory.text else None,
+            text=" ".join(nfc(directory.text[id_][0]).split()) if directory.text else None,
         )
         if lies_within(utterance, durations[audio], audit):
             utterances.append(utterance)
@@ -98,15 +99,13 @@ def _utterances(
 
 def _table(path: Path) -> Table:
     """Read lines of a key, white space and the rest."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a Kaldi table") from error
     table: Table = {}
-    for number, line in enumerate(lines, 1):
+    # As it is, for wav.scp names files.
+    for number, line in enumerate(read_text(path, as_is=True).split("\n"), 1):
         if not line.strip():
             continue
         key, *rest = line.split(maxsplit=1)
+        key = nfc(key)
         if key in table:
             raise InputError(f"{path}:{number}: {key} was already listed; keep one of the lines")
         table[key] = (rest[0].strip() if rest else "", f"{path}:{number}")
@@ -133,7 +132,7 @@ def _audio_path(value: str, where: str, folder: Path) -> Path:
 
 def _segment(value: str, where: str, audio: dict[str, Path]) -> tuple[str, float, float | None]:
     try:
-        recording, *times = value.split()
+        recording, *times = nfc(value).split()
         start_s, end_s = map(float, times)
     except ValueError as error:
         raise InputError(f"{where}: expected 'utterance recording start end'") from error

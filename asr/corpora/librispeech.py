@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track, measured
 from asr.errors import InputError
+from asr.system.text import nfc, read_text
 from asr.types import Utterance
 
 _AUDIO_SUFFIXES = (".flac", ".wav")
@@ -32,7 +33,7 @@ def load_librispeech(root: Path, track: Track) -> Corpus:
     for path, text in texts.items():
         if path in durations:
             set_name, speaker = path.parts[-4], path.parts[-3]
-            utterance = Utterance(path.stem, path, speaker, durations[path], text=text)
+            utterance = Utterance(nfc(path.stem), path, speaker, durations[path], text=text)
             sets[set_name].append(utterance)
     return Corpus(sets, replace(audit, found=n_found), transcripts[0].parents[3])
 
@@ -54,14 +55,14 @@ def _transcripts(root: Path) -> list[Path]:
 def _read_chapter(transcript: Path, audit: Audit) -> dict[Path, str]:
     """Return the text of each audio file of the chapter; note audio without a line."""
     folder = transcript.parent
-    audio = {path.stem: path for path in folder.iterdir() if path.suffix in _AUDIO_SUFFIXES}
+    audio = {nfc(path.stem): path for path in folder.iterdir() if path.suffix in _AUDIO_SUFFIXES}
     texts = {}
     try:
-        for line in transcript.read_text(encoding="utf-8").splitlines():
+        for line in read_text(transcript).split("\n"):
             name, *words = line.split() or [""]
             if name:
                 texts[audio.pop(name, folder / f"{name}.flac")] = " ".join(words).lower()
-    except (OSError, UnicodeDecodeError) as error:
+    except InputError as error:
         audit.corrupt[str(transcript)] = str(error)
     for path in audio.values():
         audit.missing[str(path)] = f"no line in {transcript.name}"

@@ -28,6 +28,7 @@ from asr.corpora.audit import Audit, Corpus, Track
 from asr.errors import InputError
 from asr.files import remove_leftovers, write_aside, write_text
 from asr.manifest import parsed, record_of, utterance_of
+from asr.system.text import decoded
 from asr.types import Utterance
 
 AUDIO_SUFFIXES = ("flac", "wav", "ogg", "mp3", "sph")
@@ -332,10 +333,10 @@ def scan_shard(tar: Path, audit: Audit) -> tuple[list[Utterance], int]:
             continue
         kind, text = texts[key]
         try:
-            record = parsed(text) if kind == "json" else {"text": text.decode().strip()}
+            record = parsed(text) if kind == "json" else {"text": decoded(where, text).strip()}
             record |= {"audio_filepath": f"{tar.name}:{audio[0]}:{audio[1]}", "offset": 0.0}
             utterance = utterance_of(record, tar.parent.absolute())
-        except (InputError, UnicodeDecodeError) as error:
+        except InputError as error:
             audit.corrupt[where] = str(error)
             continue
         name = utterance.id or "_".join(key.split())

@@ -15,6 +15,7 @@ from pathlib import Path
 from asr.audio import audio_rate
 from asr.corpora.audit import Audit, Corpus, Track, audited_duration_s
 from asr.errors import InputError
+from asr.system.text import nfc, plain_words, read_text
 from asr.types import Segment, Utterance
 
 SETS = ("train", "dev", "test")
@@ -38,7 +39,7 @@ class Entry:
     @property
     def id(self) -> str:
         """Speaker and utterance, as in ``fcjf0_si1027``."""
-        return f"{self.speaker}_{self.name}"
+        return nfc(f"{self.speaker}_{self.name}")
 
 
 def load_tree(root: Path, track: Track) -> Corpus:
@@ -186,7 +187,7 @@ def _read_entry(
                 phones = read_segments(path, duration_s, rate)
                 check_phones(phones, inventory)
                 utterance = replace(utterance, phones=phones)
-        except (InputError, OSError, UnicodeDecodeError) as error:
+        except InputError as error:
             audit.corrupt[str(path)] = str(error)
             return None
     return utterance
@@ -196,10 +197,11 @@ def read_segments(path: Path, duration_s: float, sample_rate: int = 16_000) -> t
     """Read ``.PHN`` or ``.WRD``: a line is start, end (samples) and label.
 
     Raises:
-        InputError: a line is malformed or out of order, or lies beyond the audio.
+        InputError: the file cannot be read, or a line is malformed or out of order, or lies beyond
+            the audio.
     """
     segments: list[Segment] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         fields = line.split()
         if not fields:
             continue
@@ -229,26 +231,16 @@ def check_phones(phones: Sequence[Segment], inventory: Collection[str] | None) -
 
 
 def read_sentence(path: Path) -> str:
-    """Read ``.TXT`` (``0 n_samples sentence``) as lower-case words without punctuation.
+    """Read ``.TXT`` (``0 n_samples sentence``) as `plain_words`.
 
     Raises:
-        InputError: the line is malformed.
+        InputError: the file cannot be read, or the line is malformed.
     """
-    content = path.read_text(encoding="utf-8").strip()
+    content = read_text(path).strip()
     match = re.fullmatch(r"\d+\s+\d+\s+(.+)", content, flags=re.DOTALL)
     if not match:
         raise InputError(f"expected '0 samples sentence', found {content[:60]!r}")
     return plain_words(match[1])
-
-
-def plain_words(sentence: str) -> str:
-    """Lower-case, without ``. , ? ! ; : "``; hyphens part words, apostrophes stay.
-
-    >>> plain_words('"Yes," he said -- at 5 a.m. -- "it\\'s a drop-off."')
-    "yes he said at 5 am it's a drop off"
-    """
-    without_dots = sentence.lower().replace(".", "")
-    return " ".join(re.sub(r"[,?!;:\"-]", " ", without_dots).split())
 
 
 def phones_of(root: Path) -> frozenset[str] | None:
@@ -260,10 +252,7 @@ def phones_of(root: Path) -> frozenset[str] | None:
     path = root / "phones.txt"
     if not path.exists():
         return None
-    try:
-        phones = frozenset(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: phone inventory cannot be read ({error})") from error
+    phones = frozenset(read_text(path).split())
     if not phones:
         raise InputError(f"{path}: phone inventory is empty; expected one symbol a line")
     return phones

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE, Labels, fold
 from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
+from asr.system.text import nfc, read_text
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def parse_hotwords(texts: Iterable[str]) -> dict[Phrase, float]:
                 f"hotword {text!r}: expected WORDS:BOOST, such as 'new york:4', with a boost in "
                 f"natural logarithms from {-MOST_BOOST:g} to {MOST_BOOST:g}"
             )
-        phrase = tuple(words.split())
+        phrase = tuple(nfc(words).split())
         if phrase in phrases:
             raise InputError(f"hotword {' '.join(phrase)!r} is given twice; leave one of them")
         phrases[phrase] = boost
@@ -206,11 +207,7 @@ class Lexicon:
             InputError: no such file, a malformed line or a stray symbol, with the line number.
         """
         entries = []
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as a lexicon ({error})") from error
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
             where = f"{path}:{number}"
             word, *phones = line.split() or [""]
             if not word:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from asr.compiled import compiled
 from asr.errors import InputError
 from asr.files import write_aside
+from asr.system.text import nfc
 
 log = logging.getLogger(__name__)
 
@@ -389,9 +390,10 @@ def _parents(first_child: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _open(path: Path, mode: str) -> IO[str]:
+    encoding = "utf-8-sig" if mode == "rt" else "utf-8"
     if path.suffix == ".gz":
-        return gzip.open(path, mode, encoding="utf-8")  # type: ignore[return-value]
-    return path.open(mode.rstrip("t"), encoding="utf-8")
+        return gzip.open(path, mode, encoding=encoding)  # type: ignore[return-value]
+    return path.open(mode.rstrip("t"), encoding=encoding)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -405,7 +407,7 @@ def _lines(path: Path) -> Iterator[str]:
                 raise InputError(f"{path}: no ARPA file: a line has {LONGEST_LINE} characters")
             if n_read > most:
                 raise InputError(f"{path}: no ARPA file: unpacks to {MOST_PACKED} times its size")
-            yield line
+            yield nfc(line)
 
 
 def _parse_arpa(lines: Iterable[str], path: Path) -> NGram:

@@ -10,6 +10,7 @@ from asr.errors import InputError
 from asr.labels import SPACE, fold, unit_symbols
 from asr.lm.ngram import BOS, EOS, UNK
 from asr.manifest import read_manifest
+from asr.system.text import read_text
 
 
 def split(line: str, unit: str) -> list[str]:
@@ -49,12 +50,7 @@ def read_sentences(path: Path, unit: str, folding: str = "none") -> list[list[st
             where = f"{path}: utterance {utterance.id}"
             found.append((where, unit_symbols(utterance, unit, folding)))
     else:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise InputError(f"{path}: text cannot be read ({reason})") from error
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
             where = f"{path}:{number}"
             tokens = split(line, unit)
             found.append((where, fold(tokens, folding, where) if unit == "phone" else tokens))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from asr.errors import InputError
+from asr.system.text import without_punctuation
 
 #: By name, in the order they are made; what the policy says of each.
 NORMALISATIONS = {
@@ -17,7 +18,6 @@ NORMALISATIONS = {
 #: Characters that mean something in NIST transcripts.
 _MARKUP = "{}/()@"
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(st|nd|rd|th)?(?![\w]|\.\d)", re.I)
-_JOINED_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 #: Longer numbers are left as they are: nobody says them.
 _MAX_DIGITS = 15
 
@@ -25,10 +25,9 @@ _MAX_DIGITS = 15
 def normaliser(names: Sequence[str], markup: bool) -> Callable[[str], str]:
     """A function that makes a text alike in the ways named, each one of `NORMALISATIONS`.
 
-    case: lower case. punctuation: hyphens, dashes and slashes become spaces, apostrophes inside
-    words stay, other punctuation and symbols vanish. numbers: figures become English words
-    ("21st" twenty-first, "3.5" three point five); needs the package num2words. ``markup``: the
-    characters of NIST's alternatives and optional words stay.
+    case: lower case. punctuation: as `text.without_punctuation`. numbers: figures become English
+    words ("21st" twenty-first, "3.5" three point five); needs the package num2words. ``markup``:
+    the characters of NIST's alternatives and optional words stay.
 
     Raises:
         InputError: a name that does not exist, or num2words is not installed.
@@ -44,7 +43,7 @@ def normaliser(names: Sequence[str], markup: bool) -> Callable[[str], str]:
     if "case" in names:
         steps.append(str.lower)
     if "punctuation" in names:
-        steps.append(_without_punctuation(_MARKUP if markup else ""))
+        steps.append(partial(without_punctuation, kept=_MARKUP if markup else ""))
 
     def normalise(text: str) -> str:
         for step in steps:
@@ -52,25 +51,6 @@ def normaliser(names: Sequence[str], markup: bool) -> Callable[[str], str]:
         return text
 
     return normalise
-
-
-def _without_punctuation(kept: str) -> Callable[[str], str]:
-    class Table(dict[int, str]):
-        def __missing__(self, code: int) -> str:
-            character = chr(code)
-            category = unicodedata.category(character)
-            self[code] = character
-            if category[0] in "PS" and character not in kept:
-                self[code] = " " if category == "Pd" or character == "/" else ""
-            return self[code]
-
-    # An apostrophe that stays passes the table as a character that is none.
-    table = Table({0: "'"})
-
-    def strip(text: str) -> str:
-        return _JOINED_APOSTROPHE.sub("\0", text.replace("\0", "")).translate(table)
-
-    return strip
 
 
 def _spelled() -> Callable[[str], str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from asr.errors import InputError
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
+from asr.system.text import decoded, nfc, read_bytes
 
 #: How a format is chosen, as users read it; `_detect` does it.
 FORMAT_RULE = (
@@ -151,7 +152,7 @@ def read_transcripts(
         if format not in (None, "timit"):
             raise InputError(f"{path}: is a folder; expected a file of format {format}")
         return _gathered(path, "timit", _read_folder(path))
-    return parse_transcripts(path, _bytes(path), format, hypothesis)
+    return parse_transcripts(path, read_bytes(path), format, hypothesis)
 
 
 def parse_transcripts(
@@ -213,25 +214,9 @@ def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
     return Matched(tuple(ref.lines), pairs, missing, unscored)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _rows(path: Path, data: bytes) -> list[str]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{line}: is not UTF-8 text (byte {error.start} of the file); convert it first"
-        ) from error
     # Not splitlines(): it also splits at characters that may stand inside a transcript.
-    rows = text.split("\n")
-    if "\r" in text:
-        rows = [row.removesuffix("\r") for row in rows]
+    rows = decoded(path, data).split("\n")
     if rows[-1] == "":
         rows.pop()
     return rows
@@ -428,7 +413,7 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
         utterance = entry.get("id")
         audio = None
         if isinstance(entry.get("audio_filepath"), str):
-            audio = Path(entry["audio_filepath"])
+            audio = Path(nfc(entry["audio_filepath"]))
             utterance = str(audio) if utterance is None else utterance
         if not isinstance(utterance, str) or not utterance:
             raise InputError(
@@ -447,10 +432,10 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
         if speaker is not None and not isinstance(speaker, str):
             raise InputError(f"{where}: expected 'speaker' to be a string, found {short(speaker)}")
         yield (
-            utterance,
+            nfc(utterance),
             Line(
                 where,
-                text,
+                nfc(text) if text else text,
                 _phones(entry.get("phones", entry.get("labels")), where),
                 speaker,
                 audio,
@@ -494,7 +479,7 @@ def _phones(value: Any, where: str) -> tuple[str, ...] | None:
                 f"{where}: expected 'phones' to be a list of labels, [label, start, end] or "
                 f"objects with a label, found {short(value)}"
             )
-        labels.append(phone)
+        labels.append(nfc(phone))
     return tuple(labels)
 
 
@@ -519,7 +504,7 @@ def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
             suffix = place.suffix.lower()
             if suffix not in _SIDECARS:
                 continue
-            of = files[place.with_suffix("").relative_to(root).as_posix()]
+            of = files[nfc(place.with_suffix("").relative_to(root).as_posix())]
             if suffix in of:
                 raise InputError(f"{place}: a second copy of {of[suffix]}")
             of[suffix] = place
@@ -532,7 +517,7 @@ def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
         if ".wrd" in of:
             text = " ".join(_sidecar_labels(of[".wrd"]))
         elif ".txt" in of:
-            text = " ".join(_rows(of[".txt"], _bytes(of[".txt"])))
+            text = " ".join(_rows(of[".txt"], read_bytes(of[".txt"])))
             if timed := _TIMED_SENTENCE.match(text):
                 text = text[timed.end() :]
         place = next(iter(of.values()))
@@ -542,7 +527,7 @@ def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
 
 
 def _sidecar_labels(path: Path) -> Iterator[str]:
-    for number, row in enumerate(_rows(path, _bytes(path)), 1):
+    for number, row in enumerate(_rows(path, read_bytes(path)), 1):
         fields = row.split(maxsplit=2)
         if not fields:
             continue

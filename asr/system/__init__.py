@@ -1,0 +1,1 @@
+"""What any module may use: files, signals, progress, compiled loops."""
