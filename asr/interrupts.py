@@ -1,17 +1,41 @@
-"""Ctrl-C and SIGTERM, kept out of what must not be cut in two."""
+"""Ctrl-C, SIGTERM and SIGUSR1: they end a command tidily, and cut nothing in two."""
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+#: Ctrl-C, and what batch systems send before they kill.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def listen() -> None:
+    """Let each of `ENDINGS` raise `KeyboardInterrupt`; for the start of a process' work.
+
+    From here on the system runs signal handlers on a stack of their own. On the common one their
+    frame lands just below the stack pointer, where oneDNN's backward kernels for recurrent nets
+    keep data, and the heap is soon corrupt. Python asks for the other stack (SA_ONSTACK), and
+    faulthandler is what sets one up in the main thread, which is the one that gets the signals.
+    """
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file=2)
+    for number in ENDINGS:
+        signal.signal(number, signal.default_int_handler)
+
+
+def ignore() -> None:
+    """Let none of `ENDINGS` disturb what is left to do before the end."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C and SIGTERM until the block is done, then raise `KeyboardInterrupt`.
+    """Hold back `ENDINGS` until the block is done, then raise `KeyboardInterrupt`.
 
     Yields a function that tells whether one has come, for long blocks that can end early.
     Only the main thread gets signals; elsewhere this does nothing.
@@ -24,7 +48,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
     handlers = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDINGS:
                 handlers[number] = signal.signal(number, note)
         yield lambda: bool(came)
     finally:

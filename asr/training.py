@@ -85,7 +85,7 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
 
     ``resolved`` is the configuration as text, kept in the run directory as config.yaml. Under
     torchrun every process calls this; only rank 0 writes, and only it returns results. Stopped by
-    Ctrl-C or SIGTERM, the training saves where it stands and raises `KeyboardInterrupt`.
+    one of `interrupts.ENDINGS`, the training saves where it stands and raises `KeyboardInterrupt`.
 
     Raises:
         InputError: whatever the user can mend: see the message.
@@ -206,7 +206,7 @@ def fit(training: Training, bundle: Bundle, skipped: Mapping[str, Mapping[str, s
     """Train epoch after epoch, each judged on dev, logged and saved, until the last.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; where the training stands is saved.
+        KeyboardInterrupt: a signal came; where the training stands is saved.
     """
     config, state, world = training.config, training.state, training.world
     tensorboard = open_tensorboard(training.run, state.epoch) if world.is_main else None
@@ -262,7 +262,7 @@ def end_epoch(
         with in_place_of(training.model, weights):
             rate, blanks = judge_dev(bundle, criterion, dev, world.device)
     rate, blanks = world.from_main(rate, blanks)
-    # From here to the checkpoint all or nothing, as far as Ctrl-C is concerned.
+    # From here to the checkpoint all or nothing, as far as signals are concerned.
     with deferred():
         totals = state.totals
         state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
@@ -445,7 +445,7 @@ def run_epoch(training: Training, criterion: str) -> None:
 
     Raises:
         InputError: too many steps with infinite or NaN loss, or not enough memory for one.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came, here or to another process of the world.
+        KeyboardInterrupt: a signal came, here or to another process of the world.
     """
     config, state, world = training.config, training.state, training.world
     model, optimizer, examples = training.parallel, training.optimizer, training.examples["train"]

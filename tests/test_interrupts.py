@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from asr.interrupts import deferred
+from asr.interrupts import ENDINGS, deferred
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDINGS)
 def test_a_signal_waits_for_the_end_of_the_block(number):
     done, handler = [], signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), deferred() as asked:  # noqa: PT012
@@ -41,3 +43,27 @@ def test_other_threads_have_no_signals_to_hold_back():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+# Ten thousand signals a second, as many as it takes to break a heap within a second or two.
+FLOODED = """
+import signal, torch
+from asr.interrupts import listen
+listen()
+torch.set_num_threads(1)
+net = torch.nn.LSTM(40, 64, 2, bidirectional=True)
+features, steps, signals = torch.randn(200, 4, 40), [], []
+signal.signal(signal.SIGALRM, lambda *_: signals.append(1))
+signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+while len(signals) < 1000 or len(steps) < 100:
+    net.zero_grad()
+    net(features)[0].square().mean().backward()
+    steps.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert all(torch.equal(step, steps[0]) for step in steps)
+"""
+
+
+def test_signals_amid_the_backward_pass_break_nothing():
+    child = subprocess.run([sys.executable, "-c", FLOODED], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr

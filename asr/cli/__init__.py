@@ -12,6 +12,7 @@ from importlib import import_module
 import typer
 
 from asr.errors import InputError
+from asr.interrupts import listen
 
 app = typer.Typer(
     name="asr",
@@ -55,14 +56,15 @@ def register(commands: Sequence[str] = COMMANDS) -> None:
 
 def main() -> None:
     """Run `asr`; a user's mistake is one line on standard error and exit status 2."""
-    # Just what is asked for, as a start with all of them takes half as long again.
-    named = [command for command in COMMANDS if command in sys.argv[1:2]]
-    register(named or COMMANDS)
+    listen()
     for stream in (sys.stdout, sys.stderr):
         # File names may hold any bytes; they are printed as they are.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     try:
+        # Just what is asked for, as a start with all of them takes half as long again.
+        named = [command for command in COMMANDS if command in sys.argv[1:2]]
+        register(named or COMMANDS)
         try:
             app()
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from asr.cli import app
 from asr.errors import InputError
+from asr.interrupts import ignore, listen
 
 if TYPE_CHECKING:
     from asr.recipe import RunConfig
@@ -82,20 +82,18 @@ def run_one(config: RunConfig, resolved: str) -> float | None:
 
 
 def run(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
-    """Train, summarise, return the results; stopped by Ctrl-C or SIGTERM, say how to go on."""
+    """Train, summarise, return the results; stopped by a signal, say how to go on."""
     from asr.distributed import OtherProcessError, from_torchrun
     from asr.training import train
 
     rank, size = from_torchrun("RANK", 0), from_torchrun("WORLD_SIZE", 1)
-    # A batch system's SIGTERM ends a run as Ctrl-C does: state saved, the way on told.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.default_int_handler)
+    # Once more for the processes that a sweep's launcher has made.
+    listen()
     try:
         results = train(config, resolved, resume)
     except KeyboardInterrupt:
         # All is saved: pressed again, it need not show what was being cleared away.
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, signal.SIG_IGN)
+        ignore()
         if rank == 0:
             begun = (Path(config.run_dir) / "config.yaml").is_file()
             told = f"go on with: asr train {config.run_dir} --resume"
