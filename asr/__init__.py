@@ -153,7 +153,7 @@ def align(
         audio: a file, or a waveform (N,) float32 at the model's sample rate.
         text: words, or with unit phone, phones.
         unit: word or phone; by default word where the words can be spelled.
-        lexicon: words and their phones, in place of the model's own.
+        lexicon: a file of words and their phones, or ``cmudict``, in place of the model's own.
 
     Returns:
         The text with the times in seconds and confidences of its words and labels.
@@ -166,7 +166,7 @@ def align(
     from asr.recognizer import Recognizer
 
     recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model)
-    aligner = Aligner.of(recognizer.bundle, unit, None if lexicon is None else Path(lexicon))
+    aligner = Aligner.of(recognizer.bundle, unit, lexicon)
     name, waveform = recognizer.named(audio)
     phones = tuple(map(Segment, text.split())) if aligner.unit == "phone" else None
     utterance = Utterance(

@@ -7,9 +7,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from asr.checkpoint import Bundle
 from asr.decode.lexicon import Lexicon, parse_hotwords
+from asr.decode.pronunciations import MOST_TOLD
 from asr.errors import InputError
+from asr.lm.ngram import NGram
 from asr.lm.query import LanguageModel, load_lm
 
 #: The weight of a language model that is new to a model, where nobody named one.
@@ -156,6 +160,8 @@ def _with_lm(bundle: Bundle, options: DecodingOptions, lm: LanguageModel, tell: 
     """Put the language model where the search looks for it."""
     if bundle.decoder.lexicon and bundle.lexicon is not None:
         _check_fit(lm, options.lm, bundle.lexicon.words, "lexicon's words", bundle)
+        if options.lexicon not in ("cmudict", "lm"):
+            _tell_lacking(lm, options.lm, bundle.lexicon, tell)
         return replace(bundle, word_lm=lm)
     symbols = bundle.labels.symbols[1:]
     _check_fit(lm, options.lm, symbols, f"model's {bundle.labels.unit}s", bundle)
@@ -163,6 +169,22 @@ def _with_lm(bundle: Bundle, options: DecodingOptions, lm: LanguageModel, tell: 
     if strange:
         tell(f"{options.lm}: does not know {' '.join(strange)}: scored as <unk>")
     return replace(bundle, label_lm=lm)
+
+
+def _tell_lacking(lm: LanguageModel, path: object, lexicon: Lexicon, tell: Tell) -> None:
+    """Tell which words the language model expects and the search cannot find."""
+    lacking = [token for token in lm.tokens[3:] if token not in lexicon.ids]
+    if not lacking:
+        return
+    share = ""
+    if isinstance(lm, NGram):
+        ids = [lm.id(token) for token in lacking]
+        share = f" ({(10 ** lm.trie.log10_prob[1 + np.array(ids)]).sum():.1%} of what it expects)"
+    tell(
+        f"{path}: {len(lacking)} of its {len(lm.tokens) - 3} words{share} are not in the "
+        f"lexicon and never found: {', '.join(lacking[:MOST_TOLD])}"
+        + (", ..." if len(lacking) > MOST_TOLD else "")
+    )
 
 
 def _with_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +18,12 @@ from asr.checkpoint import Bundle
 from asr.data import Example, extract, set_statistics
 from asr.decode.align import WordAlignment, ctc_align_words, edges, frame_align_words
 from asr.decode.lexicon import Lexicon
+from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
 from asr.evaluate import emissions
 from asr.foreign import WaveformModel, load_model
 from asr.labels import SILENCES, SPACE, fold
-from asr.system.text import nfc, plain_words
+from asr.system.text import nfc
 from asr.types import Segment, Transcript, Utterance
 
 UNITS = ("word", "phone")
@@ -60,12 +61,12 @@ class Aligner:
 
     @classmethod
     def load(
-        cls, model: str | Path, unit: str | None = None, lexicon: Path | None = None
+        cls, model: str | Path, unit: str | None = None, lexicon: str | Path | None = None
     ) -> Aligner:
         """Load a model by its name, see `load_model`.
 
-        ``unit`` is by default word where the words can be spelled, else phone; ``lexicon`` takes
-        the place of the model's.
+        ``unit`` is by default word where the words can be spelled, else phone; ``lexicon``, a file
+        or ``cmudict``, takes the place of the model's.
 
         Raises:
             InputError: no such model, an unreadable lexicon, or a unit that does not fit.
@@ -73,12 +74,16 @@ class Aligner:
         return cls.of(load_model(model), unit, lexicon)
 
     @classmethod
-    def of(cls, bundle: Bundle, unit: str | None = None, lexicon: Path | None = None) -> Aligner:
+    def of(
+        cls, bundle: Bundle, unit: str | None = None, lexicon: str | Path | None = None
+    ) -> Aligner:
         """As `load`, for a model in memory."""
         spelled = bundle.labels.unit != "phone"
         found = None if spelled else bundle.lexicon
-        if lexicon is not None:
-            found = Lexicon.read(lexicon, bundle.labels, bundle.label_config.fold)
+        if lexicon == "cmudict":
+            found = Lexicon.cmudict(None, bundle.labels, bundle.label_config.fold)
+        elif lexicon is not None:
+            found = Lexicon.read(Path(lexicon), bundle.labels, bundle.label_config.fold)
         if unit is None:
             unit = "word" if spelled or found is not None else "phone"
         return cls(bundle, unit, found)
@@ -152,8 +157,7 @@ class Aligner:
     def spell(self, utterance: Utterance) -> tuple[list[str], list[Spelling]]:
         """The utterance's words (or phones), each with its spellings in labels.
 
-        A word that is not known as it is written is looked up as one of `plain_words`, in lower and
-        upper case, with and without the apostrophes around it.
+        Words are looked up as `look_up` says.
 
         Raises:
             InputError: there is nothing to align, or what cannot be spelled.
@@ -168,23 +172,23 @@ class Aligner:
             silences = set(SILENCES)
             phones = phones[:1] + [b for a, b in pairwise(phones) if a != b or b not in silences]
             return phones, [((i,),) for i in labels.encode(phones, "its text")]
-        words, spellings, unknown = [], [], []
-        for token in nfc(utterance.text or "").split():
-            for written in [token] if self._spelled(token) else plain_words(token).split():
-                bare = written.strip("'")
-                for word in (written, written.upper(), bare, bare.upper()):
-                    if spelling := self._spelled(word):
-                        words.append(word)
-                        spellings.append(spelling)
-                        break
-                else:
-                    unknown.append(written)
-        if unknown:
-            lack = "are not in the lexicon" if self.lexicon else "the model cannot spell"
-            raise InputError(f"words that {lack}: {' '.join(dict.fromkeys(unknown))}")
+        words, missing = look_up(utterance.text or "", self._spelled)
+        if missing:
+            raise InputError(f"words {self._lack}: {' '.join(dict.fromkeys(missing))}")
         if not words:
             raise InputError("has no words to align")
-        return words, spellings
+        return words, [self._spelled(word) for word in words]
+
+    def missing(self, utterances: Iterable[Utterance]) -> str:
+        """A line that sums up the words of ``utterances`` that `spell` refuses; empty: none."""
+        if self.unit == "phone":
+            return ""
+        said = {u.id: look_up(u.text or "", self._spelled)[1] for u in utterances}
+        return sum_up(said, self._lack)
+
+    @property
+    def _lack(self) -> str:
+        return "that are not in the lexicon" if self.lexicon else "that the model cannot spell"
 
     def _spelled(self, word: str) -> Spelling:
         labels = self.bundle.labels

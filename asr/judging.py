@@ -88,6 +88,8 @@ def judge(
                 for rate, scores in decoded.scores.items()
             )
             log.info("%s  %s  %s  (%s)", name, title, figures, policy(bundle.label_config))
+        if bundle.lexicon is not None and (lacking := bundle.lexicon.lacking(utterances)):
+            log.warning("%s: %s", name, lacking)
     results = {
         "sets": sets,
         "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},

@@ -19,7 +19,7 @@ from torch import nn
 
 from asr.augment import WaveformAugment
 from asr.averaging import MovingAverage, Snapshots, in_place_of
-from asr.checkpoint import LEXICON, Bundle, load_bundle, save_bundle, save_weights
+from asr.checkpoint import Bundle, load_bundle, save_bundle, save_lexicon, save_weights
 from asr.corpora import load_corpus
 from asr.data import (
     Epoch,
@@ -156,8 +156,7 @@ def train_in(
             (run / RESULTS).unlink(missing_ok=True)
         write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
         save_bundle(run / "model", bundle)
-        if lexicon is not None:
-            write_text(run / "model" / LEXICON, lexicon.read_text(encoding="utf-8"))
+        save_lexicon(run / "model", bundle)
         if training.best:
             # What lies there may be of an epoch that was lost.
             save_weights(run / "model", bundle, training.best)

