@@ -155,6 +155,30 @@ def test_an_impossible_word_has_an_infinite_perplexity_not_a_traceback(run, tmp_
     assert json.loads(out)["perplexity"] == math.inf
 
 
+def test_text_as_it_is_written_can_be_made_alike(run, text, tmp_path):
+    written, plain = tmp_path / "written.txt", tmp_path / "plain.txt"
+    written.write_text("“Yes,” she said — it’s <UNK>.\n" * 3, encoding="utf-8")
+    plain.write_text("yes she said it's <unk>\n" * 3)
+    for kind, out in ((["--order", 2], "lm.arpa"), (TINY, "lm")):
+        scores = []
+        for source in (written, plain):
+            lm = tmp_path / source.stem / out
+            options = ["--normalise", "case,punctuation", "--out", lm]
+            assert run("train", source, *kind, "--min-count", 1, *options)[0] == 0
+            scores.append(run("score", lm, source, "--normalise", "case,punctuation")[1])
+        assert scores[0] == scores[1]
+    status, _, err = run("train", text, "--unit", "phone", "--normalise", "case", "--out", out)
+    assert (status, "for words and characters" in err) == (2, True)
+
+
+def test_both_ways_to_write_the_unknown_token_are_one(run, tmp_path):
+    text, arpa = tmp_path / "text.txt", tmp_path / "lm.arpa"
+    text.write_text("a <UNK> b\n<unk> a\n")
+    assert run("train", text, "--order", 2, "--out", arpa)[0] == 0
+    assert sorted(load_lm(arpa).tokens) == ["</s>", "<s>", "<unk>", "a", "b"]
+    assert run("score", arpa, text)[0] == 0
+
+
 def test_bad_input_is_one_line(run, text, tmp_path):
     arpa, folder, empty = tmp_path / "lm.arpa", tmp_path / "lm", tmp_path / "empty.txt"
     empty.write_text("\n\n")

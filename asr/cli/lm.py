@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 from asr.cli import app
 from asr.cli.score import Folding, Unit
 from asr.errors import InputError
+from asr.score.normalise import NORMALISATIONS, named_ways, normaliser
 
 if TYPE_CHECKING:
     from asr.lm.lstm import NeuralConfig
@@ -36,6 +37,15 @@ Model = Annotated[
     Path,
     typer.Argument(metavar="LM", help="An ARPA file, perhaps gzipped, or a model directory."),
 ]
+Normalise = Annotated[
+    str,
+    typer.Option(
+        "--normalise",
+        "--normalize",
+        metavar="WHAT[,WHAT]",
+        help=f"Make the text alike in {', '.join(NORMALISATIONS)}, as asr score does.",
+    ),
+]
 FOLD_HELP = "Fold phones, after TIMIT's custom."
 NEURAL = "With --kind lstm"
 NEURAL_ONLY = "cell layers hidden dropout tie carry epochs batch bptt lr seed".split()
@@ -54,6 +64,7 @@ def train(
         Unit, typer.Option(help="What a token is. The phones of a text stand apart, as words do.")
     ] = Unit.WORD,
     fold: Annotated[Folding, typer.Option(help=FOLD_HELP)] = Folding.NONE,
+    normalise: Normalise = "",
     dev: Annotated[
         Path | None,
         typer.Option(
@@ -124,8 +135,9 @@ def train(
     foreign = [n for n in given if (n == "order") == (kind == "lstm")]
     if foreign:
         raise InputError(f"option {foreign[0]!r} is not for --kind {kind.value}")
-    sentences = read_sentences(text, unit, fold)
-    dev_sentences = read_sentences(dev, unit, fold) if dev else None
+    made_alike = _made_alike(normalise, unit.value)
+    sentences = read_sentences(text, unit, fold, made_alike)
+    dev_sentences = read_sentences(dev, unit, fold, made_alike) if dev else None
     if kind == "ngram":
         _train_ngram(sentences, dev_sentences, order, least, out)
         return
@@ -147,6 +159,13 @@ def train(
             raise InputError(f"{text}: a single sentence: nothing can be held out; give --dev TEXT")
         sentences, dev_sentences = sentences[:-n_held], sentences[-n_held:]
     _train_neural(sentences, dev_sentences, config, out)
+
+
+def _made_alike(normalise: str, unit: str) -> Callable[[str], str]:
+    ways = named_ways(normalise)
+    if ways and unit == "phone":
+        raise InputError("--normalise is for words and characters, not for phones")
+    return normaliser(ways, markup=False)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -224,6 +243,7 @@ def score(
     fold: Annotated[
         Folding | None, typer.Option(help=FOLD_HELP, show_default="the model's")
     ] = None,
+    normalise: Normalise = "",
 ) -> None:
     """Print the perplexity of TEXT under LM, with and without out-of-vocabulary tokens.
 
@@ -243,7 +263,8 @@ def score(
     if isinstance(model, NeuralLM) and unit not in (None, of_model):
         raise InputError(f"{lm}: is a model of {of_model}s, which --unit {unit} does not fit")
     chosen = unit.value if unit else of_model
-    sentences = read_sentences(text, chosen, fold.value if fold else folding)
+    made_alike = _made_alike(normalise, chosen)
+    sentences = read_sentences(text, chosen, fold.value if fold else folding, made_alike)
     scores = token_scores(model, sentences)
     summary = summarize(model, sentences, scores)
     by_line = [

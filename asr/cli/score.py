@@ -10,7 +10,7 @@ import typer
 
 from asr.cli import app
 from asr.errors import InputError
-from asr.score.normalise import NORMALISATIONS
+from asr.score.normalise import NORMALISATIONS, named_ways
 from asr.score.read import FORMAT_RULE, FORMATS, Matched, Transcripts
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def score(
     from asr.score.pairs import align_matched, checked_policy
     from asr.score.read import disguised, match, read_transcripts
 
-    ways = tuple(filter(None, map(str.strip, normalise.split(","))))
+    ways = named_ways(normalise)
     policy = checked_policy(unit.value, alignment.value, fold.value, silence.value, ways)
     if compare != (hyp_b is not None):
         raise InputError("--compare and HYP_B go together: asr score REF HYP HYP_B --compare")

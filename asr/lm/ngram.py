@@ -28,6 +28,8 @@ from asr.system.text import nfc
 log = logging.getLogger(__name__)
 
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"
+#: How texts and ARPA files write the unknown token.
+UNKNOWNS = (UNK, "<UNK>")
 #: log10 P(<unk>) where the ARPA file has none, as KenLM's ``unknown_missing_logprob``.
 MISSING_UNK = -100.0
 #: D1, D2, D3+ where the counts give none, as ``lmplz --discount_fallback``.
@@ -283,7 +285,7 @@ def _number(sentences: Iterable[Sequence[str]]) -> tuple[list[str], NDArray[np.i
     for sentence in sentences:
         stream.append(1)
         for token in sentence:
-            number = seen.setdefault(token, len(seen))
+            number = seen.setdefault(UNK if token in UNKNOWNS else token, len(seen))
             if number in (1, 2):
                 raise InputError(f"language model text holds the reserved token {token!r}")
             stream.append(number)
@@ -471,7 +473,7 @@ def _parse_arpa(lines: Iterable[str], path: Path) -> NGram:
                 raise fail(number, f"not a number ({error})") from error
             if math.isnan(prob) or math.isnan(backoff) or prob > 0 or backoff == math.inf:
                 raise fail(number, "a log10 probability must be a number of at most 0")
-            gram = [UNK if w in ("<UNK>", "<unk>") else w for w in fields[1 : section + 1]]
+            gram = [UNK if w in UNKNOWNS else w for w in fields[1 : section + 1]]
             if section == 1:
                 tokens.setdefault(gram[0], len(tokens))
             context = 0

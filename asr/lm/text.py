@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from asr.errors import InputError
 from asr.labels import SPACE, fold, unit_symbols
-from asr.lm.ngram import BOS, EOS, UNK
+from asr.lm.ngram import BOS, EOS, UNK, UNKNOWNS
 from asr.manifest import read_manifest
 from asr.system.text import read_text
 
@@ -31,11 +32,17 @@ def join(tokens: Iterable[str], unit: str) -> str:
     return "".join(" " if t == SPACE else t for t in tokens)
 
 
-def read_sentences(path: Path, unit: str, folding: str = "none") -> list[list[str]]:
+def read_sentences(
+    path: Path,
+    unit: str,
+    folding: str = "none",
+    made_alike: Callable[[str], str] = str,
+) -> list[list[str]]:
     """Read a text, a sentence a line, or a manifest (.jsonl), whose utterances are the sentences.
 
     unit: word, char or phone; the phones of a text are what white space separates. folding: of
-    phones. Empty lines and utterances are no sentences.
+    phones. made_alike: what is done to each text, such as `plain_words`. Empty lines and utterances
+    are no sentences, and ``<UNK>`` is the unknown token, too.
 
     Raises:
         InputError: no such file, not UTF-8, no sentence in it, or a token that cannot be one, with
@@ -48,17 +55,19 @@ def read_sentences(path: Path, unit: str, folding: str = "none") -> list[list[st
     if path.suffix == ".jsonl":
         for utterance in read_manifest(path):
             where = f"{path}: utterance {utterance.id}"
+            if utterance.text:
+                utterance = replace(utterance, text=made_alike(utterance.text))
             found.append((where, unit_symbols(utterance, unit, folding)))
     else:
         for number, line in enumerate(read_text(path).split("\n"), start=1):
             where = f"{path}:{number}"
-            tokens = split(line, unit)
+            tokens = split(made_alike(line), unit)
             found.append((where, fold(tokens, folding, where) if unit == "phone" else tokens))
     for where, tokens in found:
         for token in tokens:
             if token in (BOS, EOS) or token.split() != [token]:
                 raise InputError(f"{where}: {token!r} cannot be a token of a language model")
-    sentences = [tokens for _, tokens in found if tokens]
+    sentences = [[UNK if t in UNKNOWNS else t for t in tokens] for _, tokens in found if tokens]
     if not sentences:
         raise InputError(f"{path}: empty: expected at least one sentence")
     return sentences

@@ -22,6 +22,11 @@ _NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(st|nd|rd|th)?(
 _MAX_DIGITS = 15
 
 
+def named_ways(listed: str) -> tuple[str, ...]:
+    """The names in a list with commas, as users give it."""
+    return tuple(filter(None, map(str.strip, listed.split(","))))
+
+
 def normaliser(names: Sequence[str], markup: bool) -> Callable[[str], str]:
     """A function that makes a text alike in the ways named, each one of `NORMALISATIONS`.
 
