@@ -119,8 +119,8 @@ def score(
             a text that cannot be scored so.
     """
     from asr.score.error_rate import total
+    from asr.score.lines import Line, Matched
     from asr.score.pairs import align_matched, checked_policy
-    from asr.score.read import Line, Matched
     from asr.system.text import nfc
 
     ways = [normalise] if isinstance(normalise, str) else normalise

@@ -572,18 +572,77 @@ def test_command_offers_what_there_is():
 
 
 @pytest.mark.parametrize(
-    ("ref", "hyp", "told"),
+    ("ref", "hyp", "format"),
     [
-        ("u1 hello there\nu2 again\n", "u2 again\nu1 hello\n", "--format kaldi"),
-        ("hello there (u1)\nagain (u2)\n", "hello (u1)\nagain (u2)\n", "--format trn"),
+        ("u1 hello there\nu2 again\n", "u2 again\nu1 hello\n", "kaldi"),
+        ("u1 hello there\nu2 again\n", "u2 again\n\nu3 you\nu1 hello\n", "kaldi"),
+        ("hello there (u1)\nagain (u2)\n", "hello (u1)\nagain (u2)\n", "trn"),
         ("one two\nthree four\n", "one two\nthree for\n", ""),
         ("u1 hello\nu1 there\n", "u1 hello\nu1 there\n", ""),
-        ("u1 hello\nu2 there\n", "u1 hello\nu3 there\n", ""),
         ("\n", "\n", ""),
     ],
 )
-def test_ids_in_plain_text_are_noticed(run, tmp_path, ref, hyp, told):
+def test_ids_in_plain_text_are_found_and_told(run, tmp_path, ref, hyp, format):
     pair = written(tmp_path / "r.txt", ref), written(tmp_path / "h.txt", hyp)
-    err = run(*pair)[2]
-    assert told in err if told else not err
-    assert "ids seem" not in run(*pair, "--format", "txt")[2]
+    status, out, err = run(*pair)
+    assert status == 0
+    if format:
+        assert err.count(f"every line has its id: read as {format}") == 2
+        assert out == run(*pair, "--format", format)[1]
+    else:
+        assert not err
+        assert out == run(*pair, "--format", "txt")[1]
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp"), [("u1 hello\nu2 there\n", "u1 hello\nu3 there\n"), ("u1 a\n", "u1 b\n")]
+)
+def test_ids_in_plain_text_that_may_be_words_are_refused(run, tmp_path, ref, hyp):
+    pair = written(tmp_path / "r.txt", ref), written(tmp_path / "h.txt", hyp)
+    status, out, err = run(*pair)
+    assert (status, out) == (2, "")
+    assert "say --format kaldi, or --format txt if they are words" in err
+    assert run(*pair, "--format", "txt")[0] == 0
+
+
+def test_plain_text_with_the_ids_of_the_other_file_is_that(run, tmp_path):
+    ref = written(tmp_path / "text", "ann hello there\nbob again\n")
+    hyp = written(tmp_path / "hyp.txt", "bob again\nann hello\n")
+    status, out, err = run(ref, hyp)
+    assert (status, "D 1, I 0 of 3 words" in out) == (0, True)
+    assert "hyp.txt: every line has its id: read as kaldi" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "hyp"),
+    [
+        ("h.csv", 'ID,duration,wrd\nu2,1.5,again\nu1,2,"hello, there"\n'),
+        ("h.csv", "file_name;transcription\r\nx/u1.wav;hello, there\r\nx/u2.wav;again\r\n"),
+        ("h.tsv", "client_id\tpath\tsentence\n7\tu1.mp3\thello, there\n7\tu2.mp3\tagain\n"),
+        ("h.csv", 'id,text,pred_text\nu1,no,"hello, there"\nu2,no,again\n'),
+        ("piped", 'id,text\nu1,"hello, there"\nu2,again\n'),
+    ],
+)
+def test_tables_are_read_by_the_names_of_their_columns(run, tmp_path, name, hyp):
+    ref = written(tmp_path / "ref.trn", "hello, there (u1)\nagain (u2)\n")
+    status, out, err = run(ref, written(tmp_path / name, hyp))
+    assert (status, err) == (0, "")
+    assert "S 0, D 0, I 0 of 3 words" in out
+
+
+@pytest.mark.parametrize(
+    ("hyp", "told"),
+    [
+        ("u1,hello there\n", ":1: expected a header that names a column of ids (id, "),
+        ("", ":1: expected a header"),
+        ("id,text\nu1,hello, there\n", ":2: expected 2 cells, found 3"),
+        ("id,text\n ,hello\n", ":2: the id is empty"),
+        ('id,text\nu1,"hello\n', "is not CSV"),
+        ("id,text\nu1,a\nu1,b\n", ":3: utterance id 'u1' was given before"),
+    ],
+)
+def test_spoilt_tables_are_refused(run, tmp_path, hyp, told):
+    ref = written(tmp_path / "ref.trn", "hello there (u1)\n")
+    status, _, err = run(ref, written(tmp_path / "h.csv", hyp))
+    assert status == 2
+    assert told in err

@@ -32,6 +32,10 @@ SEEDS = {
     "txt": [b"the cat\n\nm\xc3\xbcde { a / @ }\n"],
     "trn": [b";; comment\nthe {cat / dog} (uh) sat (ann-1)\n(bob-2)\nm\xc3\xbcde (eve_3)\n"],
     "kaldi": [b"u1 the cat\nu2\nu3\tm\xc3\xbcde\n"],
+    "csv": [
+        b'id,text\nu1,"the cat, ""it"" sat"\nu2,\n',
+        b"path;sentence;hyp;x\r\na/u3.wav;m\xc3\xbcde;mude;\r\n",
+    ],
     "tsv": [b"a/u1.wav\tthe cat\nu2.flac\t\nb c/u3.wav\tm\xc3\xbcde\n"],
     "jsonl": [
         b'{"id": "u1", "text": "the cat", "speaker": "ann"}\n{"id": "u2", "text": "m\\u00fcde"}\n',

@@ -10,8 +10,9 @@ import typer
 
 from asr.cli import app
 from asr.errors import InputError
+from asr.score.lines import Matched, Transcripts
 from asr.score.normalise import NORMALISATIONS, named_ways
-from asr.score.read import FORMAT_RULE, FORMATS, Matched, Transcripts
+from asr.score.read import FORMAT_RULE, FORMATS
 
 if TYPE_CHECKING:
     from asr.score.alignment import Alignments
@@ -113,8 +114,9 @@ def score(
 
     Most files hold one utterance a line: txt is plain text, matched by line; trn is 'words (id)';
     jsonl has objects with id (or audio_filepath), text and perhaps phones, manifests and what
-    asr transcribe writes among them; kaldi is 'id words'; tsv is 'path TAB words', the id being
-    the file's name without its extension. An stm has the references of segments of recordings
+    asr transcribe writes among them; kaldi is 'id words'; csv has a header with id (or path) and
+    text; tsv has one, too, or is 'path TAB words', the id being the file's name without its
+    extension. An stm has the references of segments of recordings
     and needs a ctm, time-marked words; a ctm alone is an utterance for each file. timit is a
     folder of .PHN, .WRD and .TXT files. A hypothesis that is missing is scored as empty.
     """
@@ -130,7 +132,7 @@ def score(
     from asr.score import show, significance
     from asr.score.error_rate import total
     from asr.score.pairs import align_matched, checked_policy
-    from asr.score.read import disguised, match, read_transcripts
+    from asr.score.read import identified, match, read_transcripts
 
     ways = named_ways(normalise)
     policy = checked_policy(unit.value, alignment.value, fold.value, silence.value, ways)
@@ -145,13 +147,17 @@ def score(
 
     def scored(path: Path) -> tuple[Matched, Alignments]:
         hypotheses = read_transcripts(path, hyp_format or ref_format or None, hypothesis=True)
-        if not format and (rather := disguised(references, hypotheses)):
-            print(
-                f"asr: {ref}, {path}: ids seem to stand in each line and are counted as words; "
-                f"if so, say --format {rather}",
-                file=sys.stderr,
-            )
-        matched = match(references, hypotheses)
+        pair = references, hypotheses
+        if not format:
+            pair = identified(*pair)
+        for before, after in zip((references, hypotheses), pair, strict=True):
+            if before.format != after.format:
+                print(
+                    f"asr: {after.path}: every line has its id: read as {after.format}; if these "
+                    "are words, say --format txt",
+                    file=sys.stderr,
+                )
+        matched = match(*pair)
         _tell_unmatched(matched, hypotheses)
         return matched, align_matched(matched, unit, alignment, fold, silence, ways)
 

@@ -19,7 +19,8 @@ from asr.manifest import read_manifest
 from asr.rundir import METRICS
 from asr.score.alignment import Alignments, align, align_texts
 from asr.score.error_rate import RATE_NAMES, error_rate, phone_policy, policy_name, total
-from asr.score.read import Line, read_transcripts
+from asr.score.lines import Line
+from asr.score.read import read_transcripts
 from asr.score.significance import Interval, intervals
 from asr.types import Scores, Utterance
 

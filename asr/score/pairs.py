@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from asr.errors import InputError
 from asr.score.error_rate import UNIT_NAMES, policy_name
+from asr.score.lines import Matched
 from asr.score.normalise import normaliser
-from asr.score.read import Matched, PlainPairs, texts, token_pairs
+from asr.score.read import PlainPairs, texts, token_pairs
 
 if TYPE_CHECKING:
     from asr.score.alignment import Alignments

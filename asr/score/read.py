@@ -7,22 +7,26 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from asr.errors import InputError
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
+from asr.score.lines import Line, Matched, Transcripts, short
+from asr.score.table import read_table, separator_of
+from asr.score.timed import read_ctm, read_stm, segmented
 from asr.system.text import decoded, nfc, read_bytes
 
 #: How a format is chosen, as users read it; `_detect` does it.
 FORMAT_RULE = (
-    "By default .trn, .stm, .ctm, .jsonl (or .json) and .tsv say so themselves, a file named "
-    "'text' is kaldi and a folder timit; else a tab in every line means tsv; else .txt is txt; "
-    "else a first line that begins with { or [ means jsonl, a final (id) in every line trn, "
-    "times in every line stm or ctm, and anything else txt."
+    "By default .trn, .stm, .ctm, .jsonl (or .json), .csv and .tsv say so themselves, a file named "
+    "'text' is kaldi and a folder timit; else a header with the names of such columns means csv, "
+    "a tab in every line tsv; else .txt is txt; else a first line that begins with { or [ means "
+    "jsonl, a final (id) in every line trn, times in every line stm or ctm, and anything else txt. "
+    "txt whose lines all have ids that the other file has, too, is kaldi or trn."
 )
 
 _BY_SUFFIX = {
@@ -31,6 +35,7 @@ _BY_SUFFIX = {
     ".ctm": "ctm",
     ".jsonl": "jsonl",
     ".json": "jsonl",
+    ".csv": "csv",
     ".tsv": "tsv",
 }
 _TRN = r"(.*)\(([^()\s]+)\)[^\S\n]*"
@@ -47,40 +52,6 @@ _CTM = re.compile(rf"\s*\S+\s+\S+\s+(?:{_TIME}|\*)\s+(?:{_TIME}|\*)\s+\S+(?:\s.*
 # TIMIT's sentences come after their first and last sample.
 _TIMED_SENTENCE = re.compile(r"\s*\d+\s+\d+(?=\s|$)", re.ASCII)
 _SIDECARS = (".phn", ".wrd", ".txt")
-
-
-class Span(NamedTuple):
-    """A stretch of one channel of a recording."""
-
-    file: str
-    channel: str
-    start_s: float
-    end_s: float
-
-
-class Line(NamedTuple):
-    """One utterance of a transcript file, with what the file gives besides its text.
-
-    words: (middle in seconds, text) of a ctm's words, alternatives being one; their span is all
-    of a channel.
-    """
-
-    where: str
-    text: str | None
-    phones: tuple[str, ...] | None = None
-    speaker: str | None = None
-    audio: Path | None = None
-    span: Span | None = None
-    words: tuple[tuple[float, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transcripts:
-    """A transcript file: its lines by utterance id; plain text has line numbers for ids."""
-
-    path: Path
-    format: str
-    lines: Mapping[str, Line]
 
 
 class PlainTrn(Mapping[str, Line]):
@@ -125,16 +96,6 @@ class PlainPairs(Sequence[tuple[Line, Line]]):
 
     def __len__(self) -> int:
         return len(self.rows[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """References and hypotheses brought together; ``missing`` hypotheses are scored as empty."""
-
-    ids: tuple[str, ...]
-    pairs: Sequence[tuple[Line, Line | None]]
-    missing: tuple[str, ...]
-    unscored: tuple[str, ...]
 
 
 def read_transcripts(
@@ -194,8 +155,6 @@ def match(references: Transcripts, hypotheses: Transcripts) -> Matched:
             "plain text is matched by line, so both need the same number"
         )
     if ref.format == "stm":
-        from asr.score.timed import segmented
-
         return segmented(ref, hyp)
     if isinstance(ref.lines, PlainTrn) and isinstance(hyp.lines, PlainTrn):
         if ref.lines.ids == hyp.lines.ids:
@@ -328,6 +287,8 @@ def _detect(path: Path, rows: Sequence[str]) -> str:
         return _BY_SUFFIX[suffix]
     if path.name == "text":
         return "kaldi"
+    if separator_of(rows):
+        return "csv"
     filled = [row for row in rows if row.strip()]
     if filled and all("\t" in row for row in filled):
         return "tsv"
@@ -345,19 +306,51 @@ def _detect(path: Path, rows: Sequence[str]) -> str:
     return "txt"
 
 
-def disguised(references: Transcripts, hypotheses: Transcripts) -> str:
-    """The format, kaldi or trn, that two plain texts rather seem to be; "" if none."""
-    if references.format != "txt" or hypotheses.format != "txt":
-        return ""
-    both = [
-        [words for line in transcripts.lines.values() if (words := (line.text or "").split())]
-        for transcripts in (references, hypotheses)
-    ]
+def identified(ref: Transcripts, hyp: Transcripts) -> tuple[Transcripts, Transcripts]:
+    """Both, with plain text read as kaldi or trn where its lines have ids that the other has, too.
+
+    Raises:
+        InputError: both sides' lines seem to have ids, of which only some are the same.
+    """
+    if "txt" not in (ref.format, hyp.format):
+        return ref, hyp
     for format, position, is_id in (("kaldi", 0, _ID), ("trn", -1, _ID_IN_BRACKETS)):
-        ref, hyp = ([words[position] for words in lines] for lines in both)
-        if ref and len(set(ref)) == len(ref) and set(ref) == set(hyp) and all(map(is_id, ref)):
-            return format
-    return ""
+        sides = [_ids(side, position) for side in (ref, hyp)]
+        if not all(sides):
+            continue
+        if ref.format == hyp.format and not all(map(is_id, set().union(*sides))):
+            continue
+        few, many = sorted(map(set, sides), key=len)
+        if few <= many and len(few) > 1:
+            return _split(ref, format, position), _split(hyp, format, position)
+        if few & many:
+            raise InputError(
+                f"{ref.path}, {hyp.path}: ids seem to stand in each line, and not the same ones; "
+                f"say --format {format}, or --format txt if they are words"
+            )
+    return ref, hyp
+
+
+def _ids(transcripts: Transcripts, position: int) -> list[str]:
+    """The words at ``position`` in lines of plain text, if each stands once; of others, the ids."""
+    if transcripts.format != "txt":
+        # As they would stand in the lines of the other side.
+        return [f"({i})" if position else i for i in transcripts.lines]
+    words = [line.text.split() for line in transcripts.lines.values() if line.text]
+    ids = [of[position] for of in words if of]
+    return ids if len(set(ids)) == len(ids) else []
+
+
+def _split(transcripts: Transcripts, format: str, position: int) -> Transcripts:
+    """Lines of plain text as those of a format that has ids."""
+    if transcripts.format != "txt":
+        return transcripts
+    lines = {}
+    for line in transcripts.lines.values():
+        if line.text and (words := line.text.split()):
+            utterance = words.pop(position).strip("()" if position else "")
+            lines[utterance] = line._replace(text=" ".join(words))
+    return Transcripts(transcripts.path, format, lines)
 
 
 def _read_txt(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
@@ -393,7 +386,10 @@ def _read_kaldi(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str,
             yield utterance, Line(f"{path}:{number}", text[0] if text else "")
 
 
-def _read_tsv(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
+def _read_tsv(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tuple[str, Line]]:
+    if separator_of(rows) == "\t":
+        yield from read_table(path, rows, hypothesis)
+        return
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
@@ -483,18 +479,6 @@ def _phones(value: Any, where: str) -> tuple[str, ...] | None:
     return tuple(labels)
 
 
-def _read_stm(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
-    from asr.score.timed import read_stm
-
-    return read_stm(path, rows)
-
-
-def _read_ctm(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
-    from asr.score.timed import read_ctm
-
-    return read_ctm(path, rows)
-
-
 def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
     """Sidecars .PHN, .WRD and .TXT in either case; an id is the path below ``root``."""
     files: dict[str, dict[str, Path]] = defaultdict(dict)
@@ -536,19 +520,14 @@ def _sidecar_labels(path: Path) -> Iterator[str]:
         yield fields[2].rstrip()
 
 
-def short(value: object) -> str:
-    """``repr``, cut for messages."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 Reader = Callable[[Path, Sequence[str], bool], Iterator[tuple[str, Line]]]
 FORMATS: dict[str, Reader] = {
     "txt": _read_txt,
     "trn": _read_trn,
-    "stm": _read_stm,
-    "ctm": _read_ctm,
+    "stm": read_stm,
+    "ctm": read_ctm,
     "jsonl": _read_jsonl,
     "kaldi": _read_kaldi,
+    "csv": read_table,
     "tsv": _read_tsv,
 }

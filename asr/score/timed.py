@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asr.errors import InputError
-from asr.score.read import Line, Matched, Span, Transcripts, short
+from asr.score.lines import Line, Matched, Span, Transcripts, short
 
 _IGNORED = ("IGNORE_TIME_SEGMENT_IN_SCORING", "IGNORETIMESEGMENTINSCORING")
 _STM_LINE = re.compile(
@@ -26,7 +26,7 @@ _STM_LINE = re.compile(
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-def read_stm(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Line]]:
+def read_stm(path: Path, rows: Sequence[str], _: bool = False) -> Iterator[tuple[str, Line]]:
     """Lines of ``file channel speaker start end [<labels>] words``; ids are speaker-number.
 
     Ignored segments have no text.
@@ -63,7 +63,7 @@ def read_stm(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Line]]:
             n_of_speaker[speaker] += 1
 
 
-def read_ctm(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Line]]:
+def read_ctm(path: Path, rows: Sequence[str], _: bool = False) -> Iterator[tuple[str, Line]]:
     """Lines of ``file channel start duration word [confidence]``; an utterance every channel.
 
     ``<ALT_BEGIN>``, ``<ALT>`` and ``<ALT_END>``, whose times are *, become ``{ a / b }``. An id is
