@@ -61,6 +61,31 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def walked(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder at and below ``root`` with the sorted names of its files, and each only once.
+
+    Links to folders are followed after the folders themselves, so that of two ways to a folder
+    the one without links counts; a link to a folder that holds ``root`` leads nowhere.
+    """
+    seen = {_identity(folder) for folder in root.resolve().parents}
+    tops = [root]
+    for top in tops:
+        for name, folders, files in os.walk(top):
+            folder = Path(name)
+            if _identity(folder) in seen:
+                folders.clear()
+                continue
+            seen.add(_identity(folder))
+            folders.sort()
+            tops += [folder / name for name in folders if (folder / name).is_symlink()]
+            yield folder, sorted(files)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    at = path.stat()
+    return at.st_dev, at.st_ino
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
     with write_aside(path) as aside:

@@ -646,3 +646,19 @@ def test_spoilt_tables_are_refused(run, tmp_path, hyp, told):
     status, _, err = run(ref, written(tmp_path / "h.csv", hyp))
     assert status == 2
     assert told in err
+
+
+def test_links_that_lead_back_into_a_folder_are_followed_once(run, tmp_path):
+    for side in ("ref", "hyp"):
+        folder = tmp_path / side / "dr1"
+        folder.mkdir(parents=True)
+        (folder / "sa1.wrd").write_text("0 100 hello\n")
+        (folder / "up").symlink_to("..")
+        (folder / "upper").symlink_to("../dr1")
+    out = run(tmp_path / "ref", tmp_path / "hyp")[1]
+    assert "of 1 words; 1 utterance" in out
+
+
+def test_what_has_no_end_is_refused(run, tmp_path):
+    status, _, err = run(written(tmp_path / "r.txt", "a\n"), "/dev/zero")
+    assert (status, "/dev/zero: is not a file" in err) == (2, True)

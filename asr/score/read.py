@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from asr.errors import InputError
+from asr.files import walked
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
 from asr.score.lines import Line, Matched, Transcripts, short
@@ -482,8 +482,8 @@ def _phones(value: Any, where: str) -> tuple[str, ...] | None:
 def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
     """Sidecars .PHN, .WRD and .TXT in either case; an id is the path below ``root``."""
     files: dict[str, dict[str, Path]] = defaultdict(dict)
-    for folder, _, names in os.walk(root, followlinks=True):
-        for name in sorted(names):
+    for folder, names in walked(root):
+        for name in names:
             place = Path(folder, name)
             suffix = place.suffix.lower()
             if suffix not in _SIDECARS:
