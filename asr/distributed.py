@@ -8,8 +8,9 @@ that all must agree on travel here.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -23,6 +24,8 @@ from asr.errors import InputError
 # A dead process is noticed at once, by its closed connection. This is for the slow: the first
 # process decodes dev while the others wait.
 TIMEOUT = timedelta(hours=2)
+# How long a process that waits for others to start is deaf to signals.
+DEAF = timedelta(seconds=1)
 
 
 class OtherProcessError(InputError):
@@ -106,7 +109,9 @@ def join(device: torch.device) -> Iterator[World]:
         backend = "cpu:gloo,cuda:nccl"
     from_torchrun("MASTER_PORT")
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        store = own_part(store, rank, size)
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
         yield World(device, rank, size)
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
@@ -115,6 +120,37 @@ def join(device: torch.device) -> Iterator[World]:
             "another process of this training has ended; what it or the system printed says why"
         ) from error
     dist.destroy_process_group()
+
+
+def own_part(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """The part of a store that only the processes started together with this one know.
+
+    torchrun keeps one store over its restarts: in the common part lie the addresses of the dead.
+    Nothing that it tells the processes counts the restarts alike on all machines, so that rank 0
+    draws a name for the part, and answers each of the others there: the dead do not.
+    """
+    me = uuid.uuid4().hex
+    if rank == 0:
+        store.set("first", me)
+        for other in range(1, size):
+            while not comes(store, f"{me}/{other}"):
+                pass
+            store.set(f"{me}/{store.get(f'{me}/{other}').decode()}", "")
+        return dist.PrefixStore(me, store)
+    while True:
+        if comes(store, "first"):
+            first = store.get("first").decode()
+            store.set(f"{first}/{rank}", me)
+            if comes(store, f"{first}/{me}"):
+                return dist.PrefixStore(first, store)
+
+
+def comes(store: dist.Store, key: str) -> bool:
+    """Whether the store gets ``key`` within a moment."""
+    with suppress(dist.DistStoreError):
+        store.wait([key], DEAF)
+        return True
+    return False
 
 
 def restarts() -> bool:

@@ -6,9 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.distributed as dist
 from running import SMALL, asr
 from tones import build
 from training_runs import assert_same_run, metrics_of
@@ -16,6 +19,7 @@ from training_runs import train_tones as run
 
 from asr import training
 from asr.cli import main
+from asr.distributed import own_part
 from asr.errors import InputError
 
 DEMO = "recipes/demo/ctc.yaml"
@@ -151,6 +155,30 @@ def test_a_signal_to_one_process_stops_both_and_saves(tones, tmp_path):
     run(DEMO, tones, tmp_path / "one", *SHORT)
     for one, both in zip(metrics_of(tmp_path / "one"), metrics_of(tmp_path / "run"), strict=True):
         assert both["loss"] == pytest.approx(one["loss"], rel=1e-4)
+
+
+def meet(store, order):
+    """Processes find their part of a store, starting one after the other; returns their parts."""
+    with ThreadPoolExecutor() as pool:
+        parts = {}
+        for rank in order:
+            parts[rank] = pool.submit(own_part, store, rank, len(order))
+            time.sleep(0.1)
+        return [parts[rank].result() for rank in sorted(order)]
+
+
+def test_what_the_dead_left_in_the_store_is_not_met():
+    store = dist.HashStore()
+    before = meet(store, [0, 1, 2])
+    for part in before:
+        part.set("address", "of the dead")
+    # Of a second start, rank 0 died early.
+    store.set("first", "somebody")
+    for order in ([0, 1, 2], [2, 1, 0]):
+        parts = meet(store, order)
+        assert not any(part.check(["address"]) for part in parts)
+        parts[0].set("address", "mine")
+        assert [part.get("address") for part in parts] == [b"mine"] * 3
 
 
 DIE_ONCE = """
