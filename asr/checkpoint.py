@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
 from asr.features import FeatureConfig, FrameClock, Statistics, frame_clock
-from asr.files import write_aside, write_text
+from asr.files import sync_folder, write_aside, write_text
 from asr.labels import LabelConfig, Labels
 from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NGram
@@ -46,6 +47,8 @@ WEIGHTS, CONFIG, LABELS = "weights.safetensors", "config.json", "labels.txt"
 LEXICON = "lexicon.txt"
 #: The `Bundle`'s language models, and how their files' names begin.
 LANGUAGE_MODELS = {"label_lm": "labels", "word_lm": "words", "rescore_lm": "rescore"}
+#: What `replaced_together` leaves where a process is killed: half written, and wholly.
+HALF_WRITTEN, WRITTEN = ".new.part", ".new"
 
 
 @dataclass
@@ -148,11 +151,73 @@ def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
     """Write a model directory; each file is replaced whole, the weights last."""
+    settle(folder)
     bundle.labels.save(folder / LABELS)
     for name in LANGUAGE_MODELS:
         save_own_lm(folder, bundle, name)
     save_config(folder, bundle)
     save_weights(folder, bundle)
+
+
+@contextmanager
+def replaced_together(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder; what is in it at the end replaces parts of the model directory.
+
+    All of it or nothing, even where the process is killed: `settle` does what is left to do.
+
+    Raises:
+        InputError: the folder cannot be written to or the disk is full; nothing is replaced.
+    """
+    settle(folder)
+    aside = folder / HALF_WRITTEN
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        yield aside
+        sync_folder(aside)
+        aside.rename(folder / WRITTEN)
+        sync_folder(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Put in place what a killed process had written for a model directory, if there is any.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    written = folder / WRITTEN
+    if not written.is_dir():
+        return
+    try:
+        # What is not found, another process has just put in place.
+        with suppress(FileNotFoundError):
+            for path in sorted(written.iterdir()):
+                for own in (folder / path.name, *_rivals(folder, path.name)):
+                    if own.is_dir():
+                        shutil.rmtree(own)
+                    elif own != folder / path.name:
+                        own.unlink(missing_ok=True)
+                path.replace(folder / path.name)
+            sync_folder(folder)
+            written.rmdir()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: an interrupted asr tune has left {WRITTEN} there, which cannot be put in "
+            f"place ({error.strerror}): make the folder writable"
+        ) from error
+
+
+def _rivals(folder: Path, name: str) -> Iterator[Path]:
+    """What must go where a language model comes: the one of the other kind."""
+    for lm in LANGUAGE_MODELS:
+        places = _lm_places(folder, lm)
+        if folder / name in places:
+            yield from (place for place in places if place.name != name)
 
 
 def save_config(folder: Path, bundle: Bundle) -> None:
@@ -247,6 +312,7 @@ def load_bundle(folder: Path) -> Bundle:
             configuration says; the line names the file.
     """
     folder = model_folder(folder)
+    settle(folder)
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

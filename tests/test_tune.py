@@ -1,6 +1,7 @@
 """Weights chosen on dev: the planted best is found, and the model directory keeps it."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,8 +12,16 @@ import torch
 from running import asr
 
 from asr import tuning
-from asr.checkpoint import Bundle, load_bundle
+from asr.checkpoint import (
+    Bundle,
+    load_bundle,
+    replaced_together,
+    save_config,
+    save_lexicon,
+    save_own_lm,
+)
 from asr.decode.decoder import DecoderConfig
+from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.features import FeatureConfig
 from asr.labels import LabelConfig, Labels
@@ -273,3 +282,72 @@ def test_an_interrupted_tune_leaves_the_model_as_it_was(run, monkeypatch, capsys
     words = ("tune", "--model", run, run / "manifests/dev.jsonl", "--beam", "3", "--no-lexicon")
     assert asr(monkeypatch, capsys, *words)[0] == 130
     assert (run / "model" / "config.json").read_text() == before
+
+
+def die_in_call(number, monkeypatch):
+    """Let this process die, as by a kill, in the n-th call that changes a folder."""
+    calls = []
+
+    def dying(change):
+        def called(*args, **kwargs):
+            calls.append(args)
+            if len(calls) == number:
+                os._exit(9)
+            return change(*args, **kwargs)
+
+        return called
+
+    for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+
+
+def test_a_killed_tune_leaves_the_old_model_or_the_new_one(tone_run, tmp_path, monkeypatch):
+    (tmp_path / "lexicon.txt").write_text("ma\tm aa\nsee\ts iy\n")
+    outcomes = []
+    status = None
+    while status != 0:
+        folder = tmp_path / f"model{len(outcomes)}"
+        shutil.copytree(tone_run / "model", folder)
+        bundle = load_bundle(folder)
+        bundle.decoder = replace(bundle.decoder, beam=77)
+        bundle.lexicon = Lexicon.read(tmp_path / "lexicon.txt", bundle.labels, "cmu40")
+        bundle.word_lm = tiny_neural(["ma", "see"])
+        child = os.fork()
+        if child == 0:
+            try:
+                die_in_call(len(outcomes) + 1, monkeypatch)
+                with replaced_together(folder) as new:
+                    save_lexicon(new, bundle)
+                    save_own_lm(new, bundle, "word_lm")
+                    save_config(new, bundle)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = load_bundle(folder)
+        outcomes.append(found.decoder.beam == 77)
+        assert (len(found.lexicon.words) == 2) == outcomes[-1]
+        assert isinstance(found.word_lm, NeuralLM if outcomes[-1] else NGram)
+        with replaced_together(folder):
+            pass
+        assert not [p for p in folder.iterdir() if p.name.startswith(".new")]
+    # Up to some call nothing has happened, and from there on all.
+    assert outcomes == sorted(outcomes)
+    assert not outcomes[5]
+    assert outcomes[-5]
+
+
+def test_what_a_killed_tune_left_needs_a_writable_folder(run):
+    folder = run / "model"
+    (folder / ".new").mkdir()
+    (folder / ".new" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    folder.chmod(0o500)
+    try:
+        if os.access(folder, os.W_OK):
+            pytest.skip("nothing is read only for root")
+        with pytest.raises(InputError, match="make the folder writable"):
+            load_bundle(run)
+    finally:
+        folder.chmod(0o700)
+    assert load_bundle(run)
+    assert not (folder / ".new").exists()

@@ -21,6 +21,7 @@ from asr.cli.transcribe import (
     tell,
 )
 from asr.errors import InputError
+from asr.interrupts import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ def tune(
         CONFIG,
         load_bundle,
         model_folder,
+        replaced_together,
         save_config,
         save_lexicon,
         save_own_lm,
@@ -132,13 +134,14 @@ def tune(
         task = progress.add_task("confidences", total=None)
         bundle.calibrations, reports = calibrate(heard, log_probs, bundle)
 
-    if options.lexicon not in (None, "none", "model"):
-        save_lexicon(folder, bundle)
-    if lm not in (None, "none"):
-        save_own_lm(folder, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
-    if rescore not in (None, "none"):
-        save_own_lm(folder, bundle, "rescore_lm")
-    save_config(folder, bundle)
+    with deferred(), replaced_together(folder) as new:
+        if options.lexicon not in (None, "none", "model"):
+            save_lexicon(new, bundle)
+        if lm not in (None, "none"):
+            save_own_lm(new, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
+        if rescore not in (None, "none"):
+            save_own_lm(new, bundle, "rescore_lm")
+        save_config(new, bundle)
 
     console = Console()
     for tuned in found:
