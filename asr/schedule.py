@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -31,6 +32,21 @@ def learning_rate(config: RunConfig, state: State, epoch: float) -> float:
     if optim.schedule == "cosine":
         return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
     return optim.lr * state.lr_scale
+
+
+def rate_of_extension(config: RunConfig, state: State, old_end: int) -> str:
+    """A line on the rate in a run that has got to epoch ``old_end`` and now goes on from there."""
+    schedule, end = config.optim.schedule, config.trainer.max_epochs
+    now = learning_rate(config, state, state.epoch)
+    if schedule in ("constant", "plateau"):
+        return f"extended from {old_end} to {end} epochs: the learning rate stays at {now:.2g}"
+    ending = replace(config, trainer=replace(config.trainer, max_epochs=old_end))
+    return (
+        f"extended from {old_end} to {end} epochs: the learning rate, which had fallen to "
+        f"{learning_rate(ending, state, old_end):.2g}, begins again at {now:.2g}, where "
+        f"optim.schedule={schedule} over {end} epochs has it now; a run of {end} epochs from the "
+        f"start would have had other rates before"
+    )
 
 
 def rising(config: RunConfig, epoch: float) -> bool:

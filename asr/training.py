@@ -55,7 +55,7 @@ from asr.rundir import (
     open_log,
     open_tensorboard,
 )
-from asr.schedule import follow_plateau, learning_rate, set_rate
+from asr.schedule import follow_plateau, learning_rate, rate_of_extension, set_rate
 from asr.score.error_rate import RATE_NAMES, error_rate
 from asr.stream import Stream
 from asr.training_setup import (
@@ -145,6 +145,8 @@ def train_in(
         )
         for change in changes:
             log.info("changed: %s", change)
+        if found.max_epochs <= training.state.epoch < config.trainer.max_epochs:
+            log.info("%s", rate_of_extension(config, training.state, found.max_epochs))
         done = world.from_main(is_over(training) and (run / RESULTS).is_file())[0]
         if done:
             log.info("nothing left to train; the results are in %s", run / RESULTS)

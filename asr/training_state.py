@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from asr.recipe import RunConfig
 from asr.rundir import checkpoint_path, checkpoints, has_trained, log
 from asr.stream import Stream
 
-STATE_FORMAT = "carousel-state-3"
+STATE_FORMAT = "carousel-state-4"
 #: Checkpoints kept: the newest, and the one before in case the newest turns out corrupt.
 N_KEPT = 2
+#: Bytes amid an audio file that stand for the whole.
+SAMPLED = 4096
 
 #: Settings that may change when a run goes on: where it runs, how it is watched, when it stops.
 HARMLESS = {
@@ -120,7 +123,7 @@ class Training:
         """What must be alike to go on from a checkpoint, or is told where it is not."""
         return {
             "config": json.dumps(asdict(self.config)),
-            "data": " ".join(data_digest(self.examples[name]) for name in ("train", "dev")),
+            "data": json.dumps({name: data_digest(set_) for name, set_ in self.examples.items()}),
             "place": json.dumps(
                 {
                     "torch": torch.__version__,
@@ -190,6 +193,12 @@ class Checkpoint:
     groups: dict[str, dict[str, torch.Tensor]]
     about: dict[str, str]
 
+    @property
+    def max_epochs(self) -> int:
+        """Where the run was to end."""
+        epochs: int = json.loads(self.about["config"])["trainer"]["max_epochs"]
+        return epochs
+
 
 def load_state(run: Path) -> Checkpoint | None:
     """Read the newest checkpoint that is whole; None where the run has not got to one.
@@ -258,14 +267,32 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def data_digest(examples: Sequence[Example]) -> str:
-    """A digest of a set: names, lengths and targets of the utterances, in order."""
+    """A digest of a set in order: all that is known of the utterances, targets, and the audio.
+
+    Of each audio file its size and some bytes count; of a streamed set, the manifest alone.
+    """
     if isinstance(examples, Stream):
         return examples.digest()
     digest = hashlib.blake2b(digest_size=16)
     for e in examples:
-        line = f"{e.utterance.id} {len(e.features)} {e.labels} {e.frames}\n"
+        # A corpus may move.
+        about = replace(e.utterance, audio=Path())
+        line = f"{about} {len(e.features)} {e.labels} {e.frames}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
+    for path in dict.fromkeys(e.utterance.audio for e in examples):
+        digest.update(audio_sample(path))
     return digest.hexdigest()
+
+
+def audio_sample(path: Path) -> bytes:
+    """A file's size and the bytes in its middle; nothing where it has gone, for it is read."""
+    try:
+        with path.open("rb") as handle:
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(max(size - SAMPLED, 0) // 2)
+            return f"{size} ".encode() + handle.read(SAMPLED)
+    except OSError:
+        return b""
 
 
 def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConfig) -> list[str]:
@@ -281,8 +308,10 @@ def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConf
     old = flat(defaults) | flat(json.loads(found.about["config"]))
     new = flat(json.loads(about["config"]))
     harmless = HARMLESS
-    if config.optim.schedule in ("constant", "plateau"):
-        # Any other schedule's rates depend on where the end is.
+    # The other schedules' rates depend on where the end is. A run that came to it has had them all.
+    is_over = found.state.epoch >= found.max_epochs
+    extended = is_over and config.trainer.max_epochs > found.max_epochs
+    if extended or config.optim.schedule in ("constant", "plateau"):
         harmless = harmless | {"trainer.max_epochs"}
     told = {key: f"{key}: {old[key]} -> {new[key]}" for key in new if old[key] != new[key]}
     harmful = [line for key, line in told.items() if key not in harmless]
@@ -291,10 +320,13 @@ def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConf
             f"{found.path}: comes from other settings ({'; '.join(harmful)}): "
             f"go on with the old ones, or begin another run with the new ones"
         )
-    if found.about["data"] != about["data"]:
+    began_with, has = json.loads(found.about["data"]), json.loads(about["data"])
+    others = [name for name in has if has[name] != began_with[name]]
+    if others:
         raise InputError(
-            f"{found.path}: the utterances of train or dev under corpus.root={config.corpus.root} "
-            f"are not those that the run began with (names, lengths or labels): begin another run"
+            f"{found.path}: the utterances of {' and '.join(others)} under "
+            f"corpus.root={config.corpus.root} are not those that the run began with "
+            f"(names, texts, labels, times or audio): begin another run"
         )
     was, now = json.loads(found.about["place"]), json.loads(about["place"])
     moved = [

@@ -375,6 +375,33 @@ def test_harmless_settings_are_named_and_taken(tones, tmp_path, monkeypatch, cap
     assert "max_epochs: 4" in (moved / "config.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ("linear", "which had fallen to 0, begins again at 0.0067, where optim.schedule=linear"),
+        ("one_cycle", "which had fallen to 8e-08, begins again at 0.0093"),
+        ("constant", "the learning rate stays at 0.02"),
+    ],
+)
+def test_a_finished_run_is_extended(tones, tmp_path, monkeypatch, capsys, schedule, told):
+    run_dir = tmp_path / "run"
+    settings = ("trainer.max_epochs=2", "trainer.tune=false", f"optim.schedule={schedule}")
+    run(DEMO, tones, run_dir, *settings, "optim.warmup_epochs=0")
+    words = ("train", run_dir, "--resume", "trainer.max_epochs=3")
+    code, _, err = asr(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert "changed: trainer.max_epochs: 2 -> 3" in err
+    assert f"extended from 2 to 3 epochs: the learning rate{'' if 'stays' in told else ','}" in err
+    assert told in err
+    assert json.loads((run_dir / "results.json").read_text())["epochs"] == 3
+    assert metrics_of(run_dir)[2]["lr"] > 0
+    # Once extended, it is a finished run of three epochs, which none can shorten.
+    if schedule != "constant":
+        code, _, err = asr(monkeypatch, capsys, *words[:-1], "trainer.max_epochs=2")
+        assert code == 2
+        assert "trainer.max_epochs: 3 -> 2" in err.splitlines()[-1]
+
+
 def test_a_recipe_resumes_as_the_run_directory_does(whole, tones, tmp_path, monkeypatch, capsys):
     run_dir = tmp_path / "run"
     overrides = (*QUICK, "model.dropout=0.2", EACH_STEP)
@@ -441,5 +468,51 @@ def test_other_phone_times_are_other_data(tmp_path, which):
     phones.write_text("".join(" ".join(line) + "\n" for line in lines))
     if which == "DEV":
         phones.write_text(phones.read_text().replace(lines[1][2], "ah"))
-    with pytest.raises(InputError, match="utterances of train or dev"):
+    with pytest.raises(InputError, match=f"utterances of {which.lower()} under"):
         run(DEMO, root, tmp_path / "run", *framewise, resume=True)
+
+
+def other_words(root):
+    path = sorted((root / "TRAIN").rglob("*.WRD"))[0]
+    path.write_text(path.read_text().replace(" see", " seam").replace(" ma", " aim"))
+
+
+def other_audio(root):
+    one, other = sorted((root / "TRAIN").rglob("*.WAV"), key=lambda p: p.stat().st_size)[:2]
+    # As long as it was, and about something else.
+    header, samples = one.read_bytes()[:1024], other.read_bytes()[1024:]
+    one.write_bytes(header + samples[: one.stat().st_size - 1024])
+
+
+def other_dev_phones(root):
+    path = sorted((root / "DEV").rglob("*.PHN"))[0]
+    lines = path.read_text().splitlines()
+    lines[1] = " ".join([*lines[1].split()[:2], "m" if lines[1].endswith(" s") else "s"])
+    path.write_text("\n".join(lines) + "\n")
+
+
+def other_test_text(root):
+    path = sorted((root / "TEST").rglob("*.TXT"))[0]
+    path.write_text(path.read_text().rstrip() + " seam\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "which"),
+    [
+        (other_words, "train"),
+        (other_audio, "train"),
+        (other_dev_phones, "dev"),
+        (other_test_text, "test"),
+    ],
+)
+def test_what_was_replaced_in_the_corpus_is_noticed(tmp_path, change, which):
+    root = build(tmp_path / "corpus", n_train=24)
+    interrupt(1, root, tmp_path / "run", *QUICK)
+    moved = root.rename(tmp_path / "moved")
+    with pytest.MonkeyPatch.context() as patched:
+        stop_after(1, patched)
+        with pytest.raises(StopError):
+            run(DEMO, moved, tmp_path / "run", *QUICK, resume=True)
+    change(moved)
+    with pytest.raises(InputError, match=f"utterances of {which} under"):
+        run(DEMO, moved, tmp_path / "run", *QUICK, resume=True)
