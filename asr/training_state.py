@@ -216,8 +216,11 @@ def load_state(run: Path) -> Checkpoint | None:
             log.warning("%s; trying the checkpoint before it", error)
             corrupt.append(path)
             continue
-        if about.pop("format", None) != STATE_FORMAT:
-            raise InputError(f"{path}: expected a training state of format {STATE_FORMAT!r}")
+        if (written := about.pop("format", None)) != STATE_FORMAT:
+            raise InputError(
+                f"{path}: expected a training state of format {STATE_FORMAT!r}, found {written!r}: "
+                f"go on with the version of asr that wrote it, or begin another run"
+            )
         values = json.loads(about.pop("state"))
         values["totals"] = Totals(**values["totals"])
         groups: dict[str, dict[str, torch.Tensor]] = {}
