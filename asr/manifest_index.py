@@ -20,11 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import orjson
 
 from asr.errors import InputError
 from asr.files import write_aside
@@ -42,7 +42,8 @@ LARGE = 1 << 26
 MOST_SPEAKERS = 1_000_000
 MOST_COLLISIONS = 10
 _BOM = b"\xef\xbb\xbf"
-_MEMBER = re.compile(r"(.+\.tar):([0-9]{1,18}):([0-9]{1,9})", re.DOTALL)
+#: One of many names, each with a NUL behind it; a tar, byte and size where it is a tar's member.
+_MEMBER = re.compile(r"(?:([^\0]+\.tar):([0-9]{1,18}):([0-9]{1,9})|[^\0]*)\0")
 
 
 @dataclass
@@ -271,17 +272,15 @@ def _read_kept(kept: Path, about: str) -> Columns | None:
 def _scan(path: Path, size: int) -> Columns:
     """Read the whole manifest, with as many processes as there are cores where it is large."""
     starts = range(0, size, BLOCK)
-    scan = partial(_scan_block, path, path.parent.absolute(), BLOCK, size >= LARGE)
+    scan = partial(_scan_block, path, path.parent.absolute(), BLOCK)
     try:
         if size < LARGE:
             columns = _joined(map(scan, starts))
         else:
-            # Here, so that what has to be compiled is compiled once.
-            begun = scan(starts[0])
             # Not forked: the parent has threads.
             fresh = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh) as pool:
-                columns = _joined(chain([begun], pool.map(scan, starts[1:], chunksize=4)))
+                columns = _joined(pool.map(scan, starts, chunksize=4))
     except BrokenProcessPool as error:
         raise InputError(
             f"{path}: a process that read the manifest was killed, perhaps for want of memory"
@@ -338,7 +337,7 @@ def _joined(blocks: Iterable[Columns]) -> Columns:
     )
 
 
-def _scan_block(path: Path, folder: Path, size: int, is_large: bool, start: int) -> Columns:
+def _scan_block(path: Path, folder: Path, size: int, start: int) -> Columns:
     """The lines that begin in [start, start + size)."""
     with path.open("rb") as handle:
         if start:
@@ -351,8 +350,6 @@ def _scan_block(path: Path, folder: Path, size: int, is_large: bool, start: int)
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     if first == 0 and data.startswith(_BOM):
         first, data = len(_BOM), data[len(_BOM) :]
-    if is_large and data and (columns := _plain_columns(data, first, digest)) is not None:
-        return columns
     lines = data.split(b"\n")
     sizes = np.fromiter(map(len, lines), np.int64, len(lines))
     starts = first + np.cumsum(sizes + 1) - sizes - 1
@@ -381,49 +378,24 @@ def _scan_block(path: Path, folder: Path, size: int, is_large: bool, start: int)
     )
 
 
-def _plain_columns(data: bytes, first: int, digest: str) -> Columns | None:
-    """What `_scan_block` returns, if compiled code can read the lines."""
-    # Takes a while to import, and longer to compile the first time.
-    from asr.manifest_lines import read_plain_lines
-
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-    if not data.endswith(b"\n"):
-        ends = np.append(ends, len(data))
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return None
-    # Names of files stay as they are, so that not all of the text may be composed.
-    lines = read_plain_lines(text, len(ends)) if nfc(text) == text else None
-    if lines is None:
-        return None
-    sizes = np.diff(ends, prepend=-1) - 1
-    return Columns(
-        starts=first + ends - sizes,
-        sizes=sizes.astype(np.int32),
-        **vars(lines),
-        digest=digest,
-    )
-
-
 def _members(names: Sequence[str]) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
     """Where audio lies in tars: each one's tar as a position in the list (-1: none), byte, size."""
-    found = [m.groups() if (m := _MEMBER.fullmatch(name)) else ("", 0, 0) for name in names]
+    found = _MEMBER.findall("".join([name.replace("\0", " ") + "\0" for name in names]))
     in_tars, starts, sizes = zip(*found, strict=True) if found else ((), (), ())
     tars = list(dict.fromkeys(filter(None, in_tars)))
     positions = {tar: i for i, tar in enumerate(tars)} | {"": -1}
     return (
         np.array([positions[tar] for tar in in_tars], np.int32),
         tars,
-        np.array(list(map(int, starts)), np.int64),
-        np.array(list(map(int, sizes)), np.uint32),
+        np.array([int(start or 0) for start in starts], np.int64),
+        np.array([int(size or 0) for size in sizes], np.uint32),
     )
 
 
 def _records(lines: Sequence[bytes], starts: np.ndarray) -> list[dict[str, Any]]:
     """The lines' objects; all at once takes two thirds of the time of one after the other."""
     try:
-        records: list[dict[str, Any]] = json.loads(b"[%b]" % b",".join(lines))
+        records: list[dict[str, Any]] = orjson.loads(b"[%b]" % b",".join(lines))
         if len(records) == len(lines) and set(map(type, records)) <= {dict}:
             return records
     except (ValueError, RecursionError):

@@ -6,7 +6,7 @@ from pathlib import Path
 import asr
 
 ORDER = """
-errors interrupts types files system compiled progress audio labels manifest manifest_lines
+errors interrupts types files system compiled progress audio labels manifest
 manifest_index corpora features augment losses data feature_cache models averaging lm decode
 score formats checkpoint foreign export decoding evaluate tuning forced_alignment recipe rundir
 stream distributed training_setup training_state schedule judging epoch_picture training overfit
