@@ -20,6 +20,7 @@ from torchaudio.functional import resample
 from asr.audio import audio_duration_s, load_audio
 from asr.errors import InputError
 from asr.features import FeatureConfig, LogMel
+from asr.system.settings import check, setting
 from asr.types import Utterance
 
 # A training keeps what is told here in its own log.
@@ -38,43 +39,37 @@ QUIETEST = 1e-6
 
 @dataclass
 class AugmentConfig:
-    """SpecAugment (Park et al. 2019): ``*_masks`` masks of up to ``*_width`` bins or frames each.
+    """SpecAugment (Park et al. 2019), and what is done to waveforms."""
 
-    A time mask never covers more than ``time_share`` of an utterance.
-
-    speeds: each epoch an utterance is heard at one of these speeds, tempo and pitch alike (Ko et
-    al. 2015: 0.9, 1.0 and 1.1). volume_db: [lowest, highest] gain in decibels, empty for none.
-    noise_dir: a folder of audio; with probability noise_prob a random stretch of a random file is
-    added, at a signal-to-noise ratio drawn from noise_snr_db. reverb_dir: a folder of room impulse
-    responses; with probability reverb_prob the utterance is heard in one of them.
-    """
-
-    freq_masks: int = 2
-    freq_width: int = 15
-    time_masks: int = 2
-    time_width: int = 40
-    time_share: float = 0.2
-    speeds: tuple[float, ...] = (1.0,)
-    volume_db: tuple[float, ...] = ()
-    noise_dir: str = ""
-    noise_snr_db: tuple[float, ...] = (5.0, 20.0)
-    noise_prob: float = 0.5
-    reverb_dir: str = ""
-    reverb_prob: float = 0.5
+    freq_masks: int = setting(2, "masks over neighbouring bands", 0, 100)
+    freq_width: int = setting(15, "bands that a mask covers at most", 0, 10_000)
+    time_masks: int = setting(2, "masks over neighbouring frames", 0, 1000)
+    time_width: int = setting(40, "frames that a mask covers at most", 0, 1_000_000)
+    time_share: float = setting(0.2, "share of an utterance that a time mask covers at most", 0, 1)
+    speeds: tuple[float, ...] = setting(
+        (1.0,),
+        "each epoch an utterance is heard at one of these speeds, tempo and pitch alike (Ko et al. "
+        "2015: 0.9, 1.0 and 1.1)",
+        SLOWEST,
+        FASTEST,
+    )
+    volume_db: tuple[float, ...] = setting(
+        (), "[lowest, highest] gain in decibels, empty for none", -100, 100
+    )
+    noise_dir: str = setting(
+        "", "a folder of audio, of which a random stretch of a random file is added"
+    )
+    noise_snr_db: tuple[float, ...] = setting(
+        (5.0, 20.0), "[lowest, highest] signal-to-noise ratio in decibels", -100, 100
+    )
+    noise_prob: float = setting(0.5, "how often noise is added", 0, 1)
+    reverb_dir: str = setting("", "a folder of room impulse responses")
+    reverb_prob: float = setting(0.5, "how often an utterance is heard in one of the rooms", 0, 1)
 
     def __post_init__(self) -> None:
-        for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
-            if getattr(self, name) < 0:
-                raise InputError(f"augment.{name}={getattr(self, name)}: expected 0 or more")
-        for name in ("time_share", "noise_prob", "reverb_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.{name}={getattr(self, name)}: expected 0 to 1")
+        check(self, "augment")
         speeds = list(self.speeds)
-        if (
-            not speeds
-            or len(set(speeds)) < len(speeds)
-            or not all(SLOWEST <= s <= FASTEST for s in speeds)
-        ):
+        if not 0 < len(set(speeds)) == len(speeds) <= MAX_RATIO:
             raise InputError(
                 f"augment.speeds={speeds}: expected different speeds from {SLOWEST:g} to "
                 f"{FASTEST:g}, such as [0.9,1.0,1.1]"
@@ -82,7 +77,7 @@ class AugmentConfig:
         for name in ("volume_db", "noise_snr_db"):
             bounds = list(getattr(self, name))
             if (bounds or name == "noise_snr_db") and not (
-                len(bounds) == 2 and -100 <= bounds[0] <= bounds[1] <= 100
+                len(bounds) == 2 and bounds[0] <= bounds[1]
             ):
                 raise InputError(f"augment.{name}={bounds}: expected [lowest,highest] in decibels")
 

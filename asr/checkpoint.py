@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from asr.labels import LabelConfig, Labels
 from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NGram
 from asr.lm.query import LanguageModel
-from asr.models.acoustic import AcousticModel
+from asr.losses import LossConfig
+from asr.models.acoustic import AcousticModel, sketched
 from asr.models.recurrent import RecurrentConfig
 
 FORMAT = "carousel-model-1"
@@ -322,8 +324,18 @@ def load_bundle(folder: Path) -> Bundle:
     labels = Labels.load(folder / LABELS)
     tensors, _ = load_tensors(folder / WEIGHTS)
     features = found["features"]
-    model = AcousticModel(found["architecture"], features.size, len(labels), features.n_mels)
-    load_weights(model, _under("model.", tensors), folder / WEIGHTS)
+    make = partial(
+        AcousticModel, found["architecture"], features.size, len(labels), features.n_mels
+    )
+    weights = _under("model.", tensors)
+    # Settings come from outside: nothing is allocated for a net that the weights do not fill.
+    try:
+        sketch = sketched(make)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    check_weights(sketch, weights, folder / WEIGHTS)
+    model = make()
+    model.load_state_dict(weights)
     stats = _under("features.", tensors)
     transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}
     lexicon, fold = folder / LEXICON, found["label_config"].fold
@@ -344,7 +356,7 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
     """Undo `settings`: the fields of a `Bundle` by name. ``path`` is whose they are.
 
     Raises:
-        InputError: they are of another version.
+        InputError: they are of another version, or one is not what it may be.
     """
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else config
@@ -361,14 +373,26 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
                 )
                 for title, c in config.get("confidence", {}).items()
             },
-            "criterion": config["criterion"],
+            "criterion": LossConfig(config["criterion"]).name,
         }
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a configuration of this version ({error})") from error
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Load ``tensors`` into ``model``.
+
+    Raises:
+        InputError: names or shapes differ; the line names the first difference.
+    """
+    check_weights(model, tensors, path)
+    model.load_state_dict(tensors)
+
+
+def check_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse ``tensors`` that are not the weights of ``model``.
 
     Raises:
         InputError: names or shapes differ; the line names the first difference.
@@ -383,7 +407,6 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path:
                 f"{path}: {name!r} has shape {tuple(tensors[name].shape)}, "
                 f"the configured model expects {tuple(own[name].shape)}"
             )
-    model.load_state_dict(tensors)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

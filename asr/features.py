@@ -16,6 +16,7 @@ import torch
 import torchaudio
 
 from asr.errors import InputError
+from asr.system.settings import check, setting
 
 NORMALIZATIONS = ("utterance", "speaker", "global", "none")
 # Power of a full-scale sine is ~1; digital silence must not become -inf.
@@ -29,37 +30,30 @@ DELTA_WINDOW = 5
 class FeatureConfig:
     """Log-mel settings; lengths are samples at ``sample_rate`` (25 ms windows every 10 ms)."""
 
-    sample_rate: int = 16_000
-    n_fft: int = 512
-    win_length: int = 400
-    hop_length: int = 160
-    n_mels: int = 80
-    min_hz: float = 20.0
-    max_hz: float = 8_000.0
-    normalize: str = "utterance"
-    deltas: int = 0
-    stack: int = 3
+    sample_rate: int = setting(16_000, "samples a second; other audio is resampled", 1, 1_000_000)
+    n_fft: int = setting(512, "samples of the Fourier transform", 2, 16_384)
+    win_length: int = setting(400, "samples of a window", 1, 16_384)
+    hop_length: int = setting(160, "samples from one window to the next", 1, 1_000_000)
+    n_mels: int = setting(80, "bands of a frame", 1, 512)
+    min_hz: float = setting(20.0, "where the lowest band begins", 0, 500_000)
+    max_hz: float = setting(8_000.0, "where the highest band ends", 0, 500_000)
+    normalize: str = setting(
+        "utterance", "over what bands get mean 0 and variance 1", choices=NORMALIZATIONS
+    )
+    deltas: int = setting(0, "differences over time added to each band, and theirs", 0, 2)
+    stack: int = setting(3, "neighbouring frames joined to one that the model sees", 1, 64)
 
     def __post_init__(self) -> None:
-        if self.normalize not in NORMALIZATIONS:
-            raise InputError(
-                f"features.normalize={self.normalize!r} does not exist; "
-                f"choose one of {', '.join(NORMALIZATIONS)}"
-            )
-        if not 0 < self.win_length <= self.n_fft:
+        check(self, "features")
+        if not self.win_length <= self.n_fft:
             raise InputError(
                 f"features.win_length={self.win_length} must lie in 1..n_fft={self.n_fft}"
             )
-        if not 0 <= self.min_hz < self.max_hz <= self.sample_rate / 2:
+        if not self.min_hz < self.max_hz <= self.sample_rate / 2:
             raise InputError(
                 f"features: expected 0 <= min_hz < max_hz <= {self.sample_rate / 2:g} "
                 f"(half the sample rate), found {self.min_hz:g} and {self.max_hz:g}"
             )
-        if self.deltas not in (0, 1, 2):
-            raise InputError(f"features.deltas={self.deltas}: expected 0, 1 or 2")
-        for name in ("hop_length", "n_mels", "stack"):
-            if getattr(self, name) < 1:
-                raise InputError(f"features.{name}={getattr(self, name)}: expected 1 or more")
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from asr.errors import InputError
 from asr.files import write_text
+from asr.system.settings import check, setting
 from asr.types import Segment, Utterance
 
 BLANK = 0
@@ -140,29 +141,17 @@ def unit_symbols(utterance: Utterance, unit: str, folding: str = "none") -> list
 
 @dataclass
 class LabelConfig:
-    """What the model's labels are and how they are scored.
+    """What the model's labels are and how they are scored."""
 
-    fold: phone folding before training. score_fold: folding of reference and hypothesis after
-    decoding. silence: how scoring treats it (count, merge or ignore).
-    """
-
-    unit: str = "phone"
-    fold: str = "none"
-    score_fold: str = "none"
-    silence: str = "count"
+    unit: str = setting("phone", "what a label is", choices=UNITS)
+    fold: str = setting("none", "folding of phones before training", choices=tuple(FOLDINGS))
+    score_fold: str = setting(
+        "none", "folding of reference and hypothesis after decoding", choices=tuple(FOLDINGS)
+    )
+    silence: str = setting("count", "how scoring treats silence", choices=SILENCE_POLICIES)
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise InputError(
-                f"labels.unit={self.unit!r} does not exist; choose one of {', '.join(UNITS)}"
-            )
-        if self.silence not in SILENCE_POLICIES:
-            raise InputError(
-                f"labels.silence={self.silence!r} does not exist; "
-                f"choose one of {', '.join(SILENCE_POLICIES)}"
-            )
-        folding_named(self.fold)
-        folding_named(self.score_fold)
+        check(self, "labels")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.system.settings import check, setting
+
+MOST_WINDOW_S = 3600.0
 #: Levels are averaged over this time, so that a stop's closure is no pause.
 SMOOTHING_S = 0.2
 #: A pause at least this long may be left out, all but ``MARGIN_S`` on either side.
@@ -28,16 +31,19 @@ PAUSE_POSTERIOR, PAUSE_S = 0.9, 0.2
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """How recordings are cut.
+    """How recordings are cut."""
 
-    whole_s: what is no longer is an utterance, and is not cut. longest_s: of a window; the shortest
-    has a third. context_s: of either neighbour. skip_silence: leave long silence out.
-    """
+    whole_s: float = setting(
+        30.0, "what is no longer is an utterance, and is not cut", above=0, most=MOST_WINDOW_S
+    )
+    longest_s: float = setting(
+        6.0, "seconds of a window; the shortest has a third", above=0, most=MOST_WINDOW_S
+    )
+    context_s: float = setting(0.15, "seconds of either neighbour", 0, MOST_WINDOW_S)
+    skip_silence: bool = setting(True, "leave long silence out")
 
-    whole_s: float = 30.0
-    longest_s: float = 6.0
-    context_s: float = 0.15
-    skip_silence: bool = True
+    def __post_init__(self) -> None:
+        check(self, "window")
 
 
 @dataclass(frozen=True)

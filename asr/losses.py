@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from asr.errors import InputError
 from asr.features import FrameClock
 from asr.labels import BLANK
+from asr.system.settings import check, setting
 from asr.types import Segment
 
 LOSSES = ("ctc", "framewise")
@@ -22,22 +23,22 @@ IGNORE = -100
 
 @dataclass
 class LossConfig:
-    """framewise_epochs: a CTC model starts with that many epochs of framewise training.
+    """What is minimised in training."""
 
-    The best epoch on dev is looked for among those after them.
-    """
-
-    name: str = "ctc"
-    framewise_epochs: int = 0
-    label_smoothing: float = 0.0
+    name: str = setting("ctc", "the criterion", choices=LOSSES)
+    framewise_epochs: int = setting(
+        0,
+        "a CTC model starts with that many epochs of framewise training; its best epoch on dev is "
+        "looked for among those after them",
+        0,
+        1_000_000,
+    )
+    label_smoothing: float = setting(
+        0.0, "share of framewise targets that is spread over all labels", 0, below=1
+    )
 
     def __post_init__(self) -> None:
-        if self.name not in LOSSES:
-            raise InputError(f"loss.name={self.name!r} does not exist; choose ctc or framewise")
-        if self.framewise_epochs < 0:
-            raise InputError(f"loss.framewise_epochs={self.framewise_epochs}: expected 0 or more")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"loss.label_smoothing={self.label_smoothing}: expected 0 to below 1")
+        check(self, "loss")
 
 
 def ctc_loss(

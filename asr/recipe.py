@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from asr.augment import AugmentConfig
 from asr.decode.decoder import DecoderConfig
@@ -12,147 +11,145 @@ from asr.features import FeatureConfig
 from asr.labels import LabelConfig
 from asr.losses import LossConfig
 from asr.models.recurrent import RecurrentConfig
+from asr.system.settings import check, setting
 
+#: More epochs, or seconds in a batch, than there ever are.
+MOST = 1_000_000
+MOST_ORDER = 16
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("constant", "linear", "cosine", "plateau", "one_cycle")
 
 
 @dataclass
 class CorpusConfig:
-    """Where the utterances come from; ``train``, ``dev`` and ``test`` name its sets.
+    """Where the utterances come from."""
 
-    lexicon: a file (word TAB phones) to decode words from phones with, relative to the root.
-    """
+    kind: str = setting("timit", "timit, so762, librispeech, kaldi, jsonl, streamed or synthetic")
+    root: str = setting("", "its folder")
+    train: list[str] = setting(["train"], "the sets to train on")
+    dev: str = setting("dev", "the set that chooses the best epoch and the decoder's weights")
+    test: list[str] = setting(["test"], "the sets to score in the end")
+    lexicon: str = setting(
+        "", "a file (word TAB phones) to decode words from phones with, relative to the root"
+    )
 
-    kind: str = "timit"
-    root: str = ""
-    train: list[str] = field(default_factory=lambda: ["train"])
-    dev: str = "dev"
-    test: list[str] = field(default_factory=lambda: ["test"])
-    lexicon: str = ""
+    def __post_init__(self) -> None:
+        check(self, "corpus")
 
 
 @dataclass
 class OptimConfig:
-    """Optimizer and learning rate; ``plateau_*`` hold for schedule=plateau alone.
+    """Optimizer and learning rate."""
 
-    one_cycle_rise: under schedule=one_cycle (Smith 2018) the share of the training in which the
-    rate rises to ``lr``; ``warmup_epochs`` does not matter there. ema: decay of a moving average of
-    the weights, which is judged on dev and kept in their place (0: none; 0.999 is usual).
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    clip_norm: float = 5.0
-    schedule: str = "linear"
-    warmup_epochs: float = 0.5
-    plateau_epochs: int = 2
-    plateau_factor: float = 0.5
-    one_cycle_rise: float = 0.3
-    ema: float = 0.0
+    name: str = setting("adamw", "the optimizer", choices=OPTIMIZERS)
+    lr: float = setting(1e-3, "learning rate, at its highest", above=0, most=100)
+    weight_decay: float = setting(1e-2, "share of the weights taken off, times lr", 0, 1000)
+    clip_norm: float = setting(5.0, "longer gradients are shortened to it", above=0)
+    schedule: str = setting("linear", "how the learning rate goes on", choices=SCHEDULES)
+    warmup_epochs: float = setting(
+        0.5, "the learning rate rises that long, but under one_cycle", 0, MOST
+    )
+    plateau_epochs: int = setting(
+        2, "under plateau: epochs without a better dev error rate before lr falls", 1, MOST
+    )
+    plateau_factor: float = setting(0.5, "under plateau: how far it falls", above=0, most=1)
+    one_cycle_rise: float = setting(
+        0.3,
+        "under one_cycle (Smith 2018): the share of the training in which the rate rises",
+        above=0,
+        below=1,
+    )
+    ema: float = setting(
+        0.0,
+        "decay of a moving average of the weights, which is judged on dev and kept in their place "
+        "(0: none; 0.999 is usual)",
+        0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise InputError(
-                f"optim.name={self.name!r} does not exist; choose one of {', '.join(OPTIMIZERS)}"
-            )
-        if self.schedule not in SCHEDULES:
-            raise InputError(
-                f"optim.schedule={self.schedule!r} does not exist; "
-                f"choose one of {', '.join(SCHEDULES)}"
-            )
-        if not (0 < self.lr < math.inf and self.clip_norm > 0):
-            raise InputError("optim: lr and clip_norm must both be above 0, and lr finite")
-        if not (0 <= self.warmup_epochs < math.inf and 0 <= self.weight_decay < math.inf):
-            raise InputError("optim: warmup_epochs and weight_decay must be finite and 0 or more")
-        if self.plateau_epochs < 1 or not 0 < self.plateau_factor <= 1:
-            raise InputError(
-                "optim: expected plateau_epochs of 1 or more, plateau_factor above 0 and up to 1"
-            )
-        if not 0 < self.one_cycle_rise < 1 or not 0 <= self.ema < 1:
-            raise InputError(
-                "optim: expected one_cycle_rise between 0 and 1, ema of 0 (none) to below 1"
-            )
+        check(self, "optim")
 
 
 @dataclass
 class LmConfig:
-    """Orders of n-grams over labels and words, estimated from train's transcripts; 0: none."""
+    """N-grams estimated from train's transcripts."""
 
-    label_order: int = 0
-    word_order: int = 0
+    label_order: int = setting(0, "order of the n-gram over labels; 0: none", 0, MOST_ORDER)
+    word_order: int = setting(0, "order of the n-gram over words; 0: none", 0, MOST_ORDER)
 
     def __post_init__(self) -> None:
-        if self.label_order < 0 or self.word_order < 0:
-            raise InputError("lm: label_order and word_order must be 0 (none) or more")
+        check(self, "lm")
 
 
 @dataclass
 class TrainerConfig:
-    """The loop. patience: epochs without a better dev error rate before stopping; 0 never stops.
+    """The loop."""
 
-    max_batch_s: padded audio seconds in a batch at most. max_bad_steps: steps with infinite or
-    NaN loss before giving up. max_skipped: share of a set's utterances that may be left out.
-    average_last, average_best: at the end, the mean of the weights after that many epochs (the
-    last, or the best on dev) becomes the model where it does better on dev; 0: none.
-    curriculum_epochs: in the first epochs batches come short first (Amodei et al. 2016).
-    feature_cache: a folder that keeps the features for the next run (32 kB for a second of audio at
-    80 bins, at each speed); empty: they are computed at the start and held in memory.
-    workers: threads that make batches ahead of the steps (0: between them), on a GPU and for
-    corpus.kind=streamed, where shuffle_buffer utterances at least are mixed at a time (their audio
-    is held in memory, compressed as it is, twice).
-    max_utterance_s: longer ones are not trained on. save_minutes: between two checkpoints, beside
-    those at the end of each epoch.
-    device: cpu, cuda, or auto. precision: float32, or bfloat16 (faster on GPUs and on processors
-    with AMX; weights, loss and updates stay float32). tune: choose the decoder's weights on dev at
-    the end.
-    """
-
-    max_epochs: int = 30
-    batch_size: int = 16
-    max_batch_s: float = 240.0
-    patience: int = 0
-    average_last: int = 0
-    average_best: int = 0
-    curriculum_epochs: int = 0
-    feature_cache: str = ""
-    shuffle_buffer: int = 2000
-    workers: int = 4
-    max_bad_steps: int = 20
-    max_skipped: float = 0.1
-    max_utterance_s: float = 120.0
-    save_minutes: float = 10.0
-    device: str = "auto"
-    precision: str = "float32"
-    tune: bool = True
+    max_epochs: int = setting(30, "epochs at most", 1, MOST)
+    batch_size: int = setting(16, "utterances in a batch, of all processes together", 1, 100_000)
+    max_batch_s: float = setting(
+        240.0, "padded audio seconds in a batch at most", above=0, most=MOST
+    )
+    patience: int = setting(
+        0, "epochs without a better dev error rate before stopping; 0 never stops", 0, MOST
+    )
+    average_last: int = setting(
+        0,
+        "at the end, the mean of the weights after that many last epochs becomes the model where "
+        "it does better on dev; 0: none",
+        0,
+        1000,
+    )
+    average_best: int = setting(0, "the same of the epochs best on dev", 0, 1000)
+    curriculum_epochs: int = setting(
+        0, "in the first epochs batches come short first (Amodei et al. 2016)", 0, MOST
+    )
+    feature_cache: str = setting(
+        "",
+        "a folder that keeps the features for the next run (32 kB for a second of audio at 80 "
+        "bins, at each speed); empty: they are computed at the start and held in memory",
+    )
+    shuffle_buffer: int = setting(
+        2000,
+        "with corpus.kind=streamed so many utterances at least are mixed at a time (their audio "
+        "is held in memory, compressed as it is, twice)",
+        1,
+        1_000_000_000,
+    )
+    workers: int = setting(
+        4,
+        "threads that make batches ahead of the steps (0: between them), on a GPU and for "
+        "corpus.kind=streamed",
+        0,
+        256,
+    )
+    max_bad_steps: int = setting(
+        20, "steps with infinite or NaN loss before giving up", 0, 1_000_000_000
+    )
+    max_skipped: float = setting(
+        0.1, "share of a set's utterances that may be left out before giving up", 0, 1
+    )
+    max_utterance_s: float = setting(120.0, "longer ones are not trained on", above=0)
+    save_minutes: float = setting(
+        10.0, "between two checkpoints, beside those at the end of each epoch", above=0
+    )
+    device: str = setting("auto", "what computes", choices=("auto", "cpu", "cuda"))
+    precision: str = setting(
+        "float32",
+        "bfloat16 is faster on GPUs and on processors with AMX; weights, loss and updates stay "
+        "float32",
+        choices=("float32", "bfloat16"),
+    )
+    tune: bool = setting(True, "choose the decoder's weights on dev at the end")
 
     def __post_init__(self) -> None:
-        if min(self.max_epochs, self.batch_size) < 1 or not 0 < self.max_batch_s < math.inf:
-            raise InputError(
-                "trainer: max_epochs, batch_size and max_batch_s must be above 0, and finite"
-            )
-        if self.patience < 0 or self.max_bad_steps < 0 or not 0 <= self.max_skipped <= 1:
-            raise InputError(
-                "trainer: expected patience and max_bad_steps of 0 or more, max_skipped of 0 to 1"
-            )
-        if min(self.average_last, self.average_best, self.curriculum_epochs) < 0:
-            raise InputError(
-                "trainer: expected average_last, average_best and curriculum_epochs of 0 or more"
-            )
-        if self.shuffle_buffer < 1 or self.workers < 0:
-            raise InputError("trainer: expected shuffle_buffer above 0 and workers of 0 or more")
-        if self.max_utterance_s <= 0 or self.save_minutes <= 0:
-            raise InputError("trainer: max_utterance_s and save_minutes must be above 0")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"trainer.device={self.device!r}: expected auto, cpu or cuda")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"trainer.precision={self.precision!r}: expected float32 or bfloat16")
+        check(self, "trainer")
 
 
 @dataclass
 class RunConfig:
-    """All of a run. ``resume``: the directory of an interrupted run to go on with."""
+    """All of a run."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -164,18 +161,12 @@ class RunConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     lm: LmConfig = field(default_factory=LmConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    seed: int = 1
-    run_dir: str = ""
-    resume: str = ""
+    seed: int = setting(1, "of all that is drawn", 0, 2**64 - 1)
+    run_dir: str = setting("", "the folder for the results")
+    resume: str = setting("", "the directory of an interrupted run to go on with")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"seed={self.seed}: expected 0 to 2**64 - 1")
-        for name, section in asdict(self).items():
-            # NaN is neither below nor above any bound that a section checks.
-            for key, value in section.items() if isinstance(section, dict) else ():
-                if isinstance(value, float) and math.isnan(value):
-                    raise InputError(f"{name}.{key}=nan: expected a number")
+        check(self, "")
         if self.loss.framewise_epochs >= self.trainer.max_epochs:
             raise InputError(
                 f"loss.framewise_epochs={self.loss.framewise_epochs}: expected fewer than "

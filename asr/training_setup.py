@@ -23,7 +23,7 @@ from asr.features import Statistics
 from asr.labels import LabelConfig, inventory, unit_symbols
 from asr.lm.ngram import NGram
 from asr.manifest_index import IndexedManifest, join_manifests
-from asr.models.acoustic import AcousticModel
+from asr.models.acoustic import AcousticModel, sketched
 from asr.progress import progress_bar
 from asr.recipe import CorpusConfig, RunConfig
 from asr.rundir import log
@@ -143,7 +143,10 @@ def build(
 
     A train set that is an `IndexedManifest` becomes a `Stream`, whose features come when used.
     """
-    # A folder of noise that is not there is told now and not in the first step.
+    net = partial(AcousticModel, config.model, config.features.size)
+    # A net beyond all bounds, or a folder of noise that is not there, is told now and not in the
+    # first step.
+    sketched(partial(net, n_labels=2, n_bins=config.features.n_mels))
     WaveformAugment(config.augment, config.features)
     skipped: dict[str, dict[str, str]] = {name: {} for name in sets}
     train = sets["train"]
@@ -232,9 +235,7 @@ def build(
         labels=labels,
         label_config=config.labels,
         criterion=config.loss.name,
-        model=AcousticModel(
-            config.model, config.features.size, len(labels), config.features.n_mels
-        ),
+        model=net(len(labels), config.features.n_mels),
         decoder=config.decoder,
         stats=stats,
     )

@@ -79,6 +79,9 @@ def described(name: str, thing: Any) -> str:
     function = thing.__func__ if isinstance(thing, classmethod) else thing
     for parameter in inspect.signature(function).parameters:
         text = re.sub(rf"(?<![`\w]){parameter}(?=:| and \w+:)", f"`{parameter}`", text)
+    settings = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    meanings = [f"- `{f.name}`: {f.metadata['meaning']}\n" for f in settings if f.metadata]
+    text += "\n" * bool(meanings) + "".join(meanings)
     return f"```python\n{signature(name, function)}\n```\n\n{text}"
 
 

@@ -15,11 +15,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.errors import InputError
+from asr.system.settings import check, setting
 from asr.types import Hypothesis
 
 #: Fewer labels or words than this, or fewer right or wrong ones than ``FEWEST_OF_A_KIND``, are too
 #: few to fit a map to.
 FEWEST, FEWEST_OF_A_KIND = 50, 5
+#: Of a weight: beyond, all confidences are 0 or 1.
+MOST_LOGIT = 1e6
 #: Keeps logits finite: no frame's posterior is trusted further.
 CLOSEST = 1e-3
 #: Of the squared weights; only matters where everything is right or wrong on one side.
@@ -33,8 +37,15 @@ class Calibration:
     labels: for `label_features`. words: for `word_features`.
     """
 
-    labels: tuple[float, ...] | None = None
-    words: tuple[float, ...] | None = None
+    labels: tuple[float, ...] | None = setting(None, "of labels", -MOST_LOGIT, MOST_LOGIT)
+    words: tuple[float, ...] | None = setting(None, "of words", -MOST_LOGIT, MOST_LOGIT)
+
+    def __post_init__(self) -> None:
+        check(self, "confidence")
+        for name, n in (("labels", 3), ("words", 4)):
+            weights = getattr(self, name)
+            if weights is not None and len(weights) != n:
+                raise InputError(f"confidence.{name}={list(weights)}: expected {n} numbers")
 
 
 def calibrated(

@@ -22,59 +22,52 @@ from asr.labels import SPACE, Labels
 from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import BoundNGram
 from asr.lm.query import LanguageModel, unit_of
+from asr.system.settings import check, setting
 from asr.types import Hypothesis
 
 DECODERS = ("greedy", "beam", "viterbi")
-WEIGHTS = (
-    "lm_weight word_lm_weight rescore_weight rescore_share prior_weight transition_weight".split()
-)
+#: Wider beams find nothing more, and are memory for each utterance that is searched.
+MOST_BEAM = 10_000
+#: Any heavier, and nothing else counts.
+MOST_WEIGHT = 1000.0
 
 
 @dataclass
 class DecoderConfig:
-    """Which search, and its weights.
+    """Which search, and its weights, in natural logarithms.
 
-    beam: prefixes that beam search keeps. nbest: hypotheses returned, at most. lm_weight and bonus
-    (a label): for the language model over labels. lexicon: search words of the model's lexicon;
-    then word_lm_weight and word_bonus (a word) hold for the language model over words, and
-    unknown_penalty allows unknown words at that price, in natural logarithms. rescore_weight,
-    rescore_bonus (a token) and rescore_share (in a mixture with the first language model): for the
-    second one, which scores the best ``rescore_nbest`` hypotheses again. prior_weight and
-    transition_weight: of Viterbi decoding.
+    The language model over labels has lm_weight and bonus; that over words, where the words of a
+    lexicon are searched, word_lm_weight and word_bonus.
     """
 
-    name: str = "greedy"
-    beam: int = 50
-    nbest: int = 1
-    lm_weight: float = 0.0
-    bonus: float = 0.0
-    lexicon: bool = False
-    word_lm_weight: float = 0.0
-    word_bonus: float = 0.0
-    unknown_penalty: float | None = None
-    rescore_weight: float = 0.0
-    rescore_bonus: float = 0.0
-    rescore_share: float = 0.5
-    rescore_nbest: int = 50
-    prior_weight: float = 0.5
-    transition_weight: float = 1.0
+    name: str = setting("greedy", "the search", choices=DECODERS)
+    beam: int = setting(50, "prefixes that beam search keeps", 1, MOST_BEAM)
+    nbest: int = setting(1, "hypotheses returned, at most", 1, MOST_BEAM)
+    lm_weight: float = setting(0.0, "of the language model over labels", 0, MOST_WEIGHT)
+    bonus: float = setting(0.0, "for each label", -MOST_WEIGHT, MOST_WEIGHT)
+    lexicon: bool = setting(False, "search words of the model's lexicon")
+    word_lm_weight: float = setting(0.0, "of the language model over words", 0, MOST_WEIGHT)
+    word_bonus: float = setting(0.0, "for each word", -MOST_WEIGHT, MOST_WEIGHT)
+    unknown_penalty: float | None = setting(
+        None, "allows words outside the lexicon at that price", -MOST_WEIGHT, MOST_WEIGHT
+    )
+    rescore_weight: float = setting(
+        0.0, "of a second language model, which scores the best again", 0, MOST_WEIGHT
+    )
+    rescore_bonus: float = setting(0.0, "for each of its tokens", -MOST_WEIGHT, MOST_WEIGHT)
+    rescore_share: float = setting(
+        0.5, "of the second language model in a mixture with the first", 0, 1
+    )
+    rescore_nbest: int = setting(50, "hypotheses that are scored again", 1, MOST_BEAM)
+    prior_weight: float = setting(
+        0.5, "of the labels' frequencies, taken out in Viterbi decoding", 0, MOST_WEIGHT
+    )
+    transition_weight: float = setting(
+        1.0, "of the labels' order, in Viterbi decoding", 0, MOST_WEIGHT
+    )
 
     def __post_init__(self) -> None:
-        if self.name not in DECODERS:
-            raise InputError(
-                f"decoder {self.name!r} does not exist; choose one of {', '.join(DECODERS)}"
-            )
-        for name in ("beam", "nbest", "rescore_nbest"):
-            if getattr(self, name) < 1:
-                raise InputError(f"decoder: {name}={getattr(self, name)} must be 1 or more")
-        for name in WEIGHTS:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"decoder: {name}={getattr(self, name):g} must be 0 or more")
-        for name in ("bonus", "word_bonus", "rescore_bonus"):
-            if not math.isfinite(getattr(self, name)):
-                raise InputError(f"decoder: {name} must be a finite number")
-        if self.rescore_share > 1:
-            raise InputError(f"decoder: rescore_share={self.rescore_share:g} must be 1 or less")
+        check(self, "decoder")
 
 
 @dataclass(frozen=True)

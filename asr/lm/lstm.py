@@ -17,8 +17,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -29,10 +30,12 @@ from torch.nn import functional as F
 
 from asr.errors import InputError
 from asr.files import write_aside, write_text
-from asr.labels import UNITS, folding_named
+from asr.labels import FOLDINGS, UNITS
 from asr.lm.ngram import BOS, EOS, UNK
 from asr.lm.text import vocabulary
+from asr.models.acoustic import sketched
 from asr.models.language import START, LanguageModel, LanguageModelConfig
+from asr.system.settings import check, setting
 
 FORMAT = "carousel-lm-1"
 WEIGHTS, CONFIG, VOCABULARY = "weights.safetensors", "config.json", "vocabulary.txt"
@@ -51,39 +54,39 @@ SLOWEST = 100
 
 @dataclass
 class NeuralConfig:
-    """A language model and its training.
+    """A language model and its training."""
 
-    fold: of phones. carry: each line goes on from the one before, as in a book: the state is
-    carried over line ends, in training and in scoring. Otherwise each line starts afresh, as
-    utterances do. min_count: rarer tokens are ``<unk>``.
-
-    batch: rows that are trained side by side. bptt: steps that errors flow back (truncated
-    back-propagation through time, Williams & Peng 1990); the state goes on. lr: of Adam;
-    multiplied by lr_factor after each epoch without a new best dev perplexity, until that no longer
-    helps either.
-    """
-
-    unit: str = "word"
-    fold: str = "none"
-    carry: bool = True
-    min_count: int = 2
+    unit: str = setting("word", "what a token is", choices=UNITS)
+    fold: str = setting("none", "folding of phones", choices=tuple(FOLDINGS))
+    carry: bool = setting(
+        True,
+        "each line goes on from the one before, as in a book: the state is carried over line ends, "
+        "in training and in scoring; otherwise each line starts afresh, as utterances do",
+    )
+    min_count: int = setting(2, "rarer tokens are <unk>", 1, 1_000_000)
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
-    epochs: int = 10
-    batch: int = 32
-    bptt: int = 64
-    lr: float = 2e-3
-    lr_factor: float = 0.5
-    clip_norm: float = 1.0
-    seed: int = 1
+    epochs: int = setting(10, "passes over the text", 1, 1_000_000)
+    batch: int = setting(32, "rows that are trained side by side", 1, 100_000)
+    bptt: int = setting(
+        64,
+        "steps that errors flow back (truncated back-propagation through time, Williams & Peng "
+        "1990); the state goes on",
+        1,
+        100_000,
+    )
+    lr: float = setting(2e-3, "learning rate of Adam", above=0, most=100)
+    lr_factor: float = setting(
+        0.5,
+        "of lr after each epoch without a new best dev perplexity, until that no longer helps "
+        "either",
+        0,
+        1,
+    )
+    clip_norm: float = setting(1.0, "longer gradients are shortened to it", above=0)
+    seed: int = setting(1, "of all that is drawn", 0, 2**63 - 1)
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise InputError(f"unit {self.unit!r} does not exist; choose one of {', '.join(UNITS)}")
-        folding_named(self.fold)
-        if min(self.epochs, self.batch, self.bptt, self.min_count) < 1 or self.lr <= 0:
-            raise InputError(
-                "language model: epochs, batch, bptt and min_count must be 1 or more, lr above 0"
-            )
+        check(self, "language model")
 
 
 class Block(NamedTuple):
@@ -246,7 +249,7 @@ class NeuralLM:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format", None) != FORMAT:
                 raise InputError(f"{path}: expected a language model of format {FORMAT!r}")
-            config = NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
+            config = _configured(values, path)
             path = folder / VOCABULARY
             tokens = tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
             path = folder / WEIGHTS
@@ -266,7 +269,11 @@ class NeuralLM:
             raise InputError(
                 f"{folder / VOCABULARY}: expected {UNK}, {BOS}, {EOS} first, and each token once"
             )
-        model = LanguageModel(config.model, len(tokens))
+        make = partial(LanguageModel, config.model, len(tokens))
+        try:
+            model = sketched(make)
+        except InputError as error:
+            raise InputError(f"{folder / CONFIG}: {error}") from error
         own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         for name in sorted(own.keys() | found.keys()):
@@ -275,8 +282,16 @@ class NeuralLM:
                     f"{path}: {name!r} has shape {found.get(name)}: {CONFIG} and {VOCABULARY} "
                     f"make it {own.get(name)}"
                 )
+        model = make()
         model.load_state_dict(tensors)
         return cls(config, tokens, model.eval())
+
+
+def _configured(values: dict[str, Any], path: Path) -> NeuralConfig:
+    try:
+        return NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def perplexity(scores: Iterable[Sequence[float]]) -> float:

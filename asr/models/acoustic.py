@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
+from asr.errors import InputError
 from asr.models.convolution import Convolutions
-from asr.models.recurrent import Dropout, RecurrentConfig, RecurrentStack
+from asr.models.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_parameters
+
+#: Ten times the largest recurrent nets; training takes 16 bytes for each.
+MOST_PARAMETERS = 1_000_000_000
 
 
 class AcousticModel(nn.Module):
@@ -35,3 +41,19 @@ class AcousticModel(nn.Module):
         x, lens = self.stack(x, lens)
         # In float32 even where the layers before compute in bfloat16.
         return self.output(x).float().log_softmax(dim=2), lens
+
+
+def sketched(make: Callable[[], nn.Module]) -> nn.Module:
+    """The net that ``make`` makes, with names and shapes of its weights and no memory for them.
+
+    Raises:
+        InputError: it has more than `MOST_PARAMETERS`.
+    """
+    with torch.device("meta"):
+        net = make()
+    if (n := count_parameters(net)) > MOST_PARAMETERS:
+        raise InputError(
+            f"the configured net has {n / 1e6:.0f} M parameters; expected up to "
+            f"{MOST_PARAMETERS / 1e6:.0f} M: make its layers fewer or narrower"
+        )
+    return net

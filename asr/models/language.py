@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.errors import InputError
-from asr.models.cells import Cell, find_cell
+from asr.models.cells import CELLS, Cell, find_cell
+from asr.models.recurrent import MOST_LAYERS, MOST_UNITS
+from asr.system.settings import check, setting
 
 START = 1
 """The token that begins a sentence: it is read and never predicted."""
@@ -19,27 +21,22 @@ FEWEST_ROWS = 8
 
 @dataclass
 class LanguageModelConfig:
-    """``layers`` recurrent layers of ``hidden`` units, which is also the size of an embedding.
+    """Recurrent layers over embeddings of as many units."""
 
-    dropout: on the embedding, between layers and before the output, not through time (Zaremba et
-    al. 2014). tie: the output uses the embedding's weights (Press & Wolf 2017).
-    """
-
-    cell: str = "lstm"
-    layers: int = 1
-    hidden: int = 256
-    dropout: float = 0.3
-    tie: bool = True
+    cell: str = setting("lstm", "what the layers are made of", choices=tuple(CELLS))
+    layers: int = setting(1, "recurrent layers", 1, MOST_LAYERS)
+    hidden: int = setting(256, "units of a layer and of an embedding", 1, MOST_UNITS)
+    dropout: float = setting(
+        0.3,
+        "on the embedding, between layers and before the output, not through time (Zaremba et al. "
+        "2014)",
+        0,
+        below=1,
+    )
+    tie: bool = setting(True, "the output uses the embedding's weights (Press & Wolf 2017)")
 
     def __post_init__(self) -> None:
-        find_cell(self.cell)
-        if self.layers < 1 or self.hidden < 1:
-            raise InputError(
-                f"language model: layers and hidden must be 1 or more, "
-                f"found {self.layers} and {self.hidden}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"language model: dropout={self.dropout}: expected 0 to below 1")
+        check(self, "language model")
 
 
 class LanguageModel(nn.Module):

@@ -13,66 +13,73 @@ from torch import nn
 from asr.errors import InputError
 from asr.features import mask_padding, stack_frames
 from asr.models.cells import CELLS, Cell
+from asr.system.settings import check, setting
+
+MOST_LAYERS, MOST_UNITS = 64, 16_384
+#: Frames that a pyramid of layers may join to one.
+MOST_JOINED = 1024
 
 
 @dataclass
 class RecurrentConfig:
-    """A stack of recurrent layers; a layer has ``hidden`` units in each direction.
+    """A stack of recurrent layers.
 
-    units: the widths of the layers one by one, instead of ``layers`` times ``hidden``.
-    conv: channels of the convolutions before the first layer, see `convolution.Convolutions`.
-    between: widths of the MLP after each recurrent layer but the last. after: widths of the MLP
-    after the last. subsample: join that many neighbouring frames after each layer (a pyramid,
-    Chan et al. 2016); empty for none. residual: add a layer's input to its output where the
-    widths agree. layer_norm: normalise what each layer puts out (Ba et al. 2016).
-
-    conv_dropout: of what the convolutions put out. dropout: of what each layer puts out.
-    drop_connect: of recurrent weights, drawn once a batch (Wan et al. 2013; Merity et al. 2018).
-    weight_noise: standard deviation of Gaussian noise on the recurrent layers' weights, drawn once
-    a batch (Graves 2011; 0.075 in Graves et al. 2013).
-    These act in training alone. forget_bias and orthogonal: see `cells.Cell`.
+    The dropouts, drop_connect and weight_noise act in training alone.
     """
 
-    cell: str = "lstm"
-    layers: int = 3
-    hidden: int = 256
-    units: tuple[int, ...] = ()
-    bidirectional: bool = True
-    conv: tuple[int, ...] = ()
-    between: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    subsample: tuple[int, ...] = ()
-    residual: bool = False
-    layer_norm: bool = False
-    conv_dropout: float = 0.2
-    dropout: float = 0.3
-    drop_connect: float = 0.0
-    weight_noise: float = 0.0
-    forget_bias: float = 1.0
-    orthogonal: bool = False
+    cell: str = setting("lstm", "what the layers are made of", choices=tuple(CELLS))
+    layers: int = setting(3, "recurrent layers", 1, MOST_LAYERS)
+    hidden: int = setting(256, "units of a layer in each direction", 1, MOST_UNITS)
+    units: tuple[int, ...] = setting(
+        (), "widths of the layers one by one, instead of layers times hidden", 1, MOST_UNITS
+    )
+    bidirectional: bool = setting(True, "read the audio in both directions")
+    conv: tuple[int, ...] = setting(
+        (), "channels of the convolutions before the first layer", 1, MOST_UNITS
+    )
+    between: tuple[int, ...] = setting(
+        (), "widths of the MLP after each recurrent layer but the last", 1, MOST_UNITS
+    )
+    after: tuple[int, ...] = setting((), "widths of the MLP after the last", 1, MOST_UNITS)
+    subsample: tuple[int, ...] = setting(
+        (),
+        "join that many neighbouring frames after each layer (a pyramid, Chan et al. 2016); empty "
+        "for none",
+        1,
+        64,
+    )
+    residual: bool = setting(False, "add a layer's input to its output where the widths agree")
+    layer_norm: bool = setting(False, "normalise what each layer puts out (Ba et al. 2016)")
+    conv_dropout: float = setting(0.2, "of what the convolutions put out", 0, below=1)
+    dropout: float = setting(0.3, "of what each layer puts out", 0, below=1)
+    drop_connect: float = setting(
+        0.0,
+        "of recurrent weights, drawn once a batch (Wan et al. 2013; Merity et al. 2018)",
+        0,
+        below=1,
+    )
+    weight_noise: float = setting(
+        0.0,
+        "standard deviation of Gaussian noise on the recurrent layers' weights, drawn once a batch "
+        "(Graves 2011; 0.075 in Graves et al. 2013)",
+        0,
+        100,
+    )
+    forget_bias: float = setting(1.0, "what the forget gates' biases begin with", -100, 100)
+    orthogonal: bool = setting(False, "recurrent weights begin orthogonal")
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise InputError(
-                f"model.cell={self.cell!r} does not exist; choose one of {', '.join(CELLS)}"
-            )
-        widths = (*self.units, *self.conv, *self.between, *self.after)
-        if min(self.layers, self.hidden, *widths) < 1:
-            raise InputError(
-                "model: layers, hidden, units, conv, between and after must be 1 or more"
-            )
-        for name in ("conv_dropout", "dropout", "drop_connect"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"model.{name}={getattr(self, name)}: expected 0 to below 1")
-        if self.weight_noise < 0:
-            raise InputError(f"model.weight_noise={self.weight_noise}: expected 0 or more")
+        check(self, "model")
         if self.subsample and len(self.subsample) != len(self.widths):
             raise InputError(
                 f"model.subsample={list(self.subsample)}: expected one factor for each of the "
                 f"{len(self.widths)} layers"
             )
-        if min([1, *self.subsample]) < 1:
-            raise InputError(f"model.subsample={list(self.subsample)}: expected 1 or more")
+        if self.subsampling > MOST_JOINED:
+            raise InputError(
+                f"model.subsample={list(self.subsample)}: joins {self.subsampling} frames to one; "
+                f"expected up to {MOST_JOINED}"
+            )
 
     @property
     def widths(self) -> tuple[int, ...]:
