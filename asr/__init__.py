@@ -108,7 +108,8 @@ def score(
         fold: folding of phones on both sides: none, timit48, timit39 or cmu40.
         silence: silence phones are counted, or neighbouring ones merged (merge), or ignored
             (ignore).
-        normalise: what is made alike on both sides: case, punctuation, numbers.
+        normalise: what is made alike on both sides: case, punctuation, contractions, numbers,
+            spelling; or whisper, by the rules of Whisper.
 
     >>> scores = score(["the cat sat", "hello"], ["a cat sat down", "hello"])
     >>> scores.substitutions, scores.insertions, scores.error_rate

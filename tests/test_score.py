@@ -523,11 +523,53 @@ def test_command_gives_intervals_and_compares(run, pair, tmp_path):
     assert out.splitlines()[1].startswith("  95 % interval ")
     assert json.loads(run(*pair, "--intervals", "--json")[1])["over_utterances"]["groups"] == 3
     _, out, _ = run(*pair, other, "--compare")
-    assert out.startswith("A: WER 50.00 %")
-    assert "\nB less A: -50.00 %\n" in out
-    assert json.loads(run(*pair, other, "--compare", "--json")[1])["difference"] == -0.5
+    assert out.startswith("h: WER 50.00 %")
+    assert "\nb: WER 0.00 %" in out
+    assert "\nb less h: -50.00 %\n" in out
+    assert "b alone has 0 wrong of" in out
+    document = json.loads(run(*pair, other, "--compare", "--json")[1])
+    assert [system["name"] for system in document["systems"]] == ["h", "b"]
+    assert document["pairs"][0]["difference"] == -0.5
     assert run(*pair, other)[0] == run(*pair, "--compare")[0] == 2
     assert run(*pair, other, "--compare", "--errors")[0] == 2
+
+
+def test_command_compares_several_and_writes_what_it_found(run, pair, tmp_path):
+    others = [tmp_path / name / "test.trn" for name in ("x", "y")]
+    for other in others:
+        other.parent.mkdir()
+        written(other, "the cat sat (u1)\nhello (u2)\nh# b (u3)\n")
+    status, out, err = run(pair[0], *others, *others[:1], "--compare", "--report", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert [line.split(" less ")[0] for line in out.splitlines() if " less " in line] == [
+        "y",
+        "x (2)",
+        "x (2)",
+    ]
+    assert "there are 3 pairs" in out
+    assert (tmp_path / "out/comparison.txt").read_text() == out
+    assert len(json.loads((tmp_path / "out/comparison.json").read_text())["pairs"]) == 3
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {"x", "x (2)", "y"}
+    assert (tmp_path / "out/y/report.txt").read_text().startswith("WER 0.00 %")
+
+
+def test_command_applies_a_file_of_rules(run, tmp_path):
+    reference = written(tmp_path / "r.trn", "It's gonna rain, uh, in Falkner (u1)\n")
+    hypothesis = written(tmp_path / "h.trn", "it is going to rain in faulkner (u1)\n")
+    glm = written(
+        tmp_path / "en.glm",
+        ";; rules\n* case_sensitive = 'F'\ngonna => going to / [ ] __ [ ]\n"
+        "IT'S => {IT'S / IT IS}\n[, UH,] => [ (UH)]\nFALKNER => FAULKNER\n",
+    )
+    status, out, err = run(reference, hypothesis, "--alignment", "nist", "--glm", glm)
+    assert (status, err) == (0, "")
+    assert out.startswith("WER 0.00 %  [S 0, D 0, I 0 of 8 words;")
+    assert out.endswith("(words, by en.glm, in lower case, NIST alignment)\n")
+    status, _, err = run(reference, hypothesis, "--glm", glm)
+    assert (status, "say --alignment nist" in err) == (2, True)
+    bad = written(tmp_path / "bad.glm", ";;\nA B\n")
+    status, _, err = run(reference, hypothesis, "--alignment", "nist", "--glm", bad)
+    assert (status, "bad.glm:2: expected 'A => B' or" in err) == (2, True)
 
 
 def test_command_makes_both_sides_alike(run, tmp_path):
@@ -536,7 +578,7 @@ def test_command_makes_both_sides_alike(run, tmp_path):
     _, out, _ = run(reference, hypothesis, "--normalise", "case, punctuation")
     assert out.startswith("WER 0.00 %  [S 0, D 0, I 0 of 3 words;")
     assert out.endswith("(words, in lower case, without punctuation)\n")
-    status, _, err = run(reference, hypothesis, "--normalise", "spelling")
+    status, _, err = run(reference, hypothesis, "--normalise", "speling")
     assert (status, err.count("\n")) == (2, 1)
 
 

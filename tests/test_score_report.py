@@ -100,3 +100,15 @@ def test_report_into_a_file_is_refused(alignments, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_report(tmp_path / "taken", scores_of(alignments), list(PAIRS), SPEAKERS, alignments)
+
+
+def test_cells_that_spreadsheets_would_compute_are_text(tmp_path):
+    words = ["=1+1", "+1", "-x", "@a", "x=1"]
+    alignments = align([([word], ["a"]) for word in words])
+    scores = total(alignments, "word", "words")
+    write_report(tmp_path, scores, words, [""] * len(words), alignments)
+    for name in ("utterances", "errors", "aligned"):
+        with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as handle:
+            cells = {cell for row in csv.reader(handle) for cell in row}
+        assert not [cell for cell in cells if cell.startswith(tuple("=+-@\t\r"))]
+        assert {"'=1+1", "'+1", "'-x", "'@a", "x=1"} <= cells

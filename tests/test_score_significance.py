@@ -128,6 +128,22 @@ def test_wilcoxon_without_differences():
     assert wilcoxon_test([0.0, math.nan]).p == 1
 
 
+def test_mapsswe_cannot_say_where_all_segments_differ_alike():
+    right, wrong = ("a b c d", "a b c d"), ("a b c d", "a x c d")
+    for n in (1, 20):
+        test = mapsswe(aligned(*[right] * n), aligned(*[wrong] * n))
+        assert math.isnan(test.p)
+        assert test.samples == n
+    comparison = compare(aligned(*[right] * 20), aligned(*[wrong] * 20), [""] * 20)
+    assert "MAPSSWE   cannot say  (the same difference in all 20 segments)" in (
+        comparison_text(comparison)
+    )
+    assert comparison_json(comparison)["tests"]["mapsswe"]["p"] is None
+    assert comparison.mcnemar.p < 1e-5
+    for of in (right, wrong):
+        assert mapsswe(aligned(*[of] * 3), aligned(*[of] * 3)).p == 1
+
+
 def test_comparison_finds_the_worse_system():
     rows = two_systems(1)
     a = aligned(*[(r, h) for _, r, h, _ in rows])

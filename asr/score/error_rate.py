@@ -97,14 +97,17 @@ def policy_name(
     silence: str = "count",
     alignment: str = "edit",
     normalisations: Sequence[str] = (),
+    glm: str = "",
 ) -> str:
     """Say how the tokens were made and aligned, for printing beside every figure.
 
-    normalisations: names out of `normalise.NORMALISATIONS`.
+    normalisations: names out of `normalise.NORMALISATIONS`. glm: name of the file of rules.
     """
     ways = [way for name, way in NORMALISATIONS.items() if name in normalisations]
     if alignment == "nist" and "case" not in normalisations:
         ways.append(NORMALISATIONS["case"])
+    if glm:
+        ways.insert(0, f"by {glm}")
     as_written = ", ".join(ways) or "as written"
     if unit != "phone":
         policy = f"{UNIT_NAMES[unit]}, {as_written}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asr.errors import InputError
 from asr.score.error_rate import UNIT_NAMES, policy_name
 from asr.score.lines import Matched
-from asr.score.normalise import normaliser
+from asr.score.normalise import checked_ways, normaliser
 from asr.score.read import PlainPairs, texts, token_pairs
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ ALIGNMENTS = ("edit", "nist")
 
 
 def checked_policy(
-    unit: str, alignment: str, fold: str, silence: str, normalise: Sequence[str]
+    unit: str,
+    alignment: str,
+    fold: str,
+    silence: str,
+    normalise: Sequence[str],
+    glm: str = "",
 ) -> str:
     """The name of these choices, as `policy_name`.
 
@@ -34,7 +39,13 @@ def checked_policy(
         raise InputError("normalise is for words and characters, not for phones")
     if unit == "char" and alignment == "nist":
         raise InputError("alignment nist is for words and phones, not for unit char")
-    return policy_name(unit, fold, silence, alignment, normalise)
+    if glm and (unit != "word" or alignment != "nist"):
+        raise InputError(
+            f"{glm}: rules may give alternatives, which only alignment nist knows, for words; "
+            "say --alignment nist"
+        )
+    ways = checked_ways(normalise, markup=alignment == "nist")
+    return policy_name(unit, fold, silence, alignment, ways, glm)
 
 
 def align_matched(

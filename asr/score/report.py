@@ -25,6 +25,8 @@ ERROR_NAMES = {"S": "substitution", "D": "deletion", "I": "insertion"}
 ERROR_HEADER = ("error", "reference", "hypothesis", "count")
 COLUMN_HEADER = ("id", "reference", "hypothesis", "error")
 _WIDTH = 100
+#: What cells of formulas begin with (OWASP, "CSV injection").
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +143,18 @@ def _figures(scores: Scores) -> dict[str, Any]:
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """CSV with a header line; what is undefined stays empty."""
+    """CSV with a header line; what is undefined stays empty.
+
+    A text that a spreadsheet would take for a formula has a ' before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+            for cell in row
+        )
     return text.getvalue()
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.labels import SPACE
@@ -89,24 +90,57 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison, a: str = "A", b: str = "B") -> str:
     """The difference of two systems, its intervals, and the tests, a line each."""
     c = comparison
-    lines = [f"B less A: {100 * c.difference:+.2f} %"]
+    lines = [f"{b} less {a}: {100 * c.difference:+.2f} %"]
     lines.append("  " + interval_line(c.over_utterances, "utterances", signed=True))
     if c.over_speakers:
         lines.append("  " + interval_line(c.over_speakers, "speakers", signed=True))
     tests = [
-        ("MAPSSWE", c.mapsswe, "Z {s:.3f} over {n} segments"),
-        ("McNemar", c.mcnemar, "{s:.0f} of {n} utterances that one alone has wrong are B's"),
-        ("sign", c.sign, "B is worse on {s:.0f} of {n} speakers"),
-        ("Wilcoxon", c.wilcoxon, "Z {s:.3f} over {n} speakers"),
+        ("MAPSSWE", c.mapsswe, f"Z {c.mapsswe.statistic:.3f} over", "segments"),
+        ("McNemar", c.mcnemar, f"{b} alone has {c.mcnemar.statistic:.0f} wrong of", "utterances"),
     ]
-    for name, test, statistic in tests:
-        if test:
-            told = statistic.format(s=test.statistic, n=test.samples)
-            lines.append(f"  {name:8}  p {test.p:<8.2g}  ({told})")
+    if c.sign and c.wilcoxon:
+        tests += [
+            ("sign", c.sign, f"{b} is worse on {c.sign.statistic:.0f} of", "speakers"),
+            ("Wilcoxon", c.wilcoxon, f"Z {c.wilcoxon.statistic:.3f} over", "speakers"),
+        ]
+    for name, test, told, of in tests:
+        p = f"p {test.p:<8.2g}"
+        if math.isnan(test.p):
+            p, told = "cannot say", "the same difference in all"
+        lines.append(f"  {name:8}  {p}  ({told} {test.samples} {of})")
     return "\n".join(lines)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """What tells paths apart: without the folders and the ends that they share; never empty.
+
+    >>> short_names([Path("runs/a/test.beam.jsonl"), Path("runs/b/test.beam.jsonl")])
+    ['a', 'b']
+    >>> short_names([Path("out/greedy.trn"), Path("out/beam.trn"), Path("out/beam.trn")])
+    ['greedy', 'beam', 'beam (2)']
+    """
+    different = [path.absolute().parts for path in dict.fromkeys(paths)]
+    first, last = 0, 0
+    if len(different) > 1:
+        shortest = min(map(len, different))
+        while first < shortest - 1 and len({parts[first] for parts in different}) == 1:
+            first += 1
+        while last < shortest - first - 1 and len({parts[-1 - last] for parts in different}) == 1:
+            last += 1
+    else:
+        first = len(different[0]) - 1 if different else 0
+    names: list[str] = []
+    for path in paths:
+        parts = path.absolute().parts
+        name = "/".join(parts[first : len(parts) - last])
+        if not last and len({p.suffix for p in paths}) == 1 and path.is_file():
+            name = name.removesuffix(path.suffix)
+        copies = sum(p == path for p in paths[: len(names)])
+        names.append(f"{name} ({copies + 1})" if copies else name)
+    return names
 
 
 def aligned_text(alignment: Alignment, width: int) -> str:

@@ -39,7 +39,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """A two-sided test of "no difference": p-value, its statistic, and the number of samples."""
+    """A two-sided test of "no difference": p-value, its statistic, and the number of samples.
+
+    p is nan where the test cannot say.
+    """
 
     p: float
     statistic: float
@@ -133,11 +136,18 @@ def bootstrap(
 
 
 def mapsswe(a: Alignments, b: Alignments) -> Test:
-    """Matched-pairs test on sentence segments; the statistic is Z, negative where B is better."""
+    """Matched-pairs test on sentence segments; the statistic is Z, negative where B is better.
+
+    Where all segments differ by the same, other than nothing, their spread is unknown, and p and Z
+    are nan. (sc_stats gives p 1 there, as for no difference at all.)
+    """
     differences = segment_differences(a, b)
     n = len(differences)
     spread = differences.std(ddof=1) if n > 1 else 0.0
-    z = float(differences.mean() / (spread / math.sqrt(n))) if spread else 0.0
+    if spread:
+        z = float(differences.mean() / (spread / math.sqrt(n)))
+    else:
+        z = math.nan if differences.any() else 0.0
     return Test(_two_sided(z), z, n)
 
 
@@ -189,4 +199,4 @@ def _sums(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _two_sided(z: float) -> float:
-    return 2 * NormalDist().cdf(-abs(z))
+    return math.nan if math.isnan(z) else 2 * NormalDist().cdf(-abs(z))
