@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 
 import numpy as np
@@ -13,11 +14,14 @@ from asr.checkpoint import Bundle
 from asr.data import Example, label_segments
 from asr.decode.align import ctc_align
 from asr.errors import InputError
+from asr.features import FeatureConfig
 from asr.labels import BLANK, SPACE, unit_symbols
 from asr.types import Segment
 
 # A label has a row where it is this likely in some frame, or the likeliest.
 SEEN = 0.1
+#: Marks of frequency axes, and points between them.
+HERTZ, LEAST_APART = (250, 500, 1000, 2000, 4000, 8000, 16_000), 11.0
 
 
 def picture(example: Example, log_probs: np.ndarray, bundle: Bundle, criterion: str) -> Figure:
@@ -41,7 +45,7 @@ def picture(example: Example, log_probs: np.ndarray, bundle: Bundle, criterion: 
     top.imshow(
         image, origin="lower", aspect="auto", extent=(0, duration_s, 0, len(image)), vmin=low
     )
-    top.set_ylabel("log-mel bin")
+    mark_hertz(top, bundle.features)
 
     draw_lane(middle, 1, reference(example, log_probs, bundle, criterion))
     draw_lane(middle, 0, best_path(log_probs, bundle, criterion))
@@ -121,6 +125,26 @@ def draw_lane(axes: Axes, lane: int, segments: list[Segment]) -> None:
             parse_math=False,
             clip_on=True,
         )
+
+
+def mark_hertz(axes: Axes, config: FeatureConfig) -> None:
+    """Mark frequencies on an axis that counts mel bins, each centred on its half (HTK's scale)."""
+
+    def mel(hertz: float) -> float:
+        return 2595 * math.log10(1 + hertz / 700)
+
+    low, high = mel(config.min_hz), mel(config.max_hz)
+    marks: dict[float, str] = {}
+    points_per_bin = axes.bbox.height * 72 / axes.figure.dpi / config.n_mels
+    for hertz in HERTZ:
+        place = (mel(hertz) - low) / (high - low) * (config.n_mels + 1) - 0.5
+        place = min(max(place, 0.0), float(config.n_mels))
+        points = (place - max(marks, default=-math.inf)) * points_per_bin
+        if config.min_hz <= hertz <= config.max_hz and points > LEAST_APART:
+            marks[place] = str(hertz)
+    axes.set_ylim(0, config.n_mels)
+    axes.set_yticks(list(marks), list(marks.values()))
+    axes.set_ylabel("hertz")
 
 
 def shown(symbol: str) -> str:

@@ -157,6 +157,13 @@ class Recognizer:
         jobs = (self._job(Source(Path(name), name), iter([waveform])) for name, waveform in named)
         return [self._transcript(job) for job in self._done(jobs)]
 
+    def traced(self, waveform: np.ndarray) -> tuple[Transcript, list[Stretch]]:
+        """A waveform (N,) -> its transcript, and the posteriors in which it was found, in order."""
+        job = self._job(Source(Path("audio"), "audio"), iter([waveform]))
+        stretches = self._stretches(list(self._windows(iter([job]))))
+        self._decode(stretches)
+        return self._transcript(job), [stretch for _, stretch, _ in stretches]
+
     def _job(self, source: Source, blocks: Iterator[np.ndarray]) -> _Job:
         labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
         quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
@@ -196,7 +203,15 @@ class Recognizer:
         self, batch: Sequence[tuple[_Job, Window | None]], heard: Callable[[float], None]
     ) -> Iterator[_Job]:
         """Take all windows on; the jobs that are complete with them."""
+        self._decode(self._stretches(batch))
         n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
+        heard(n_samples / self.bundle.features.sample_rate)
+        yield from (job for job, window in batch if window is None)
+
+    def _stretches(
+        self, batch: Sequence[tuple[_Job, Window | None]]
+    ) -> list[tuple[_Job, Stretch, bool]]:
+        """What is complete with these windows, and whether it is a job's last."""
         found = iter(self.emissions([w.waveform for _, w in batch if w is not None]))
         stretches: list[tuple[_Job, Stretch, bool]] = []
         for job, window in batch:
@@ -205,11 +220,13 @@ class Recognizer:
             else:
                 complete = job.joiner.add(window.first, next(found))
                 stretches += [(job, stretch, False) for stretch in complete]
+        return stretches
+
+    def _decode(self, stretches: Sequence[tuple[_Job, Stretch, bool]]) -> None:
+        """Add each stretch's segment to its job."""
         decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
         for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
             job.segments.append(self._segment(job, stretch, last, nbest))
-        heard(n_samples / self.bundle.features.sample_rate)
-        yield from (job for job, window in batch if window is None)
 
     def _segment(
         self, job: _Job, stretch: Stretch, last: bool, nbest: Sequence[Hypothesis]

@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,21 +12,16 @@ import soundfile
 from browser import CHROMIUM, DRIVER, browser
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from running import asr
 from tones import TONES
 from training_runs import train_tones
 
-from asr.checkpoint import load_bundle
 from asr.errors import InputError
-from asr.features import FrameClock
-from asr.labels import Labels
 from asr.manifest import read_manifest
 from asr.report.charts import ticks
 from asr.report.evidence import gather, scored, worst_and_typical
 from asr.report.html import el
 from asr.report.page import report
-from asr.report.picture import draw_posteriors, plot_audio
 from asr.report.run import chosen, read_run, subset
 from asr.score.alignment import align
 from asr.score.error_rate import phone_policy
@@ -342,62 +335,6 @@ def test_a_subset_of_alignments_is_that_of_its_pairs(data):
     some, again = subset(align(pairs), places), align([pairs[i] for i in places])
     assert list(some) == list(again)
     assert some.counts.tolist() == again.counts.tolist()
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_pictures_of_an_utterance(tones, tone_run, tmp_path, monkeypatch, capsys, suffix):
-    audio = next(tones.glob("TEST/*/*/*.WAV"))
-    out = tmp_path / f"picture.{suffix}"
-    words = ("plot", audio, "--model", tone_run, "--out", out)
-    assert asr(monkeypatch, capsys, *words)[:2] == (0, f"{out}\n")
-    magic = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-    assert out.read_bytes().startswith(magic[suffix])
-
-
-def test_the_picture_names_phones_and_words(tones, tone_run, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("matplotlib").rcParams, "svg.fonttype", "none")
-    audio = next(tones.glob("TEST/*/*/*.WAV"))
-    out = tmp_path / "picture.svg"
-    from asr.recognizer import Recognizer
-
-    recognizer = Recognizer.load(tone_run, decoder="beam", lexicon="model")
-    transcript = recognizer.transcribe(audio)
-    plot_audio(recognizer.read(audio), out, "$a_b <c>.wav", recognizer)
-    names = re.findall(r"<text[^>]*>([^<]*)</text>", out.read_text())
-    assert transcript.words
-    for segment in (*transcript.words, *transcript.labels):
-        assert segment.label in names
-    assert {"words", "phones", "waveform", "log-mel bin", "probability", "seconds"} <= set(names)
-    assert any(name.startswith("$a_b") for name in names)
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_a_picture_of_a_file_of_any_name(tmp_path, suffix):
-    out = tmp_path / f"picture.{suffix}"
-    plot_audio(np.zeros(800, np.float32), out, "$\\frac$ \x01\n\udcff.wav")
-    if suffix == "svg":
-        ElementTree.parse(out)
-
-
-def test_posteriors_stand_where_the_model_heard_them():
-    """A model from elsewhere has frames of its own, that begin later."""
-    clock = FrameClock(0.02, 1, 0.0125)
-    labels = Labels("char", ("<blank>", "a"))
-    recognizer = SimpleNamespace(bundle=SimpleNamespace(clock=clock, labels=labels))
-    axes = Figure().subplots()
-    draw_posteriors(axes, np.log([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]]), recognizer)
-    assert axes.lines[0].get_xdata().tolist() == pytest.approx([0.0125, 0.0325, 0.0525])
-
-
-@pytest.mark.parametrize("n_samples", [1, 400, 16_000])
-def test_pictures_of_hardly_any_audio(tone_run, tmp_path, n_samples):
-    from asr.recognizer import Recognizer
-
-    recognizer = Recognizer(load_bundle(tone_run))
-    plot_audio(np.zeros(n_samples, np.float32), tmp_path / "a.png", "a", recognizer)
-    plot_audio(np.zeros(n_samples, np.float32), tmp_path / "b.png", "b")
-    with pytest.raises(InputError, match=r"expected a name ending in \.png, \.svg"):
-        plot_audio(np.zeros(9, np.float32), tmp_path / "c.gif", "c")
 
 
 # While an utterance plays, its place and the loudest frequency; at last, where it stopped.

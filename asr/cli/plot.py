@@ -1,4 +1,4 @@
-"""asr plot: a picture of an utterance and of what a model hears in it."""
+"""asr plot: a picture of audio and of what a model hears in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from asr.cli import app
+from asr.errors import InputError
 
 
 @app.command()
@@ -17,18 +18,57 @@ def plot(
     model: Annotated[
         Path | None, typer.Option(help="Model (or run) directory: adds posteriors and words.")
     ] = None,
+    start: Annotated[float, typer.Option(help="Seconds into AUDIO to begin at.")] = 0.0,
+    end: Annotated[
+        float | None, typer.Option(help="Seconds into AUDIO to end at; by default its end.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST",
+            help="What was said in AUDIO, drawn below what is heard; by default TIMIT's .PHN and "
+            ".WRD beside it, if any.",
+        ),
+    ] = None,
 ) -> None:
     """Draw waveform, log-mel and, with a model, posteriors with the labels and words found."""
-    from asr.audio import load_audio
+    from asr.audio import audio_duration_s, load_audio
     from asr.decoding import DecodingOptions
     from asr.recognizer import Recognizer
-    from asr.report.picture import plot_audio
+    from asr.report.picture import CONTEXT_S, checked, plot_audio
+    from asr.report.said import known
 
+    duration_s = audio_duration_s(audio)
+    end_s = checked_end_s(start, end, audio, duration_s)
+    checked(out, end_s - start)
+    utterances = known(audio, reference)
     recognizer = Recognizer.load(model) if model else None
     if recognizer and recognizer.bundle.criterion == "ctc" and recognizer.bundle.lexicon:
         # Phones alone would leave the words out that the model knows.
         words = DecodingOptions(decoder="beam", lexicon="model")
         recognizer = Recognizer(recognizer.bundle, words)
-    waveform = recognizer.read(audio) if recognizer else load_audio(audio)
-    plot_audio(waveform, out, audio.name, recognizer)
+    rate = recognizer.bundle.features.sample_rate if recognizer else 16_000
+    around_s = CONTEXT_S if recognizer else 0.0
+    first_s, last_s = max(0.0, start - around_s), min(end_s + around_s, duration_s)
+    waveform = load_audio(audio, rate, first_s, last_s - first_s)
+    part = "" if start == 0 and end is None else f", {start:g} to {end_s:g} s"
+    title = f"{audio.name}{part}"
+    plot_audio(waveform, out, title, recognizer, first_s, (start, end_s), utterances)
     print(out)
+
+
+def checked_end_s(start_s: float, end_s: float | None, audio: Path, duration_s: float) -> float:
+    """Where a stretch of audio ends.
+
+    Raises:
+        InputError: it does not lie in the audio.
+    """
+    lasts = f"{audio} lasts {duration_s:.3f} s"
+    if not 0 <= start_s < duration_s:
+        raise InputError(f"--start {start_s:g}: {lasts}; begin before that, at 0 or later")
+    if end_s is None:
+        return duration_s
+    # A thousandth more is the duration as it is shown.
+    if not start_s < end_s <= duration_s + 0.001:
+        raise InputError(f"--end {end_s:g}: {lasts}; end by then, and after --start {start_s:g}")
+    return min(end_s, duration_s)

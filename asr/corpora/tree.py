@@ -193,6 +193,27 @@ def _read_entry(
     return utterance
 
 
+def labels_beside(audio: Path) -> Utterance | None:
+    """An audio file with what the ``.PHN`` and ``.WRD`` beside it say; None without either.
+
+    Raises:
+        InputError: the audio or one of these cannot be read.
+    """
+    stem = audio.name.lower().partition(".")[0]
+    names = {f"{stem}.{kind}": kind for kind in ("phn", "wrd")}
+    siblings = audio.parent.iterdir() if audio.parent.is_dir() else ()
+    files = {names[p.name.lower()]: p for p in siblings if p.name.lower() in names}
+    if not files:
+        return None
+    audit = Audit()
+    entry = Entry("", audio.parent.name, stem, audio.parent, {_AUDIO[0]: audio} | files)
+    utterance = _read_entry(entry, sorted(files), None, audit)
+    if utterance is None:
+        path, reason = next(iter((audit.corrupt | audit.missing).items()))
+        raise InputError(f"{path}: {reason}")
+    return utterance
+
+
 def read_segments(path: Path, duration_s: float, sample_rate: int = 16_000) -> tuple[Segment, ...]:
     """Read ``.PHN`` or ``.WRD``: a line is start, end (samples) and label.
 

@@ -160,6 +160,29 @@ def timed(
     return [Segment(s, *time) for s, time in zip(symbols, times, strict=True)]
 
 
+def reference(
+    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance
+) -> tuple[list[Segment], list[Segment]]:
+    """Words and labels that were said, at their known times, else where the model has them."""
+    unit = bundle.labels.unit
+    words, labels = with_times(utterance.words), with_times(utterance.phones)
+    if unit != "phone":
+        labels = _spelled(bundle, log_probs, utterance, utterance.text)
+        return words or _grouped(labels, unit), labels
+    if utterance.phones and not labels:
+        symbols = unit_symbols(utterance, unit, bundle.label_config.fold)
+        labels = timed(bundle, log_probs, symbols, utterance.duration_s)
+    return words or _word_times(bundle, log_probs, utterance, utterance.text), labels
+
+
+def _spelled(
+    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance, text: str | None
+) -> list[Segment]:
+    """The letters (or words) of a text in time."""
+    symbols = unit_symbols(replace(utterance, text=text or ""), bundle.labels.unit)
+    return timed(bundle, log_probs, symbols, utterance.duration_s)
+
+
 def scored(symbols: Sequence[str], folding: str, silence: str) -> list[int]:
     """Places of the phones that `phone_policy` leaves."""
     kept: list[tuple[int, bool]] = []
@@ -176,26 +199,13 @@ def _lanes(
     judged: Judged, i: int, utterance: Utterance, bundle: Bundle, log_probs: np.ndarray
 ) -> list[Lane]:
     """What was said above, what was heard below; lanes without times are left out."""
-    unit, config = bundle.labels.unit, bundle.label_config
-    line, duration_s = judged.lines[i], utterance.duration_s
-    said: list[Segment] = []
-    heard: list[Segment] = []
-    said_words, heard_words = _with_times(utterance.words), []
+    unit, line = bundle.labels.unit, judged.lines[i]
+    said_words, said = reference(bundle, log_probs, utterance)
     if unit == "phone":
-        if utterance.phones is not None:
-            said = _with_times(utterance.phones) or timed(
-                bundle, log_probs, unit_symbols(utterance, unit, config.fold), duration_s
-            )
-        heard = timed(bundle, log_probs, line.phones or (), duration_s)
-        said_words = said_words or _word_times(bundle, log_probs, utterance, utterance.text)
+        heard = timed(bundle, log_probs, line.phones or (), utterance.duration_s)
         heard_words = _word_times(bundle, log_probs, utterance, line.text)
     else:
-        texts = [utterance.text or "", line.text or ""]
-        said, heard = (
-            timed(bundle, log_probs, unit_symbols(replace(utterance, text=t), unit), duration_s)
-            for t in texts
-        )
-        said_words = said_words or _grouped(said, unit)
+        heard = _spelled(bundle, log_probs, utterance, line.text)
         heard_words = _grouped(heard, unit)
     names = {"phone": "phones", "char": "letters"}
     lanes = []
@@ -237,7 +247,7 @@ def _errors(
     return errors
 
 
-def _with_times(segments: Sequence[Segment] | None) -> list[Segment]:
+def with_times(segments: Sequence[Segment] | None) -> list[Segment]:
     """The segments, if all have times."""
     known = all(s.start_s is not None and s.end_s is not None for s in segments or ())
     return list(segments or ()) if known else []
