@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ from matplotlib.figure import Figure
 
 from asr.config import read_config
 from asr.errors import InputError
-from asr.files import write_aside
+from asr.files import walked, write_aside
 from asr.labels import LabelConfig
 from asr.models.recurrent import count_parameters
 from asr.report.curves import best_epoch
 from asr.report.run import Run, read_run
 from asr.rundir import METRICS, has_trained
 from asr.score.error_rate import RATE_NAMES, policy_name
-from asr.score.show import plain
+from asr.score.show import plain, short_names
 from asr.training_state import flat
 
+CONFIG = "config.yaml"
 PICTURES = (".png", ".svg", ".pdf")
 #: Settings that differ between any two runs and change nothing.
 PLACES = {"run_dir", "resume"}
@@ -43,9 +45,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Compared:
-    """One run. rates: "test greedy PER" -> error_rate and interval (95 %, None: too few)."""
+    """One run. rates: "test greedy PER" -> error_rate and interval (95 %, None: too few).
+
+    name: what tells its folder from those of the others.
+    """
 
     name: str
+    folder: str
     settings: dict[str, Any]
     finished: bool
     rate_name: str
@@ -67,14 +73,16 @@ class Comparison:
 def compare(folders: Sequence[Path]) -> Comparison:
     """Read runs, finished or not; those without anything to compare are left out and noted.
 
-    The intervals are bootstrapped over speakers, or over utterances where speakers are not known.
+    The best on dev come first. A folder of runs stands for all that are below it. The intervals are
+    bootstrapped over speakers, or over utterances where speakers are not known.
 
     Raises:
-        InputError: a folder is not a run, or holds spoilt files; no run has anything to compare.
+        InputError: a folder neither is a run nor holds one, or holds spoilt files; no run has
+            anything to compare.
     """
     runs, notes = [], []
-    for folder in dict.fromkeys(folders):
-        config, _ = read_config(folder / "config.yaml")
+    for folder in dict.fromkeys(run for given in folders for run in runs_in(given)):
+        config, _ = read_config(folder / CONFIG)
         if not has_trained(folder) or not (folder / METRICS).stat().st_size:
             notes.append(f"{folder}: left out, its first epoch has not ended")
             continue
@@ -84,6 +92,11 @@ def compare(folders: Sequence[Path]) -> Comparison:
         if not runs[-1].finished:
             n_done, n_all = runs[-1].curve.epochs[-1], config.trainer.max_epochs
             notes.append(f"{folder}: unfinished, {n_done} of {n_all} epochs; no test rates yet")
+    names = short_names([Path(run.folder) for run in runs])
+    runs = [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    runs.sort(
+        key=lambda run: math.inf if run.curve.best is None else run.curve.rates[run.curve.best]
+    )
     if not runs:
         raise InputError(f"nothing to compare: {'; '.join(notes)}")
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
@@ -95,6 +108,25 @@ def compare(folders: Sequence[Path]) -> Comparison:
     if unlike := [key for key in sets if key not in alike]:
         notes.append(f"the runs may be judged on different utterances: {', '.join(unlike)} differ")
     return Comparison(runs, [k for k in keys if k not in alike and k not in PLACES], notes)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run that a folder is, or the runs below it, in the order of the numbers in their names.
+
+    Raises:
+        InputError: it neither is one nor holds any.
+    """
+    if (folder / CONFIG).is_file() or not folder.is_dir():
+        return [folder]
+    found = [at for at, names in walked(folder) if CONFIG in names and at.name != ".hydra"]
+    outer = [at for at in found if not any(other in at.parents for other in found)]
+    if not outer:
+        raise InputError(f"{folder}: neither is a run nor holds one: expected {CONFIG} there")
+    return sorted(outer, key=_by_numbers)
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compared:
@@ -112,7 +144,8 @@ def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compare
     epochs = [m["epoch"] for m in run.metrics]
     best = best_epoch(run)
     return Compared(
-        name=str(run.folder),
+        name=run.folder.name,
+        folder=str(run.folder),
         settings=settings,
         finished=bool(run.results),
         rate_name=rate_name,

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from running import asr
 
-from asr.compare import as_json, compare, draw, rows
+from asr.compare import as_json, compare, draw, rows, runs_in
 from asr.errors import InputError
 
 
@@ -88,7 +88,32 @@ def test_the_command(pair, monkeypatch, capsys):
     assert "unfinished" in err
     code, out, _ = asr(monkeypatch, capsys, "compare", *pair, "--json")
     assert code == 0
-    assert [run["name"] for run in json.loads(out)["runs"]] == [str(run) for run in pair]
+    found = json.loads(out)["runs"]
+    assert [run["name"] for run in found] == ["a", "b"]
+    assert [run["folder"] for run in found] == [str(run) for run in pair]
     code, _, err = asr(monkeypatch, capsys, "compare", pair[0] / "model")
     assert code == 2
     assert err.count("\n") == 1
+
+
+def test_a_folder_stands_for_the_runs_below_it_and_the_best_come_first(pair, tmp_path):
+    (tmp_path / "a/.hydra").mkdir()
+    (tmp_path / "a/.hydra/config.yaml").write_text("seed: 1")
+    (tmp_path / "up").symlink_to(".")
+    runs = compare([tmp_path]).runs
+    assert [(run.name, run.folder) for run in runs] == [(run.name, str(run)) for run in pair]
+    lines = [json.loads(line) for line in (pair[0] / "metrics.jsonl").read_text().splitlines()]
+    worse = "".join(json.dumps(line | {"dev_PER": 0.9}) + "\n" for line in lines)
+    (pair[0] / "metrics.jsonl").write_text(worse)
+    assert [run.name for run in compare([*pair, tmp_path]).runs] == ["b", "a"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="empty: neither is a run nor holds one: expected config"):
+        compare([empty])
+
+
+def test_runs_are_ordered_by_the_numbers_in_their_names(tmp_path):
+    for name in ("10", "9", "lr=0.1/2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+    assert [str(run.relative_to(tmp_path)) for run in runs_in(tmp_path)] == ["9", "10", "lr=0.1/2"]

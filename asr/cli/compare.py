@@ -12,13 +12,15 @@ from asr.cli import app
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories of asr train.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories of asr train, or folders of them.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Picture of the learning curves: .png, .svg or .pdf.")
     ] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare RUNS: settings that differ, best epoch on dev, error rates, time, parameters."""
+    """Compare RUNS, the best on dev first: settings that differ, error rates, time, parameters."""
     import json
     import sys
 
