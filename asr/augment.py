@@ -7,7 +7,6 @@ epoch is changed alike, whatever batch or process it falls into.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +18,7 @@ from torchaudio.functional import resample
 
 from asr.audio import audio_duration_s, load_audio
 from asr.errors import InputError
-from asr.features import FeatureConfig, LogMel
+from asr.features import NEPER_PER_DB, FeatureConfig, LogMel
 from asr.system.settings import check, setting
 from asr.types import Utterance
 
@@ -33,7 +32,6 @@ SLOWEST, FASTEST = 0.5, 2.0
 #: Fourier transforms are fast where their length has many factors; the next power of two is slower
 #: than the next multiple of this, for it is up to twice as long.
 FFT_STEP = 4096
-NEPER_PER_DB = math.log(10) / 10
 QUIETEST = 1e-6
 
 

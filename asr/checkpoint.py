@@ -33,7 +33,7 @@ from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
-from asr.features import FeatureConfig, FrameClock, Statistics, frame_clock
+from asr.features import ONCE, FeatureConfig, FrameClock, Statistics, frame_clock
 from asr.files import sync_folder, write_aside, write_text
 from asr.labels import LabelConfig, Labels
 from asr.lm.lstm import NeuralLM
@@ -363,7 +363,7 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a model of format {FORMAT!r}, found {found!r}")
     try:
         return {
-            "features": FeatureConfig(**config["features"]),
+            "features": FeatureConfig(**ONCE | config["features"]),
             "architecture": RecurrentConfig(**config["model"]),
             "label_config": LabelConfig(**config["labels"]),
             "decoder": DecoderConfig(**config["decoder"]),

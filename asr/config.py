@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asr.errors import InputError
+from asr.features import ONCE
 from asr.recipe import RunConfig
 
 PACKAGE = Path(__file__).parent
@@ -121,6 +122,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, s
     try:
         loaded = OmegaConf.merge(
             schema,
+            {"features": ONCE},
             OmegaConf.load(path),
             OmegaConf.from_dotlist(list(overrides)),
         )

@@ -38,7 +38,7 @@ JITTER = 0.06
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Log-mel (T, n_mels) as computed, and its `features.moments` (2, n_mels)."""
+    """Log-mel (T, n_mels) as computed, and its `features.moments` (3, n_mels)."""
 
     features: torch.Tensor
     moments: torch.Tensor
@@ -109,7 +109,7 @@ def extract(
             return error
         waveform = change_speed(waveform, speed)
         features, _ = log_mel(waveform[None], torch.tensor([len(waveform)]))
-        return Matrix(features[0], moments(features[0]))
+        return Matrix(features[0], moments(features[0], config))
 
     matrices = {}
     # One reads while the other computes, with as many threads as torch takes.
@@ -124,9 +124,8 @@ def extract(
 
 
 def pooled(matrices: Sequence[Matrix]) -> Statistics:
-    """Mean and standard deviation over the frames of all ``matrices``."""
-    sums = torch.stack([m.moments for m in matrices]).sum(0)
-    return statistics_of(sums, sum(len(m.features) for m in matrices))
+    """Mean and standard deviation over the frames of all ``matrices`` that count."""
+    return statistics_of(torch.stack([m.moments for m in matrices]).sum(0))
 
 
 def set_statistics(
@@ -313,7 +312,8 @@ def collate(
     ]
     if augment is None:
         matrices = [
-            e.features if e.stats is None else normalize(e.features, e.stats) for e in examples
+            e.features if e.stats is None else normalize(e.features, e.stats, config)
+            for e in examples
         ]
     else:
         matrices = [
@@ -406,7 +406,7 @@ def augmented(
         if heard is not None:
             matrix = heard
             if config.normalize == "utterance":
-                stats = statistics_of(moments(matrix), len(matrix))
+                stats = statistics_of(moments(matrix, config))
     if augment.config.volume_db:
         matrix = matrix + gain(augment.config, generator)
-    return matrix if stats is None else normalize(matrix, stats)
+    return matrix if stats is None else normalize(matrix, stats, config)

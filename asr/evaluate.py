@@ -7,20 +7,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from asr.checkpoint import Bundle
 from asr.data import Example, collate
 from asr.decode.decoder import Decoder, DecoderConfig, words_of
+from asr.decode.lexicon import SILENCES
 from asr.errors import InputError
-from asr.labels import BLANK, LabelConfig, unit_symbols
+from asr.features import levels_db, speech, steady
+from asr.labels import BLANK, SPACE, LabelConfig, unit_symbols
 from asr.score.error_rate import (
     RATE_NAMES,
     phone_policy,
     policy_name,
     score_pairs,
 )
+from asr.silence import SMOOTHING_S, frames_in, is_quiet, left_out, loudness, smoothed
 from asr.types import Hypothesis, Scores, Utterance
+
+#: What is out of the question has this natural logarithm of a probability.
+LEAST_LOG_PROB = -30.0
 
 
 def batches_by_length(
@@ -44,19 +51,69 @@ def emissions(
     examples: Sequence[Example],
     device: torch.device,
     tick: Callable[[int], None] = lambda n: None,
+    skip_silence: bool = True,
 ) -> dict[str, np.ndarray]:
     """Log-probabilities (T, V) of each utterance, by id. ``tick`` gets each batch's size.
+
+    Long silence (`silence.left_out`) is not heard: there stands what is certain to be silence.
 
     Raises:
         InputError: memory is too small for one of the utterances.
     """
     model.eval()
+    kept: dict[str, NDArray[np.bool_]] = {}
+    if skip_silence:
+        examples, kept = spared(examples, bundle)
     found: dict[str, np.ndarray] = {}
-    for batch_examples in batches_by_length(examples):
+    speaking = [e for e in examples if len(e.features)]
+    if len(speaking) < len(examples):
+        tick(len(examples) - len(speaking))
+    for batch_examples in batches_by_length(speaking):
         log_probs = batch_emissions(model, bundle, batch_examples, device)
         found |= zip((e.utterance.id for e in batch_examples), log_probs, strict=True)
         tick(len(batch_examples))
+    for name, heard in kept.items():
+        whole = np.repeat(certain_silence(bundle), len(heard), axis=0)
+        if heard.any():
+            whole[heard] = found[name]
+        found[name] = whole
     return {e.utterance.id: found[e.utterance.id] for e in examples}
+
+
+def spared(
+    examples: Sequence[Example], bundle: Bundle
+) -> tuple[list[Example], dict[str, NDArray[np.bool_]]]:
+    """Examples without their long silence, and of those that have some, which output frames stay.
+
+    Where there is no speech at all, none stay.
+    """
+    clock = bundle.clock
+    shorter, kept = [], {}
+    for example in examples:
+        matrix = example.features
+        levels = levels_db(matrix, bundle.features, clock.factor).numpy()
+        levels = smoothed(levels, frames_in(SMOOTHING_S, clock.shift_s))
+        quiet = is_quiet(levels, loudness(levels)) | steady(matrix)[:: clock.factor].numpy()
+        heard = ~left_out(quiet, clock.shift_s)
+        if not speech(matrix).any():
+            heard[:] = False
+        if not heard.all():
+            kept[example.utterance.id] = heard
+            rows = torch.from_numpy(heard).repeat_interleave(clock.factor)[: len(matrix)]
+            example = replace(example, features=matrix[rows])
+        shorter.append(example)
+    return shorter, kept
+
+
+def certain_silence(bundle: Bundle) -> np.ndarray:
+    """Log-probabilities (1, V) where there is silence and nothing else: finite, for alignment."""
+    labels = bundle.labels
+    silent = BLANK
+    if bundle.criterion == "framewise":
+        silent = next((labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids), BLANK)
+    scores = np.full((1, len(labels)), LEAST_LOG_PROB, np.float32)
+    scores[0, silent] = 0.0
+    return scores
 
 
 def batch_emissions(

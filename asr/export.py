@@ -21,7 +21,22 @@ from torch import nn
 
 from asr.checkpoint import Bundle, settings
 from asr.errors import InputError
-from asr.features import LEAST_VARIANCE, LOG_FLOOR, FeatureConfig, LogMel
+from asr.evaluate import certain_silence
+from asr.features import (
+    BACKGROUND_DB,
+    BELOW_DB,
+    DIGITAL_SILENCE_DB,
+    FLOOR,
+    LEAST_VARIANCE,
+    LOG_FLOOR,
+    NEPER_PER_DB,
+    PEAK_FRAMES,
+    SPEECH_RANGE_DB,
+    STEADY_DB,
+    STEADY_FRAMES,
+    FeatureConfig,
+    LogMel,
+)
 from asr.files import write_aside
 from asr.models.acoustic import AcousticModel
 from asr.models.cells import (
@@ -201,13 +216,18 @@ def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     lens = graph("Div", n_samples, graph.integer(config.hop_length))
     lens = graph("Add", lens, graph.integer(1))
 
-    x = _normalized(graph, bundle, x, lens)
+    inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))
+    inside = graph("Unsqueeze", inside, graph.integer(2))
+    speech = _speech(graph, x, inside)
+    x = _normalized(graph, bundle, x, speech if config.ignore_silence else inside)
     x = _with_deltas(graph, x, lens, config.deltas)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
     if net.conv is not None:
         x = _convolutions(graph, net.conv, x, lens)
     x, lens, _ = _recurrent_stack(graph, net.stack, x, lens)
-    _log_probs_output(graph, net, x)
+    has_speech = graph("Greater", _total(graph, speech, np.float32), graph.constant(0))
+    silence = graph.constant(certain_silence(bundle))
+    _log_probs_output(graph, net, graph("Where", has_speech, _log_probs(graph, net, x), silence))
     graph.output("lens", lens, np.int64, "B")
     return graph
 
@@ -237,10 +257,10 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     # All rows are as long as their piece.
     ones = graph("Expand", graph.integer(1), graph.size(waveform, 0))
     lens = graph("Mul", ones, graph.size(x, 1))
-    x = _normalized(graph, bundle, x, lens)
+    x = _normalized(graph, bundle, x)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
     x, lens, after = _recurrent_stack(graph, net.stack, x, lens, states)
-    _log_probs_output(graph, net, x)
+    _log_probs_output(graph, net, _log_probs(graph, net, x))
     for before, values, cell in zip(states, after, cells, strict=True):
         for name, value in zip(before, values, strict=True):
             graph.output(f"next_{name}", value, np.float32, "B", cell.hidden)
@@ -271,29 +291,99 @@ def _log_mel(graph: Graph, config: FeatureConfig, waveform: str, pads: list[int]
     return graph("Log", graph("Max", x, graph.constant(LOG_FLOOR)))
 
 
-def _normalized(graph: Graph, bundle: Bundle, x: str, lens: str) -> str:
-    """`features.normalize`; a row without others of its speaker is its own speaker."""
-    how = bundle.features.normalize
-    if how == "none":
-        return x
-    if how == "global":
-        assert bundle.stats is not None
-        centred = graph("Sub", x, graph.constant(bundle.stats.mean))
-        return graph("Div", centred, graph.constant(bundle.stats.std))
-    n_frames = graph("Unsqueeze", lens, graph.integer(1, 2))
-    inside = graph(
-        "Less", graph("Unsqueeze", graph.count(graph.size(x, 1)), graph.integer(1)), n_frames
+def _total(graph: Graph, values: str, dtype: type) -> str:
+    """Sums over the frames of (B, T, n), in a type of their own: (B, 1, n)."""
+    kind = graph.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return graph("ReduceSum", graph("Cast", values, to=kind), graph.integer(1), keepdims=1)
+
+
+def _pool(graph: Graph, operator: str, values: str, n: int, pad: int = 0) -> str:
+    """AveragePool or MaxPool over ``n`` frames of (B, T, 1)."""
+    more = {"count_include_pad": 1} if operator == "AveragePool" else {}
+    turned = graph("Transpose", values, perm=[0, 2, 1])
+    pooled = graph(operator, turned, kernel_shape=[n], pads=[pad, pad], **more)
+    return graph("Transpose", pooled, perm=[0, 2, 1])
+
+
+def _relative_levels(graph: Graph, x: str, inside: str) -> tuple[str, str]:
+    """`features.relative_levels` of each row's frames ``inside``: (B, 1, 1), and (B, T, 1)."""
+    levels = graph("ReduceMean", x, axes=[2], keepdims=1)
+    levels = graph("Div", levels, graph.constant(NEPER_PER_DB))
+    levels = graph("Where", inside, levels, graph.constant(0))
+    own = graph("Cast", inside, to=graph.onnx.TensorProto.FLOAT)
+    total, n = (
+        _pool(graph, "AveragePool", each, PEAK_FRAMES, PEAK_FRAMES // 2) for each in (levels, own)
     )
+    smooth = graph("Where", inside, graph("Div", total, n), graph.constant(-np.inf))
+    loudest = graph("ReduceMax", smooth, axes=[1], keepdims=1)
+    return loudest, graph("Sub", levels, loudest)
+
+
+def _steady(graph: Graph, levels: str, inside: str) -> str:
+    """`features.steady` by relative levels (B, T, 1)."""
+    own = graph("Cast", inside, to=graph.onnx.TensorProto.FLOAT)
+    levels = graph("Where", inside, levels, graph.constant(0))
+    mean, square, whole = (
+        _pool(graph, "AveragePool", each, STEADY_FRAMES, STEADY_FRAMES - 1)
+        for each in (levels, graph("Mul", levels, levels), own)
+    )
+    variance = graph("Sub", square, graph("Mul", mean, mean))
+    found = graph("Less", variance, graph.constant(STEADY_DB**2))
+    found = graph("And", found, graph("Less", mean, graph.constant(-BELOW_DB)))
+    found = graph("And", found, graph("Greater", whole, graph.constant(1 - 0.5 / STEADY_FRAMES)))
+    found = graph("Cast", found, to=graph.onnx.TensorProto.FLOAT)
+    return graph("Greater", _pool(graph, "MaxPool", found, STEADY_FRAMES), graph.constant(0))
+
+
+def _speech(graph: Graph, x: str, inside: str) -> str:
+    """`features.speech` of log-mel (B, T, n_mels) whose own frames are ``inside``: (B, T, 1)."""
+    loudest, levels = _relative_levels(graph, x, inside)
+    least = graph("Sub", graph.constant(DIGITAL_SILENCE_DB), loudest)
+    least = graph("Max", least, graph.constant(-SPEECH_RANGE_DB))
+    found = graph("And", graph("GreaterOrEqual", levels, least), inside)
+    found = graph("And", found, graph("Not", _steady(graph, levels, inside)))
+    _, variance = _mean_and_variance(graph, levels, found)
+    is_quiet = graph("Less", loudest, graph.constant(BACKGROUND_DB))
+    is_even = graph("Less", variance, graph.constant(STEADY_DB**2))
+    return graph("And", found, graph("Not", graph("And", is_quiet, is_even)))
+
+
+def _mean_and_variance(graph: Graph, x: str, counted: str) -> tuple[str, str]:
+    """Of the frames of (B, T, n) that count, both (B, 1, n), in double precision within; 0 of
+    none.
+    """
+    kinds = graph.onnx.TensorProto
+    n_frames = graph("Max", _total(graph, counted, np.float64), graph.constant(1, np.float64))
+    exact = graph("Cast", x, to=kinds.DOUBLE)
 
     def mean(values: str) -> str:
-        kept = graph("Where", inside, values, graph.constant(0))
-        total = graph("ReduceSum", kept, graph.integer(1), keepdims=1)
-        return graph("Div", total, graph("Cast", n_frames, to=graph.onnx.TensorProto.FLOAT))
+        kept = graph("Where", counted, values, graph.constant(0, np.float64))
+        return graph("Div", _total(graph, kept, np.float64), n_frames)
 
-    centred = graph("Sub", x, mean(x))
+    centre = mean(exact)
+    centred = graph("Sub", exact, centre)
     variance = mean(graph("Mul", centred, centred))
-    variance = graph("Max", variance, graph.constant(LEAST_VARIANCE))
-    return graph("Div", centred, graph("Sqrt", variance))
+    return graph("Cast", centre, to=kinds.FLOAT), graph("Cast", variance, to=kinds.FLOAT)
+
+
+def _normalized(graph: Graph, bundle: Bundle, x: str, counted: str = "") -> str:
+    """`features.normalize` of log-mel (B, T, n_mels); of a row the frames ``counted`` (B, T, 1).
+
+    A row without others of its speaker is its own speaker.
+    """
+    config = bundle.features
+    if config.normalize == "none":
+        return x
+    if config.normalize == "global":
+        assert bundle.stats is not None
+        mean, std = graph.constant(bundle.stats.mean), graph.constant(bundle.stats.std)
+    else:
+        mean, variance = _mean_and_variance(graph, x, counted)
+        variance = graph("Max", variance, graph.constant(LEAST_VARIANCE))
+        some = graph("Greater", _total(graph, counted, np.float32), graph.constant(0))
+        std = graph("Where", some, graph("Sqrt", variance), graph.constant(1))
+    x = graph("Div", graph("Sub", x, mean), std)
+    return graph("Max", x, graph.constant(-FLOOR)) if config.ignore_silence else x
 
 
 def _repeat_last(graph: Graph, x: str, lens: str, n_frames: str, first: int = 0) -> str:
@@ -442,6 +532,9 @@ def _linear(graph: Graph, module: nn.Linear, x: str) -> str:
     return graph("Add", product, graph.constant(module.bias))
 
 
-def _log_probs_output(graph: Graph, net: AcousticModel, x: str) -> None:
-    value = graph("LogSoftmax", _linear(graph, net.output, x), axis=-1)
+def _log_probs(graph: Graph, net: AcousticModel, x: str) -> str:
+    return graph("LogSoftmax", _linear(graph, net.output, x), axis=-1)
+
+
+def _log_probs_output(graph: Graph, net: AcousticModel, value: str) -> None:
     graph.output("log_probs", value, np.float32, "B", "T", net.output.out_features)

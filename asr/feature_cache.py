@@ -29,12 +29,22 @@ from asr.features import FeatureConfig
 from asr.files import write_aside
 from asr.types import Utterance
 
-FORMAT = "carousel-features-2"
+FORMAT = "carousel-features-3"
 #: Utterances in a file, at most: 130 MB of read sentences at 80 bins, 400 MB of LibriSpeech.
 SHARD = 1000
 BYTES_PER_VALUE = 4
-#: Normalisation, deltas and stacking come later and do not shape what is kept.
-SHAPING = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "min_hz", "max_hz")
+#: How it is normalised, deltas and stacking come later and do not shape what is kept: the log-mel
+#: and the moments of the frames that count.
+SHAPING = (
+    "sample_rate",
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "n_mels",
+    "min_hz",
+    "max_hz",
+    "ignore_silence",
+)
 
 
 def cached(
@@ -176,7 +186,7 @@ def write_shard(
     ends = torch.tensor([len(m.features) for m in matrices], dtype=torch.int64).cumsum(0)
     features = torch.cat([torch.zeros(0, config.n_mels), *(m.features for m in matrices)])
     moments = torch.stack(
-        [torch.zeros(2, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
+        [torch.zeros(3, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
     )[1:].contiguous()
     tensors = {"features": features, "ends": ends, "moments": moments}
     about = {"audio": json.dumps(states), "skipped": json.dumps(skipped)}

@@ -24,6 +24,21 @@ LOG_FLOOR = 1e-10
 # A constant bin (digital silence, band-limited audio) has no spread to divide by.
 LEAST_VARIANCE = 1e-4
 DELTA_WINDOW = 5
+#: Settings that models and runs from before there was a choice lack, and what they did.
+ONCE = {"ignore_silence": False}
+NEPER_PER_DB = math.log(10) / 10
+#: A frame is speech where its mean over log-mel, in which hiss, hum and vowels count alike, is at
+#: most this far below the utterance's loudest. Of so762's frames of speech 7 in 8 are, of its
+#: pauses 1 in 5.
+SPEECH_RANGE_DB, PEAK_FRAMES = 20.0, 11
+#: What is quieter is digital silence: 16-bit noise of one bit, at -98 dB, has -71 dB in each bin.
+DIGITAL_SILENCE_DB = -66.0
+#: Background, such as a fan's, is a second that varies by less than this (speech by twice as much
+#: or more), so far below the loudest; or anything as steady, if all of it is no louder than this.
+STEADY_DB, STEADY_FRAMES, BELOW_DB, BACKGROUND_DB = 1.5, 100, 10.0, -20.0
+#: Normalised log-mel ends so far below the speech's mean, in its standard deviations: there zeros,
+#: dither and a quiet room sound alike.
+FLOOR = 3.0
 
 
 @dataclass
@@ -42,6 +57,9 @@ class FeatureConfig:
     )
     deltas: int = setting(0, "differences over time added to each band, and theirs", 0, 2)
     stack: int = setting(3, "neighbouring frames joined to one that the model sees", 1, 64)
+    ignore_silence: bool = setting(
+        True, "normalise by speech alone, with a floor below it; else by all frames"
+    )
 
     def __post_init__(self) -> None:
         check(self, "features")
@@ -147,41 +165,96 @@ class Statistics:
     std: torch.Tensor
 
 
-def moments(features: torch.Tensor) -> torch.Tensor:
-    """Sums over the frames of log-mel (T, n_mels), and of their squares: (2, n_mels) float64."""
-    exact = features.double()
-    return torch.stack([exact.sum(0), exact.square().sum(0)])
+def relative_levels(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of log-mel (T, n_mels): the loudest, and each frame's level below it, (T,), both in dB.
 
-
-def statistics_of(sums: torch.Tensor, n_frames: int) -> Statistics:
-    """Mean and standard deviation from `moments` (2, n_mels) of ``n_frames`` frames.
-
-    Raises:
-        InputError: there is no frame at all.
+    A frame's level is its mean over log-mel; the loudest is the highest of the levels averaged
+    over ``PEAK_FRAMES``.
     """
-    if n_frames == 0:
-        raise InputError("feature statistics: there is no frame to take them from")
-    mean, square = sums / n_frames
-    variance = (square - mean.square()).clamp_min(LEAST_VARIANCE)
+    levels = features.mean(1) / NEPER_PER_DB
+    smooth = torch.nn.functional.avg_pool1d(
+        levels[None], PEAK_FRAMES, 1, PEAK_FRAMES // 2, count_include_pad=False
+    )
+    loudest = smooth.max()
+    return loudest, levels - loudest
+
+
+def steady(features: torch.Tensor) -> torch.Tensor:
+    """Which frames of log-mel (T, n_mels) lie in a stretch of steady background: (T,) bool."""
+    if len(features) < STEADY_FRAMES:
+        return torch.zeros(len(features), dtype=torch.bool)
+    _, levels = relative_levels(features)
+    powers = torch.stack([levels, levels.square()]).double()
+    mean, square = torch.nn.functional.avg_pool1d(powers, STEADY_FRAMES, 1)
+    found = (square - mean.square() < STEADY_DB**2) & (mean < -BELOW_DB)
+    around = torch.nn.functional.pad(found.float(), (STEADY_FRAMES - 1, STEADY_FRAMES - 1))
+    return torch.nn.functional.max_pool1d(around[None], STEADY_FRAMES, 1)[0] > 0
+
+
+def speech(features: torch.Tensor) -> torch.Tensor:
+    """Which frames of log-mel (T, n_mels) are loud enough to be speech: (T,) bool, perhaps none.
+
+    Silence that is added to an utterance is not among them, nor does it change which are.
+    """
+    loudest, levels = relative_levels(features)
+    least = (DIGITAL_SILENCE_DB - loudest).clamp_min(-SPEECH_RANGE_DB)
+    found = (levels >= least) & ~steady(features)
+    spread = levels[found].std(correction=0) if found.any() else 0.0
+    is_background = loudest < BACKGROUND_DB and spread < STEADY_DB
+    return torch.zeros_like(found) if is_background else found
+
+
+def levels_db(features: torch.Tensor, config: FeatureConfig, factor: int) -> torch.Tensor:
+    """Power in dB relative to full scale of each ``factor`` frames of log-mel (T, n_mels).
+
+    (ceil(T / factor),), as the samples' mean square: by Parseval's theorem the spectrum of a frame
+    has half of n_fft times the sum of the squared window times that.
+    """
+    window = torch.hann_window(config.win_length).square().sum()
+    power = features.exp().sum(1) / (config.n_fft / 2 * window)
+    groups = torch.nn.functional.pad(power, (0, -len(power) % factor), value=torch.nan)
+    return 10 * groups.reshape(-1, factor).nanmean(1).log10()
+
+
+def moments(features: torch.Tensor, config: FeatureConfig) -> torch.Tensor:
+    """Of log-mel (T, n_mels): the number of frames that count, and the sums over them of the
+    values and of their squares, (3, n_mels) float64.
+    """
+    if config.ignore_silence:
+        features = features[speech(features)]
+    exact = features.double()
+    return torch.stack([torch.ones_like(exact).sum(0), exact.sum(0), exact.square().sum(0)])
+
+
+def statistics_of(sums: torch.Tensor) -> Statistics:
+    """Mean and standard deviation from `moments` (3, n_mels), or their sum over utterances.
+
+    Where no frame counts they are 0 and 1, far above any silence.
+    """
+    n_frames, total, squares = sums
+    if not n_frames.all():
+        return Statistics(torch.zeros(len(total)), torch.ones(len(total)))
+    mean = total / n_frames
+    variance = (squares / n_frames - mean.square()).clamp_min(LEAST_VARIANCE)
     return Statistics(mean.float(), variance.sqrt().float())
 
 
-def statistics(features: Iterable[torch.Tensor]) -> Statistics:
-    """Mean and standard deviation over all frames of log-mel matrices (T, n_mels).
+def statistics(features: Iterable[torch.Tensor], config: FeatureConfig) -> Statistics:
+    """Mean and standard deviation over the frames of log-mel matrices (T, n_mels) that count.
 
     Raises:
-        InputError: there is no frame at all.
+        InputError: there is no matrix at all.
     """
-    sums, n_frames = torch.zeros(2, 1, dtype=torch.float64), 0
-    for matrix in features:
-        sums = sums + moments(matrix)
-        n_frames += len(matrix)
-    return statistics_of(sums, n_frames)
+    sums = [moments(matrix, config) for matrix in features]
+    if not sums:
+        raise InputError("feature statistics: there is no utterance to take them from")
+    return statistics_of(torch.stack(sums).sum(0))
 
 
-def normalize(features: torch.Tensor, stats: Statistics) -> torch.Tensor:
+def normalize(features: torch.Tensor, stats: Statistics, config: FeatureConfig) -> torch.Tensor:
     """Shift and scale log-mel (T, n_mels) to zero mean and unit variance under ``stats``."""
-    return (features - stats.mean) / stats.std
+    normal = (features - stats.mean) / stats.std
+    return normal.clamp_min(-FLOOR) if config.ignore_silence else normal
 
 
 def repeat_last(x: torch.Tensor, lens: torch.Tensor, n_frames: int, first: int = 0) -> torch.Tensor:

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.silence import (
+    LEAST_SILENCE_S,
+    MARGIN_S,
+    SMOOTHING_S,
+    is_quiet,
+    loudness,
+    smoothed,
+)
 from asr.system.settings import check, setting
 
 MOST_WINDOW_S = 3600.0
-#: Levels are averaged over this time, so that a stop's closure is no pause.
-SMOOTHING_S = 0.2
-#: A pause at least this long may be left out, all but ``MARGIN_S`` on either side.
-LEAST_SILENCE_S, MARGIN_S = 1.0, 0.3
-#: Silence lies so much below loud speech (the level exceeded a tenth of the time), or below this
-#: level of all. 16-bit noise of one bit has -98 dB.
-SILENCE_DB, DIGITAL_SILENCE_DB = 40.0, -80.0
 #: A sequence to decode ends at the first pause after ``LEAST_SEGMENT_S``, or at ``MOST_SEGMENT_S``.
 LEAST_SEGMENT_S, MOST_SEGMENT_S = 10.0, 60.0
 #: A join is in a pause where blank and silence have this much of the posterior, this time around.
@@ -90,11 +91,9 @@ class _Recording:
             self.levels = np.concatenate([self.levels, fresh_levels])
         return True
 
-    def smoothed(self, first: int, end: int, n: int) -> NDArray[np.float32]:
+    def smoothed(self, first: int, end: int, n: int) -> NDArray[np.floating]:
         """Levels in dB of frames first ... end - 1, averaged over ``n`` neighbours."""
-        around = np.pad(self.levels, (n // 2, n - 1 - n // 2), mode="edge")
-        average = np.convolve(around, np.full(n, 1 / n), "valid")
-        return average[first - self.first : end - self.first]
+        return smoothed(self.levels, n)[first - self.first : end - self.first]
 
     def samples(self, first: int, end: int | None) -> NDArray[np.float32]:
         """The samples of frames first ... end - 1; all that is left where there is no end."""
@@ -113,9 +112,9 @@ def windows(
 ) -> Iterator[Window]:
     """Cut audio into windows.
 
-    Audio of up to ``config.whole_s`` is one window, silence and all; nothing of anything longer may
-    come where it is all silence. Neighbours overlap by twice the context, or not at all where
-    silence was left out between them.
+    Audio of up to ``config.whole_s`` is one window, silence and all: the net is spared that in
+    `evaluate.emissions`. Nothing of anything longer may come where it is all silence. Neighbours
+    overlap by twice the context, or not at all where silence was left out between them.
 
     Args:
         blocks: samples (N,) float32, one block after the other.
@@ -145,8 +144,8 @@ def windows(
         levels = recording.smoothed(start, min(end, start + horizon), smoothing)
         if not len(levels):
             return
-        loud = max(loud, float(np.quantile(levels, 0.9)))
-        quiet = levels < max(loud - SILENCE_DB, DIGITAL_SILENCE_DB)
+        loud = max(loud, loudness(levels))
+        quiet = is_quiet(levels, loud)
         if not config.skip_silence:
             quiet[:] = False
         if ended and quiet.all():

@@ -331,7 +331,7 @@ class Recognizer:
             features, _ = self.log_mel(
                 torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
             )
-            matrices[str(i)] = Matrix(features[0], moments(features[0]))
+            matrices[str(i)] = Matrix(features[0], moments(features[0], bundle.features))
         stats = set_statistics(
             matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
         )
@@ -340,7 +340,13 @@ class Recognizer:
             for i, x in matrices.items()
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
-            found = emissions(bundle.model, bundle, examples, torch.device("cpu"))
+            found = emissions(
+                bundle.model,
+                bundle,
+                examples,
+                torch.device("cpu"),
+                skip_silence=self.windowing.skip_silence,
+            )
         return list(found.values())
 
 

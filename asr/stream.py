@@ -106,8 +106,7 @@ class Stream(Sequence[Example]):
         self.log_mel = LogMel(config.features)
         self.stats: Statistics | None = None
         if config.features.normalize == "global":
-            matrices = [e.features for e in self.sample()]
-            self.stats = statistics(matrices)
+            self.stats = statistics((e.features for e in self.sample()), config.features)
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -269,7 +268,7 @@ class Stream(Sequence[Example]):
             return None
         waveform = change_speed(waveform, speed)
         features, _ = self.log_mel(waveform[None], torch.tensor([len(waveform)]))
-        matrix = Matrix(features[0], moments(features[0]))
+        matrix = Matrix(features[0], moments(features[0], config.features))
         stats = pooled([matrix]) if config.features.normalize == "utterance" else self.stats
         unfit: dict[str, str] = {}
         framewise = config.loss.name == "framewise"

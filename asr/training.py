@@ -426,13 +426,14 @@ def judge_dev(
     Raises:
         InputError: the training has diverged; there is nothing to score against.
     """
+    bundle = replace(bundle, criterion=criterion)
     log_probs = emissions(bundle.model, bundle, examples, device)
     if not all(np.isfinite(x).all() for x in log_probs.values()):
         raise InputError(
             "the training has diverged: the model's outputs for dev are infinite or NaN; "
             "begin another run with a lower optim.lr"
         )
-    plainest = next(iter(decoders_of(replace(bundle, criterion=criterion)).values()))
+    plainest = next(iter(decoders_of(bundle).values()))
     utterances = [e.utterance for e in examples]
     dev = decode_set(utterances, log_probs, bundle, bundle.make_decoder(plainest))
     rate = error_rate(next(iter(dev.scores.values())))

@@ -181,18 +181,19 @@ def test_extraction_lists_what_it_cannot_read(tones, tmp_path):
 
 def test_normalising_by_speaker_pools_their_utterances():
     xs = {k: torch.randn(30, 3) * 2 + i for i, k in enumerate("abc")}
-    matrices = {k: Matrix(x, moments(x)) for k, x in xs.items()}
+    config = FeatureConfig(ignore_silence=False)
+    matrices = {k: Matrix(x, moments(x, config)) for k, x in xs.items()}
     speakers = {"a": "one", "b": "one", "c": "two"}
 
     def normal(how, stats=None):
         found = set_statistics(matrices, speakers, how, stats)
-        return {k: normalize(x, found[k]) for k, x in xs.items()}
+        return {k: normalize(x, found[k], config) for k, x in xs.items()}
 
     by_speaker = normal("speaker")
     both = torch.cat([by_speaker["a"], by_speaker["b"]])
     torch.testing.assert_close(both.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     assert by_speaker["a"].mean().abs() > 0.01
-    same = normal("global", statistics(xs.values()))
+    same = normal("global", statistics(xs.values(), config))
     torch.testing.assert_close(
         torch.cat(list(same.values())).mean(0), torch.zeros(3), atol=1e-5, rtol=0
     )
@@ -205,7 +206,7 @@ def test_normalising_by_speaker_pools_their_utterances():
 def test_utterances_without_times_are_skipped_framewise():
     said = Utterance("u", Path("u.wav"), "s", 1.0, text="a b")
     x = torch.zeros(90, 80)
-    found = {"u": Matrix(x, moments(x))}
+    found = {"u": Matrix(x, moments(x, FeatureConfig()))}
     config = LabelConfig(unit="char")
     labels = inventory([said], "char")
     with pytest.raises(InputError, match="times"):

@@ -11,10 +11,11 @@ from torch import nn
 from asr.data import Example
 from asr.errors import InputError
 from asr.evaluate import emissions
-from asr.features import FeatureConfig
+from asr.features import FeatureConfig, frame_clock
 from asr.types import Utterance
 
-BUNDLE = SimpleNamespace(features=FeatureConfig(n_mels=8))
+FEATURES = FeatureConfig(n_mels=8)
+BUNDLE = SimpleNamespace(features=FEATURES, clock=frame_clock(FEATURES))
 CPU = torch.device("cpu")
 
 

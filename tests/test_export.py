@@ -23,6 +23,7 @@ from asr.features import FeatureConfig, Statistics
 from asr.foreign import load_model
 from asr.labels import LabelConfig, Labels
 from asr.lm.ngram import NGram
+from asr.long_audio import WindowConfig
 from asr.manifest import read_manifest
 from asr.models.acoustic import AcousticModel
 from asr.models.cells import CELLS
@@ -119,11 +120,29 @@ def test_every_part_between_the_layers(parts, tmp_path):
         FeatureConfig(n_mels=20, normalize="speaker", deltas=2, stack=1),
         FeatureConfig(n_mels=80, stack=4),
         FeatureConfig(8_000, 256, 200, 80, 23, 0.0, 3_600.0),
-        FeatureConfig(n_fft=400, n_mels=20),
+        FeatureConfig(n_fft=400, n_mels=20, ignore_silence=False),
     ],
 )
 def test_every_feature(config, tmp_path):
     check(bundle_of(config, RecurrentConfig(layers=1, hidden=12)), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("normalize", ["utterance", "global", "none"])
+@pytest.mark.parametrize("ignore_silence", [True, False])
+def test_silence(normalize, ignore_silence, tmp_path):
+    """Alone it is nothing but silence; beside speech both hear the same of it."""
+    features = FeatureConfig(n_mels=20, normalize=normalize, ignore_silence=ignore_silence)
+    bundle = bundle_of(features, RecurrentConfig(layers=1, hidden=12))
+    export(bundle, tmp_path / "model.onnx")
+    session = session_of(tmp_path / "model.onnx")
+    zeros, hiss = np.zeros(20_000, np.float32), 1e-3 * noise([30_000])[0]
+    alone = run(session, [zeros, hiss, zeros[:1], hiss[:700]])
+    assert_equal(alone, Recognizer(bundle).emissions([zeros, hiss, zeros[:1], hiss[:700]]))
+    assert all((log_probs[:, 0] == 0).all() for log_probs in alone)
+    beside = [np.concatenate([noise([9_000])[0], x]) for x in (zeros, hiss)]
+    hears_all = Recognizer(bundle, windowing=WindowConfig(skip_silence=False))
+    beside += noise([9_000])  # a batch has rows of all kinds
+    assert_equal(run(session, beside), hears_all.emissions(beside))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -117,15 +117,19 @@ def test_a_click_is_where_the_clock_says():
 
 def test_normalised_features_have_mean_0_and_variance_1():
     xs = [torch.randn(50, 4, generator=torch.Generator().manual_seed(i)) * 3 + 7 for i in range(3)]
-    stats = statistics(xs)
-    together = torch.cat([normalize(x, stats) for x in xs])
+    config = FeatureConfig(ignore_silence=False)
+    stats = statistics(xs, config)
+    together = torch.cat([normalize(x, stats, config) for x in xs])
     torch.testing.assert_close(together.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(together.std(0, correction=0), torch.ones(4), atol=1e-4, rtol=0)
 
 
-def test_silence_stays_finite():
-    features, _ = LogMel(FeatureConfig())(torch.zeros(1, 1600), torch.tensor([1600]))
-    assert torch.isfinite(normalize(features[0], statistics([features[0]]))).all()
+@pytest.mark.parametrize("ignore_silence", [True, False])
+def test_silence_stays_finite(ignore_silence):
+    config = FeatureConfig(ignore_silence=ignore_silence)
+    features, _ = LogMel(config)(torch.zeros(1, 1600), torch.tensor([1600]))
+    stats = statistics([features[0]], config)
+    assert torch.isfinite(normalize(features[0], stats, config)).all()
 
 
 @pytest.mark.parametrize(

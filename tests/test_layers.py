@@ -6,9 +6,9 @@ from pathlib import Path
 import asr
 
 ORDER = """
-errors interrupts types files system compiled progress audio labels manifest
+errors interrupts types files system compiled progress audio silence labels manifest
 manifest_index corpora features augment losses data feature_cache models averaging lm decode
-score formats checkpoint foreign export decoding evaluate tuning forced_alignment recipe rundir
+score formats checkpoint foreign decoding evaluate export tuning forced_alignment recipe rundir
 stream distributed training_setup training_state schedule judging epoch_picture training overfit
 long_audio sources quantized recognizer ray_engine report memory memory_pictures serve config
 compare cli __main__

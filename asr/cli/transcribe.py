@@ -154,7 +154,7 @@ def transcribe(
         bool,
         typer.Option(
             "--keep-silence",
-            help="Recognise long silence in such audio, too.",
+            help="Let the model hear long silence, too.",
             rich_help_panel=AUDIO,
         ),
     ] = False,
