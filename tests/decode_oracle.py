@@ -23,6 +23,15 @@ def draw(seed, T, V, spread=3.0, holes=0.0):
     )
 
 
+def draw_sure(seed, T, V, gap):
+    """As `draw`, of a net too sure of itself: all but one label of a frame are up to ``gap`` nats
+    below it."""
+    rng = np.random.default_rng(seed)
+    scores = -gap * rng.random((T, V))
+    scores[np.arange(T), rng.integers(V, size=T)] = 0.0
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
 def collapse(path):
     return tuple(k for k, _ in itertools.groupby(path) if k != 0)
 
@@ -50,12 +59,12 @@ def sum_of_paths(log_probs, labels):
 
 
 def all_words(labels, lexicon):
-    """Each way to read ``labels`` as words of the lexicon, as word ids; equal ones repeat."""
-    readings = []
+    """What words of the lexicon ``labels`` can be read as, as word ids, in however many ways."""
+    readings = set()
 
     def read(at, words, word_before, separator_before):
         if at == len(labels):
-            readings.append(tuple(words))
+            readings.add(tuple(words))
             return
         if labels[at] in lexicon.separators and not separator_before:
             read(at + 1, words, False, True)

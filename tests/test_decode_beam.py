@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from decode_oracle import BIGRAM, all_sums, draw, sum_of_paths, textbook_beam
+from decode_oracle import BIGRAM, all_sums, draw, draw_sure, sum_of_paths, textbook_beam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +50,18 @@ def test_equals_enumeration_of_all_paths(seed, T, V, holes, weight, bonus):
         assert hypothesis.score == pytest.approx(
             hypothesis.acoustic + hypothesis.lm + hypothesis.bonus, abs=1e-9
         )
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32), T=st.integers(1, 5), V=st.integers(2, 4), gap=st.floats(30, 200))
+def test_a_net_too_sure_of_itself_loses_no_path(seed, T, V, gap):
+    # Numbers end some 700 below the best.
+    log_probs = draw_sure(seed, T, V, min(gap, 600 / T))
+    expected = all_sums(log_probs)
+    found = beam_search(log_probs, BeamOptions(nbest=10_000, **EXACT))
+    assert {h.labels for h in found} == set(expected)
+    for h in found:
+        assert h.acoustic == pytest.approx(expected[h.labels], abs=1e-5)
 
 
 @pytest.mark.parametrize(("beam", "T"), [(1, 30), (4, 40), (16, 40), (3, 900)])
@@ -130,6 +142,21 @@ def test_of_many_labels_the_best_are_tried(V, beam):
     expected = textbook_beam(log_probs, beam)
     found = beam_search(log_probs, BeamOptions(**(EXACT | {"beam": beam}), nbest=beam))
     assert {h.labels for h in found} == {labels for _, labels in expected}
+
+
+def test_a_beam_of_any_width_takes_the_room_that_it_fills():
+    log_probs = draw(3, 9, 5, spread=1.0)
+    wide = BeamOptions(beam=10**9, nbest=10**9, score_prune=9.0)
+    lexicon = Lexicon.build([(str(i), (i,)) for i in range(1, 5)])
+    for search in (
+        lambda options: beam_search(log_probs, options),
+        lambda options: beam_search(log_probs, options, lexicon=lexicon),
+    ):
+        found = search(wide)
+        assert len(found) > 3000  # more than there is room for at first
+        narrower = search(BeamOptions(**(vars(wide) | {"beam": 10_000})))
+        assert [h.score for h in found] == [h.score for h in narrower]
+        assert [h.labels for h in found] == [h.labels for h in narrower]
 
 
 def test_pruning_loses_nothing_on_a_clear_utterance():
@@ -221,6 +248,7 @@ def test_bad_options():
         {"beam": 0},
         {"nbest": 0},
         {"lm_weight": -1},
+        {"lm_weight": 1e308},
         {"score_prune": math.nan},
         {"bonus": math.inf},
         {"bonus": -101},

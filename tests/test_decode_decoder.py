@@ -113,7 +113,7 @@ def test_hypotheses_are_whole(kind, seed, n):
     scores = [h.score for h in nbest]
     assert scores == sorted(scores, reverse=True)
     has_words = decoder.searches_words or decoder.labels.unit == "char"
-    assert len({(h.words if decoder.searches_words else h.labels) for h in nbest}) == len(nbest)
+    assert len({h.labels if h.words is None else h.words for h in nbest}) == len(nbest)
     for h in nbest:
         assert h.score == pytest.approx(h.acoustic + h.lm + h.bonus, abs=1e-6)
         assert len(h.labels) == len(h.spans) == len(h.confidences)
@@ -126,6 +126,28 @@ def test_hypotheses_are_whole(kind, seed, n):
         if h.words is not None:
             assert len(h.words) == len(h.word_spans) == len(h.word_confidences)
             assert all(0 <= c <= 1 for c in h.word_confidences)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 25))
+def test_as_many_different_hypotheses_as_there_are(kind, seed, n):
+    decoder = DECODERS[kind]
+    (log_probs,) = drawn([n], seed=seed)
+    few, all_ = (
+        replace(decoder, config=replace(decoder.config, nbest=nbest))(log_probs) for nbest in (3, 9)
+    )
+    assert len(few) == min(3, len(all_))
+
+
+def test_spaces_at_the_ends_make_no_other_text():
+    # Before and after the letter a, a space is as likely as none.
+    p = np.array([[0.5, 0.5, 0, 0, 0], [0, 0, 1, 0, 0], [0.3, 0.3, 0, 0.4, 0]])
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(p).astype(np.float32)
+    found = DECODERS["letters"](log_probs)
+    assert [h.words for h in found] == [("ab",), ("a",)]
+    assert [math.exp(h.acoustic) for h in found] == pytest.approx([0.2, 0.15])
 
 
 @pytest.mark.parametrize("kind", DECODERS)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from decode_oracle import all_sums, all_words, draw
+from decode_oracle import all_sums, all_words, draw, draw_sure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +19,10 @@ from asr.models.language import LanguageModel, LanguageModelConfig
 
 SYMBOLS = ["<blank>", "a", "b"]
 EXACT = {"beam": 3000, "label_prune": math.inf, "score_prune": math.inf}
-# Two spellings, homophones (x, h), a word inside another, a repeated label, an unknown word (q).
-ENTRIES = [("x", (1,)), ("x", (1, 2)), ("y", (2,)), ("z", (2, 1)), ("q", (1, 1)), ("h", (1,))]
+# Two spellings, homophones (x, h), a word inside another, a repeated label, an unknown word (q);
+# 1 2 2 is x y twice.
+ENTRIES = [("x", (1,)), ("x", (1, 2)), ("y", (2,)), ("y", (2, 2)), ("z", (2, 1)), ("q", (1, 1))]
+ENTRIES += [("h", (1,))]
 
 
 def drawn_lm(tokens, cell="lstm", layers=1, seed=1):
@@ -75,10 +77,11 @@ def test_equals_enumeration_of_all_paths(seed, T, V, holes, bonus):
     T=st.integers(1, 5),
     separators=st.sampled_from([((), False), ((3,), False), ((3,), True)]),
     bonus=st.sampled_from([-0.3, 0.5]),
+    gap=st.sampled_from([None, 120]),
 )
-def test_equals_enumeration_of_all_readings(seed, T, separators, bonus):
+def test_equals_enumeration_of_all_readings(seed, T, separators, bonus, gap):
     lexicon = Lexicon.build(ENTRIES, *separators)
-    log_probs = draw(seed, T, 4)
+    log_probs = draw(seed, T, 4) if gap is None else draw_sure(seed, T, 4, gap)
     expected = {}
     for labels, acoustic in all_sums(log_probs).items():
         for ids in all_words(labels, lexicon):
@@ -153,6 +156,17 @@ def test_refuses_other_labels_and_bad_frames():
     log_probs[2] = np.nan
     with pytest.raises(InputError, match="NaN or inf in frame 2 of 5"):
         fused_search([log_probs], LM, SYMBOLS, options)
+
+
+def test_a_beam_of_any_width_takes_the_room_that_it_fills():
+    log_probs = [draw(n, 8, 5, spread=1.0) for n in range(2)]
+    lm, symbols = drawn_lm("abcd"), ["<blank>", *"abcd"]
+    wide = {"lm_weight": 0.3, "nbest": 10**9, "score_prune": 8.0}
+    found = fused_search(log_probs, lm, symbols, BeamOptions(beam=10**9, **wide))
+    assert min(map(len, found)) > 1024  # more than there is room for at first
+    narrower = fused_search(log_probs, lm, symbols, BeamOptions(beam=100_000, **wide))
+    for one, other in zip(found, narrower, strict=True):
+        assert [h.labels for h in one] == [h.labels for h in other]
 
 
 def test_long_utterance():

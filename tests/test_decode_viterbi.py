@@ -107,6 +107,8 @@ def test_bad_input():
         dataclasses.replace(t, final=np.full(3, np.nan))
     endless = dataclasses.replace(t, min_durations=np.full(3, 2**31 - 1, np.int32))
     assert viterbi(draw(0, 4, 3), endless) == viterbi(draw(0, 4, 3), t)
+    with pytest.raises(InputError, match=r"nbest=1000000000 takes 32 GB .* 33554432 is the most"):
+        viterbi(draw(0, 4, 3), t, ViterbiOptions(nbest=10**9))
     with pytest.raises(InputError, match=r"expected 1 \.\. 2"):
         estimate_transitions([np.array([1, 3])], 3)
     with pytest.raises(InputError, match="no labelled frame"):

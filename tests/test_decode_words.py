@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decode_oracle import all_sums, all_words, draw
+from decode_oracle import all_sums, all_words, draw, draw_sure
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -18,11 +18,91 @@ from asr.labels import Labels
 from asr.lm.ngram import NGram
 from asr.types import Utterance
 
-# Two spellings, homophones (x, h), a word inside another, a repeated label.
-ENTRIES = [("x", (1,)), ("x", (1, 2)), ("y", (2,)), ("z", (2, 1)), ("w", (1, 1)), ("h", (1,))]
+# Two spellings, homophones (x, h), a word inside another, a repeated label; 1 2 2 is x y twice.
+ENTRIES = [("x", (1,)), ("x", (1, 2)), ("y", (2,)), ("y", (2, 2)), ("z", (2, 1)), ("w", (1, 1))]
+ENTRIES += [("h", (1,))]
 LM = NGram.estimate([s.split() for s in ["x y x x", "y z x", "x", "z z y x"]], 2)
 EXACT = {"beam": 5000, "label_prune": math.inf, "score_prune": math.inf}
 PHONES = Labels("phone", ("<blank>", "ah", "b", "ey", "l", "sil"))
+
+
+def sums_of_words(log_probs, lexicon):
+    """Word ids -> log of the summed probability of all label sequences that can be read so."""
+    sums = {}
+    for labels, acoustic in all_sums(log_probs).items():
+        for words in all_words(labels, lexicon):
+            sums[words] = np.logaddexp(sums.get(words, -np.inf), acoustic)
+    return sums
+
+
+def assert_exact(log_probs, lexicon, nbest=10_000):
+    """All hypotheses, and the ``nbest`` best, have the scores that enumeration gives."""
+    expected = {
+        tuple(lexicon.words[i] for i in ids): score
+        for ids, score in sums_of_words(log_probs, lexicon).items()
+    }
+    assume(expected)
+    found = beam_search(log_probs, BeamOptions(nbest=nbest, **EXACT), lexicon=lexicon)
+    assert len({h.words for h in found}) == len(found) == min(nbest, len(expected))
+    for h, best in zip(found, sorted(expected.values(), reverse=True), strict=False):
+        assert h.score == pytest.approx(best, abs=1e-5)
+        assert h.score == pytest.approx(expected[h.words], abs=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    T=st.integers(0, 5),
+    separators=st.sampled_from([((), False), ((3,), False), ((3,), True)]),
+    gap=st.floats(30, 200),
+)
+def test_a_net_too_sure_of_itself_loses_no_path(seed, T, separators, gap):
+    # Numbers end some 700 below the best.
+    gap = min(gap, 600 / max(1, T))
+    assert_exact(draw_sure(seed, T, 4, gap), Lexicon.build(ENTRIES, *separators))
+
+
+def test_a_label_that_goes_on_is_not_lost_beside_the_blank():
+    # After label 1, the blank is certain, and yet label 1 comes again, with no blank between.
+    log_probs = np.full((4, 3), -400.0, np.float32)
+    log_probs[[0, 1, 1, 2, 3], [1, 0, 1, 1, 2]] = 0.0, 0.0, -40.0, 0.0, 0.0
+    (found,) = beam_search(log_probs, BeamOptions(), lexicon=Lexicon.build([("x", (1, 2))]))
+    assert found.acoustic == pytest.approx(-40.0)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    entries=st.lists(
+        st.tuples(
+            st.sampled_from("xyz"), st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+        ),
+        min_size=1,
+        max_size=9,
+    ),
+    separators=st.sampled_from([((), False), ((3,), False), ((3,), True)]),
+    seed=st.integers(0, 2**32),
+    T=st.integers(1, 5),
+    nbest=st.sampled_from([1, 3, 10_000]),
+)
+def test_labels_that_can_be_read_in_two_ways_count_once(entries, separators, seed, T, nbest):
+    assert_exact(draw(seed, T, 4, spread=1.0), Lexicon.build(entries, *separators), nbest)
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=st.integers(0, 2**32), T=st.integers(1, 20), beam=st.integers(1, 30))
+def test_words_cut_off_in_many_places_are_one_hypothesis(seed, T, beam):
+    # Words so long that none is over, and one that is over before the last frame.
+    drawn = np.random.default_rng(seed).integers(1, 4, (6, 30)).tolist()
+    lexicon = Lexicon.build([*((str(i), labels) for i, labels in enumerate(drawn)), ("h", (1,))])
+    log_probs = draw(seed, T, 4)
+    log_probs[-1, :2] = -np.inf  # nor "h"
+    try:
+        found = beam_search(log_probs, BeamOptions(beam, nbest=beam), lexicon=lexicon)
+    except InputError:  # a narrow beam may lose all
+        return
+    assert len({h.words for h in found}) == len(found)
+    fewer = beam_search(log_probs, BeamOptions(beam, nbest=2), lexicon=lexicon)
+    assert fewer == found[:2]
 
 
 @settings(deadline=None, max_examples=60)
@@ -36,10 +116,7 @@ PHONES = Labels("phone", ("<blank>", "ah", "b", "ey", "l", "sil"))
 def test_equals_enumeration_of_all_readings(seed, T, separators, weight, bonus):
     lexicon = Lexicon.build(ENTRIES, *separators)
     log_probs = draw(seed, T, 4)
-    expected = {}
-    for labels, acoustic in all_sums(log_probs).items():
-        for words in all_words(labels, lexicon):
-            expected[words] = np.logaddexp(expected.get(words, -np.inf), acoustic)
+    expected = sums_of_words(log_probs, lexicon)
     scores = {}
     for ids, acoustic in expected.items():
         words = tuple(lexicon.words[i] for i in ids)
@@ -280,13 +357,14 @@ def test_q_alone_leaves_nothing(tmp_path):
 
 def all_readings(labels, lexicon, n_labels):
     """Each way to read ``labels`` as words, known or not, with the log-probability of the labels of
-    unknown ones; equal ones repeat."""
+    unknown ones; equal ones repeat where there is an ``<unk>``."""
     readings = []
     known = {spelling for found in lexicon.spellings for spelling in found}
 
     def read(at, words, label_cost, word_before, separator_before):
         if at == len(labels):
-            readings.append((tuple(words), label_cost))
+            if "<unk>" in words or (tuple(words), label_cost) not in readings:
+                readings.append((tuple(words), label_cost))
             return
         if labels[at] in lexicon.separators and not separator_before:
             read(at + 1, words, label_cost, False, True)

@@ -66,7 +66,7 @@ def ctc_align(
     predecessors = np.repeat(state + offsets[:-1], counts) - np.arange(offsets[-1])
     start, final = state < 2, state >= len(emits) - 2
     prefix = (state + 1) // 2
-    band = _band(len(log_probs), prefix, prefix, current)
+    band = band_of(len(log_probs), prefix, prefix, current)
     states, log_prob = best_path(
         log_probs, emits, offsets, predecessors, start, final, *band, MOST_BACK
     )
@@ -141,7 +141,7 @@ def ctc_align_words(
         return (), (), (), (), 0.0
     after = np.array([0, *graph.words_done])[np.arange(1, len(emits) + 1) // 2]
     before = np.array([0, *graph.words_begun])[np.arange(1, len(emits) + 1) // 2]
-    band = _band(len(log_probs), before, after, current)
+    band = band_of(len(log_probs), before, after, current)
     states, log_prob = _path(log_probs, emits, arcs, start, final, band)
     nodes = np.where(states % 2 == 1, states // 2, BEGIN)
     return _said(log_probs, graph, nodes, log_prob, len(spellings))
@@ -252,7 +252,7 @@ def _chains(
     final[[stops[p] - 1 for p in graph.ends if p != BEGIN]] = True
     emits = np.array(graph.labels, np.int32)[owner]
     everything = np.zeros(len(owner), int)
-    band = _band(len(emission), everything, everything, None)
+    band = band_of(len(emission), everything, everything, None)
     states, log_prob = _path(emission, emits, arcs, start, final, band)
     return owner[states], log_prob
 
@@ -356,7 +356,7 @@ def edges(
     return found
 
 
-def _band(
+def band_of(
     n_frames: int,
     since: NDArray[np.integer],
     until: NDArray[np.integer],

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.decode.align import ctc_align, ctc_align_words
 from asr.decode.emission import checked_with_best, only_blanks
-from asr.decode.label_search import search_labels
+from asr.decode.label_search import (
+    CLOSE,
+    MOST_CLOSE,
+    read_off,
+    search_labels,
+    sums_of_paths,
+)
 from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
-from asr.decode.words import Scoring, search_words
+from asr.decode.readings import sum_of_readings
+from asr.decode.words import Found, Scoring, search_words
 from asr.errors import InputError
 from asr.labels import BLANK, UNKNOWN
 from asr.lm.ngram import NO_LM, BoundNGram
@@ -64,6 +73,8 @@ class BeamOptions:
                 raise InputError(
                     f"beam search: {name} must be {lowest} or more, found {getattr(self, name)}"
                 )
+        if not math.isfinite(self.lm_weight * LOG_10):
+            raise InputError(f"beam search: lm_weight must be finite, found {self.lm_weight}")
         if not self.score_prune >= 0 or not abs(self.bonus) <= MOST_BONUS:
             raise InputError(
                 "beam search: score_prune must be 0 or more, "
@@ -81,6 +92,7 @@ def beam_search(
     lm: BoundNGram | None = None,
     lexicon: Lexicon | None = None,
     hotwords: Hotwords | None = None,
+    seen_as: Callable[[Sequence[int]], Hashable] = tuple,
 ) -> list[Hypothesis]:
     """Find the most probable label sequences, or word sequences, each summed over its CTC paths.
 
@@ -90,12 +102,17 @@ def beam_search(
             ``Lexicon.bind(ngram)``; the end of the sentence is scored too.
         lexicon: find only its words, unless ``options.unknown_penalty`` allows others.
         hotwords: ``lexicon.bind_hotwords``; their boosts count as ``bonus``.
+        seen_as: what users see of labels; of hypotheses that they cannot tell apart, the best is
+            returned. With a lexicon, users see words.
 
     Returns:
-        At most ``options.nbest`` different hypotheses, best first. ``acoustic`` sums all paths of
-        the labels; with a lexicon, those of the words' spellings whose beginnings all survived the
-        pruning, and ``labels`` are the best of these. Spans and confidences are those of the best
-        path. If no hypothesis ends with a whole word, then the labels go on beyond the words.
+        At most ``options.nbest`` hypotheses that users can tell apart, best first. ``acoustic``
+        sums all paths of the labels: those with other spaces, which have another score of the
+        language model, are not added. With a lexicon, it sums the paths of the words' spellings
+        whose beginnings all survived the pruning, once where labels can be read as the words in
+        several ways (but for ``<unk>``), and ``labels`` are the best of these. Spans and
+        confidences are those of the best path. If no hypothesis ends with a whole word, then the
+        labels go on beyond the words, and ``acoustic`` sums all ways to go on.
 
     Raises:
         InputError: a frame without a finite best value, a lexicon, language model or hotwords of
@@ -116,32 +133,81 @@ def beam_search(
             + ("bind it to the labels' symbols" if lexicon is None else "use Lexicon.bind")
         )
     if lm is None or options.lm_weight == 0:
-        lm, lm_scale = NO_LM, 0.0
-    else:
-        lm_scale = options.lm_weight * LOG_10
+        lm = NO_LM
     if lexicon is not None:
         floors = best - np.float32(options.label_prune)
         log_probs = only_blanks(log_probs, options.blank_skip)
         return _words(log_probs, floors, options, lm, lexicon, hotwords or NO_HOTWORDS)
-    *found, order = search_labels(
+    found = _labels(log_probs, best, options, lm, seen_as)
+    return label_hypotheses(found, log_probs, options.nbest, seen_as)
+
+
+def _labels(
+    log_probs: NDArray[np.float32],
+    best: NDArray[np.float32],
+    options: BeamOptions,
+    lm: BoundNGram,
+    seen_as: Callable[[Sequence[int]], Hashable],
+) -> Iterator[Found]:
+    """Search labels. Of the best, summed anew over all their paths, ``options.nbest`` can be told
+    apart; among them are those so close to the best that what pruning lost could decide."""
+    tree, done, n_done, nodes, scores = search_labels(
         log_probs,
         best,
         float(options.label_prune),
         math.log(options.blank_skip) if options.blank_skip < 1 else math.inf,
         options.beam,
-        options.nbest,
         float(options.score_prune),
         float(options.bonus),
-        lm_scale,
+        options.lm_weight * LOG_10 if lm is not NO_LM else 0.0,
         lm,
     )
-    hypotheses = []
-    for labels, length, acoustic, lm_score, current in zip(*(x[order] for x in found), strict=True):
-        sequence = tuple(labels[:length].tolist())
-        spans, confidences, _ = ctc_align(log_probs, sequence, tuple(current[:, : length + 1]))
-        parts = float(acoustic), float(lm_score), options.bonus * len(sequence)
-        hypotheses.append(Hypothesis(sequence, spans, confidences, sum(parts), *parts))
-    return hypotheses
+    n_read = min(len(nodes), 1 + max(options.nbest, MOST_CLOSE))
+    while True:
+        labels, lengths, current = read_off(tree, nodes[:n_read], done, n_done)
+        codes = [row[:n].tolist() for row, n in zip(labels, lengths, strict=True)]
+        n_scored = _first_different(map(seen_as, codes), options.nbest)
+        if n_scored < n_read or n_read == len(nodes):
+            break
+        n_read = min(2 * n_read, len(nodes))
+    n_scored = max(n_scored, int((scores[:MOST_CLOSE] > scores[:1] - CLOSE).sum()))
+    lm_score, bonus = tree.lm_score[nodes[:n_scored]], options.bonus * lengths[:n_scored]
+    exact = sums_of_paths(log_probs, best, labels[:n_scored], lengths[:n_scored])
+    acoustic = np.maximum(exact, scores[:n_scored] - (lm_score + bonus))
+    for i in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
+        parts = float(acoustic[i]), float(lm_score[i]), float(bonus[i])
+        yield Found(codes[i], 0, *parts, current[i, :, : len(codes[i]) + 1])
+
+
+def _first_different(keys: Iterable[Hashable], n: int) -> int:
+    """Return how many of the first keys hold ``n`` different ones; all, if there are fewer."""
+    seen: set[Hashable] = set()
+    n_first = 0
+    for key in keys:
+        if len(seen) == n:
+            break
+        seen.add(key)
+        n_first += 1
+    return n_first
+
+
+def label_hypotheses(
+    found: Iterable[Found],
+    log_probs: NDArray[np.float32],
+    nbest: int,
+    seen_as: Callable[[Sequence[int]], Hashable],
+) -> list[Hypothesis]:
+    """Align the ``nbest`` best that users can tell apart; ``codes`` are labels, best first."""
+    hypotheses: dict[Hashable, Hypothesis] = {}
+    for f in found:
+        key = seen_as(f.codes)
+        if key not in hypotheses:
+            spans, confidences, _ = ctc_align(log_probs, f.codes, tuple(f.current))
+            parts = f.score, f.acoustic, f.lm, f.bonus
+            hypotheses[key] = Hypothesis(tuple(f.codes), spans, confidences, *parts)
+        if len(hypotheses) == nbest:
+            break
+    return list(hypotheses.values())
 
 
 def _words(
@@ -178,7 +244,6 @@ def _words(
         log_probs,
         floors,
         options.beam,
-        options.nbest,
         options.score_prune,
         scoring,
         lm,
@@ -188,39 +253,96 @@ def _words(
         len(lexicon.letters) > 0,
         len(lexicon.words),
     )
-    if not found:
+    return hypotheses_of(found, log_probs, options.nbest, lexicon)
+
+
+def hypotheses_of(
+    found: Iterable[Found], log_probs: NDArray[np.float32], nbest: int, lexicon: Lexicon
+) -> list[Hypothesis]:
+    """Spell and align the ``nbest`` best hypotheses of different words.
+
+    found: best first. Their acoustic scores sum over readings: labels that can be read as the same
+    words in several ways are taken off, so that a later one may come to be better.
+
+    Raises:
+        InputError: there is none.
+    """
+    kept: list[tuple[float, int, Found, Reading]] = []
+    seen: set[tuple[str, ...]] = set()
+    for place, hypothesis in enumerate(found):
+        if len(kept) == nbest and hypothesis.score <= kept[0][0]:
+            break
+        reading = _read_codes(hypothesis.codes, lexicon, log_probs)
+        if reading.words in seen:
+            continue
+        seen.add(reading.words)
+        hypothesis = _counted_once(hypothesis, reading, log_probs, lexicon)
+        keep = heapq.heappush if len(kept) < nbest else heapq.heappushpop
+        keep(kept, (hypothesis.score, -place, hypothesis, reading))
+    if not kept:
         raise InputError(f"no words of the lexicon fit the {len(log_probs)} frames")
-    hypotheses = []
-    for codes, unfinished, acoustic, lm_score, bonus, current in found:
-        words, spellings, ends = _read_codes(codes, lexicon, log_probs)
-        current = current[:, [0, *ends]]
-        if unfinished:
-            spellings.append((lexicon.labels_to(unfinished),))
-            current = np.append(current, [[len(log_probs)]] * 2, axis=1)
-        labels, word_spans, spans, confidences, _ = ctc_align_words(
-            log_probs, spellings, lexicon.separators, lexicon.required, tuple(current)
-        )
-        hypotheses.append(
-            Hypothesis(
-                labels,
-                spans,
-                confidences,
-                acoustic + lm_score + bonus,
-                acoustic,
-                lm_score,
-                bonus,
-                tuple(words),
-                word_spans[: len(words)],
-            )
-        )
-    return hypotheses
+    return [
+        _aligned(hypothesis, reading, log_probs, lexicon)
+        for _, _, hypothesis, reading in sorted(kept, reverse=True)
+    ]
 
 
-def _read_codes(
-    codes: list[int], lexicon: Lexicon, log_probs: NDArray[np.float32]
-) -> tuple[list[str], list[Sequence[Sequence[int]] | frozenset[int]], list[int]]:
-    """Return what the codes of `search_words` stand for: words, how each may be spelled, and the
-    number of codes up to its end."""
+class Reading(NamedTuple):
+    """What the codes of `search_words` stand for: words, how each may be spelled (a set: by any of
+    these labels), and the number of codes up to its end."""
+
+    words: tuple[str, ...]
+    spellings: list[Sequence[Sequence[int]] | frozenset[int]]
+    ends: list[int]
+
+
+def _counted_once(
+    found: Found, reading: Reading, log_probs: NDArray[np.float32], lexicon: Lexicon
+) -> Found:
+    """Without what several readings of the same labels have added to the acoustic score.
+
+    Not of a word cut off, nor of an ``<unk>``: its price depends on where it begins and ends.
+    """
+    spellings = [ways for ways in reading.spellings if not isinstance(ways, frozenset)]
+    if (
+        found.unfinished
+        or not lexicon.may_part(found.codes)
+        or len(spellings) < len(reading.spellings)
+    ):
+        return found
+    current = tuple(found.current[:, [0, *reading.ends]])
+    acoustic = sum_of_readings(
+        log_probs, spellings, lexicon.separators, lexicon.required, (current[0], current[1])
+    )
+    return found if acoustic is None else found._replace(acoustic=min(found.acoustic, acoustic))
+
+
+def _aligned(
+    found: Found, reading: Reading, log_probs: NDArray[np.float32], lexicon: Lexicon
+) -> Hypothesis:
+    """With the labels, spans and confidences of its best path."""
+    spellings = list(reading.spellings)
+    current = found.current[:, [0, *reading.ends]]
+    if found.unfinished:
+        spellings.append((lexicon.labels_to(found.unfinished),))
+        current = np.append(current, [[len(log_probs)]] * 2, axis=1)
+    labels, word_spans, spans, confidences, _ = ctc_align_words(
+        log_probs, spellings, lexicon.separators, lexicon.required, tuple(current)
+    )
+    return Hypothesis(
+        labels,
+        spans,
+        confidences,
+        found.score,
+        found.acoustic,
+        found.lm,
+        found.bonus,
+        reading.words,
+        word_spans[: len(reading.words)],
+    )
+
+
+def _read_codes(codes: list[int], lexicon: Lexicon, log_probs: NDArray[np.float32]) -> Reading:
     n_words, n_labels = len(lexicon.words), log_probs.shape[1]
     words: list[str] = []
     spellings: list[Sequence[Sequence[int]] | frozenset[int]] = []
@@ -247,4 +369,4 @@ def _read_codes(
             words.append("".join(lexicon.letters[i] for i in letters))
             spellings.append((letters,))
         ends.append(end)
-    return words, spellings, ends
+    return Reading(tuple(words), spellings, ends)

@@ -163,7 +163,12 @@ class Decoder:
         lm = self.lm
         if isinstance(lm, NeuralLM):
             found = fused_search(
-                log_probs, lm, self.labels.symbols, self._beam_options, self._searched_lexicon
+                log_probs,
+                lm,
+                self.labels.symbols,
+                self._beam_options,
+                self._searched_lexicon,
+                self._seen,
             )
         else:
             _ = self._bound_lm, self._bound_hotwords  # once, before there are threads
@@ -182,19 +187,32 @@ class Decoder:
             return [greedy(log_probs)]
         if config.name == "viterbi":
             assert self.transitions is not None
-            options = ViterbiOptions(
-                prior_weight=config.prior_weight,
-                transition_weight=config.transition_weight,
-                nbest=config.nbest,
-            )
-            return viterbi(log_probs, self.transitions, options)
+            return self._viterbi(log_probs, self.transitions)
         return beam_search(
             log_probs,
             self._beam_options,
             self._bound_lm,
             self._searched_lexicon,
             self._bound_hotwords,
+            self._seen,
         )
+
+    def _viterbi(self, log_probs: np.ndarray, transitions: Transitions) -> list[Hypothesis]:
+        """The N-best that users can tell apart: as many more are searched as that takes."""
+        config, nbest = self.config, self.config.nbest
+        while True:
+            weights = config.prior_weight, config.transition_weight
+            found = viterbi(log_probs, transitions, ViterbiOptions(*weights, nbest=nbest))
+            different: dict[str, Hypothesis] = {}
+            for hypothesis in found:
+                different.setdefault(self._seen(hypothesis.labels), hypothesis)
+            if len(different) >= config.nbest or len(found) < nbest:
+                return list(different.values())
+            nbest *= 2
+
+    def _seen(self, labels: Sequence[int]) -> str:
+        """What users see of labels: spaces at the ends, or several of them, make no difference."""
+        return self.labels.join(self.labels.decode(labels))
 
     @property
     def _searched_lexicon(self) -> Lexicon | None:

@@ -13,7 +13,7 @@ Labels without a lexicon are the words of a lexicon in which each label spells i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from asr.compiled import compiled
-from asr.decode.align import ctc_align, ctc_align_words
-from asr.decode.beam import BeamOptions, beam_search
+from asr.decode.beam import BeamOptions, beam_search, hypotheses_of, label_hypotheses
 from asr.decode.emission import checked
 from asr.decode.kernels import (
     find_child,
@@ -36,6 +35,7 @@ from asr.decode.kernels import (
     sort_descending,
 )
 from asr.decode.lexicon import Lexicon, Tree
+from asr.decode.words import ROOM, Found, ends_of
 from asr.errors import InputError
 from asr.labels import BLANK
 from asr.lm.lstm import END, NeuralLM
@@ -58,6 +58,7 @@ def fused_search(
     symbols: Sequence[str],
     options: BeamOptions = BeamOptions(),
     lexicon: Lexicon | None = None,
+    seen_as: Callable[[Sequence[int]], Hashable] = tuple,
 ) -> list[list[Hypothesis]]:
     """Find the best label sequences, or word sequences, of each utterance under CTC and ``lm``.
 
@@ -67,6 +68,7 @@ def fused_search(
             scored as ``<unk>``. The end of the sentence is scored too.
         symbols: (V,) of the labels, blank first.
         lexicon: find only its words.
+        seen_as: as for `beam_search`.
 
     Returns:
         For each utterance what `beam_search` returns for one. A result does not depend on the
@@ -82,15 +84,15 @@ def fused_search(
             "unknown words need an n-gram: the search with a neural language model finds none"
         )
     if options.lm_weight == 0:
-        return [beam_search(x, options, lexicon=lexicon) for x in log_probs]
+        return [beam_search(x, options, lexicon=lexicon, seen_as=seen_as) for x in log_probs]
     found: list[list[Hypothesis]] = [[] for _ in log_probs]
     words = lexicon or Lexicon(tuple(symbols[1:]), tuple(((i,),) for i in range(1, len(symbols))))
     words.check(len(symbols))
     rows = Rows(lm, words)
     # In each search, up to twice the beam in rows, and for each as many histories as may follow.
     row_bytes = rows.log_probs[0].nbytes + rows.states[0].nbytes + 80 * words.tree.most_ways
-    at_once = max(1, min(AT_ONCE, SEARCH_BYTES // (2 * options.beam * row_bytes)))
-    scratch = Scratch.empty(options.beam, words)
+    at_once = max(1, min(AT_ONCE, SEARCH_BYTES // (2 * min(options.beam, ROOM) * row_bytes)))
+    scratch = Scratch.empty(options.beam, min(options.beam, ROOM), words)
     waiting = iter(range(len(log_probs)))
     searches: dict[int, Search] = {}
     while True:
@@ -111,7 +113,12 @@ def fused_search(
             if len(lacking):
                 needed.append((search, lacking))
                 continue
-            found[i] = search.hypotheses(rows, options, words, spelled=lexicon is not None)
+            finals, frames = search.found(rows, options, words), search.log_probs
+            if lexicon is None:
+                labels = (final._replace(codes=[w + 1 for w in final.codes]) for final in finals)
+                found[i] = label_hypotheses(labels, frames, options.nbest, seen_as)
+            else:
+                found[i] = hypotheses_of(finals, frames, options.nbest, lexicon)
             del searches[i]
         if needed:
             rows.compute(needed, list(searches.values()))
@@ -144,6 +151,11 @@ class Beam(NamedTuple):
     pnb: NDArray[np.float64]
     total: NDArray[np.float64]
 
+    @classmethod
+    def empty(cls, size: int) -> Beam:
+        history, place = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        return cls(history, place, *(np.full(size, -np.inf) for _ in range(3)))
+
 
 class Scratch(NamedTuple):
     """Candidates of one frame, found by (history, place) through ``table``, which is left empty."""
@@ -160,13 +172,15 @@ class Scratch(NamedTuple):
     kept_score: NDArray[np.float64]
 
     @classmethod
-    def empty(cls, beam: int, lexicon: Lexicon) -> Scratch:
-        size = beam * (1 + lexicon.tree.most_ways)
+    def empty(cls, beam: int, width: int, lexicon: Lexicon) -> Scratch:
+        """Room for what a frame makes of ``width`` hypotheses, and for the ``beam`` best of it."""
+        size = width * (1 + lexicon.tree.most_ways)
         history, place, at = (np.empty(size, np.int64) for _ in range(3))
         pb, pnb = np.empty(size), np.empty(size)
         table = hash_table(history, place, 0)
         n_first = int(lexicon.tree.first_child[1]) - 1
-        heap, slot = np.empty(beam), np.empty(beam, np.int64)
+        most = min(beam, size)
+        heap, slot = np.empty(most), np.empty(most, np.int64)
         kept = np.empty(n_first, np.int64), np.empty(n_first)
         return cls(history, place, pb, pnb, at, table, heap, slot, *kept)
 
@@ -266,16 +280,12 @@ class Search:
     def begin(
         cls, log_probs: NDArray[np.float32], options: BeamOptions, lexicon: Lexicon
     ) -> Search:
-        room = 2 * options.beam * lexicon.tree.most_ways
+        width, ways = min(options.beam, ROOM), lexicon.tree.most_ways
+        room = 2 * width * ways
         parent, word, row, born, seen = (np.zeros(room, np.int64) for _ in range(5))
         tables = Tables(parent, word, row, born, seen, np.zeros(room), np.zeros(room))
         tables.parent[0] = tables.word[0] = -1
-        size = options.beam
-        beam = Beam(
-            np.zeros(size, np.int64),
-            np.zeros(size, np.int64),
-            *(np.full(size, -np.inf) for _ in range(3)),
-        )
+        beam = Beam.empty(min(options.beam, width * (1 + ways)))
         beam.pb[0] = beam.total[0] = 0.0
         floors = log_probs.max(axis=1, initial=-np.inf) - np.float32(options.label_prune)
         table = hash_table(tables.parent, tables.word, 0)
@@ -289,6 +299,7 @@ class Search:
             lacking = search_on(
                 self.log_probs,
                 self.floors,
+                options.beam,
                 float(options.score_prune),
                 float(options.bonus),
                 float(options.lm_weight),
@@ -303,7 +314,13 @@ class Search:
             )
             if len(lacking) or self.counts[0] == len(self.log_probs):
                 return np.unique(lacking)
-            self._make_room(options.beam * lexicon.tree.most_ways)
+            n_beam = int(self.counts[1])
+            if n_beam * (1 + lexicon.tree.most_ways) > len(scratch.history):
+                scratch = Scratch.empty(options.beam, min(options.beam, 2 * n_beam), lexicon)
+                before, self.beam = self.beam, Beam.empty(len(scratch.heap))
+                for column in range(len(before)):
+                    self.beam[column][:n_beam] = before[column][:n_beam]
+            self._make_room(n_beam * lexicon.tree.most_ways)
 
     def _make_room(self, most_new: int) -> None:
         """Only the histories that lead to a living hypothesis are needed on."""
@@ -325,67 +342,29 @@ class Search:
         row = self.tables.row
         return np.where(row[living] >= 0, row[living], row[self.tables.parent[living]])
 
-    def hypotheses(
-        self, rows: Rows, options: BeamOptions, lexicon: Lexicon, spelled: bool
-    ) -> list[Hypothesis]:
-        """The N-best; where no hypothesis ends with a whole word, those that are cut off."""
-        tables, tree = self.tables, lexicon.tree
-        after = len(tree.label)
-        acoustics: dict[tuple[int, int], float] = {}  # by history and node of an unfinished word
-        for whole in (True, False):
-            for i in range(self.counts[1]):
-                place = int(self.beam.place[i])
-                if whole == (place == 0 or place >= after):
-                    key = int(self.beam.history[i]), 0 if whole else place
-                    total = float(self.beam.total[i])
-                    acoustics[key] = np.logaddexp(acoustics.get(key, -np.inf), total).item()
-            if acoustics:
-                break
-        else:
-            raise InputError(f"no words of the lexicon fit the {len(self.log_probs)} frames")
-        finals = []
-        for (h, unfinished), acoustic in acoustics.items():
-            lm = float(tables.lm[h]) + options.lm_weight * float(
-                rows.log_probs[tables.row[h], len(lexicon.words)]
-            )
-            chain = []
-            while h > 0:
-                chain.append(h)
-                h = int(tables.parent[h])
-            chain.reverse()
-            parts = acoustic, lm, options.bonus * len(chain)
-            finals.append((sum(parts), parts, chain, unfinished))
-        finals.sort(key=lambda final: -final[0])
-        return [self._hypothesis(*final, lexicon, spelled) for final in finals[: options.nbest]]
-
-    def _hypothesis(
-        self,
-        score: float,
-        parts: tuple[float, float, float],
-        chain: list[int],
-        unfinished: int,
-        lexicon: Lexicon,
-        spelled: bool,
-    ) -> Hypothesis:
-        """Spell and align the words of a chain of histories."""
-        words = self.tables.word[chain].tolist()
-        times = [0, *chain]
-        current = self.tables.born[times], self.tables.seen[times]
-        if not spelled:
-            labels = tuple(word + 1 for word in words)
-            spans, confidences, _ = ctc_align(self.log_probs, labels, current)
-            return Hypothesis(labels, spans, confidences, score, *parts)
-        spellings = [lexicon.spellings[word] for word in words]
-        if unfinished:
-            spellings.append((lexicon.labels_to(unfinished),))
-            last = len(self.log_probs)
-            current = np.append(current[0], last), np.append(current[1], last)
-        labels, word_spans, spans, confidences, _ = ctc_align_words(
-            self.log_probs, spellings, lexicon.separators, lexicon.required, current
+    def found(self, rows: Rows, options: BeamOptions, lexicon: Lexicon) -> Iterator[Found]:
+        """The hypotheses, best first; where none ends with a whole word, those that are cut off."""
+        tables, n_beam = self.tables, self.counts[1]
+        after, n_words = len(lexicon.tree.label), len(lexicon.words)
+        ends = ends_of(
+            self.beam.history[:n_beam].tolist(),
+            self.beam.place[:n_beam].tolist(),
+            self.beam.total[:n_beam].tolist(),
+            after,
         )
-        said = tuple(lexicon.words[word] for word in words)
-        word_spans = word_spans[: len(words)]
-        return Hypothesis(labels, spans, confidences, score, *parts, said, word_spans)
+        finals = []
+        for history, unfinished, acoustic in zip(*ends, strict=True):
+            lm = float(tables.lm[history])
+            lm += options.lm_weight * float(rows.log_probs[tables.row[history], n_words])
+            chain = [history]
+            while chain[-1] > 0:
+                chain.append(tables.parent[chain[-1]])
+            chain.reverse()
+            words = tables.word[chain[1:]].tolist()
+            current = np.stack([tables.born[chain], tables.seen[chain]])
+            bonus = options.bonus * len(words)
+            finals.append(Found(words, unfinished, float(acoustic), lm, bonus, current))
+        yield from sorted(finals, key=lambda final: -final.score)
 
 
 def parting_nodes(
@@ -429,6 +408,7 @@ def look_ahead(log_probs, rows, n_tokens, members, first_member):  # type: ignor
 def search_on(  # type: ignore[no-untyped-def]
     log_probs,
     floors,
+    beam,
     score_prune,
     bonus,
     lm_weight,
@@ -443,8 +423,8 @@ def search_on(  # type: ignore[no-untyped-def]
 ):
     """Search from frame ``counts[0]`` on; return the histories whose rows the next step takes.
 
-    They may repeat. None are returned at the end, or where ``tables`` have no room for another
-    frame. All arguments from ``tables`` on are changed in place.
+    They may repeat. None are returned at the end, or where ``tables`` or ``scratch`` have no room
+    for another frame. All arguments from ``tables`` on are changed in place.
 
     The search is that of `asr.decode.words.search_words`.
     """
@@ -455,13 +435,13 @@ def search_on(  # type: ignore[no-untyped-def]
     history, place, pb, pnb, total = entries
     parent, word, row, born, seen, lm, ext = tables
     c_history, c_place, c_pb, c_pnb, c_at, c_table, heap, heap_slot, kept, kept_score = scratch
-    beam = len(history)
     n_frames = len(log_probs)
     n_beam, n_histories = counts[1], counts[2]
-    lacking = np.empty(beam, np.int64)
+    lacking = np.empty(len(history), np.int64)
     for t in range(counts[0], n_frames):
         counts[0], counts[1], counts[2] = t, n_beam, n_histories
-        if n_histories + beam * tree.most_ways > len(parent):
+        room = len(parent) - n_histories
+        if n_beam * tree.most_ways > room or n_beam * (1 + tree.most_ways) > len(c_history):
             return lacking[:0]
         frame = log_probs[t]
 

@@ -25,6 +25,8 @@ from asr.lm.ngram import advance
 
 #: With a language model, at most this many labels of a frame (or the beam's width) are looked up.
 MOST_LABELS = 256
+#: Entries that there is room for at first, if the beam is not narrower.
+ROOM = 1024
 #: Frames after which alternatives are given up.
 HORIZON = 3000
 #: Hypotheses this close to the best are summed over all paths, but no more of them than that.
@@ -83,11 +85,10 @@ class Candidates(NamedTuple):
 
 @compiled
 def search_labels(  # type: ignore[no-untyped-def]
-    log_probs, tops, label_prune, skip, beam, nbest, score_prune, bonus, lm_scale, lm
+    log_probs, tops, label_prune, skip, beam, score_prune, bonus, lm_scale, lm
 ):
-    """Return labels (N, longest), lengths (N,), acoustic (N,), weighted LM scores (N,), as
-    ``current`` (N, 2, longest + 1), the first and last frame with each prefix in the beam, and the
-    places of the ``nbest`` best among these N, best first.
+    """Return the tree of prefixes, what of it is settled and how many labels that is (for
+    `read_off`), the nodes (N,) of the hypotheses, best first, and their scores (N,).
 
     tops (T,): each frame's best value. skip: where the blank has more, it alone is followed.
     lm_scale: LM weight times log 10.
@@ -102,7 +103,8 @@ def search_labels(  # type: ignore[no-untyped-def]
     n_frames, n_labels = log_probs.shape
     use_lm = lm_scale > 0.0
     margin = np.exp(-score_prune)
-    room = 32 * beam + 1024
+    width = min(beam, ROOM)
+    room = 32 * width + 1024
     tree = new_tree(room)
     table = hash_table(tree.parent, tree.label, 0)
     tree.parent[0], tree.label[0], tree.slot[0], tree.born[0], tree.seen[0] = -1, BLANK, 0, 0, 0
@@ -113,14 +115,14 @@ def search_labels(  # type: ignore[no-untyped-def]
     # Not plain numbers: functions would be compiled for literals first.
     n_nodes, n_beam, nothing = np.int64(1), np.int64(1), np.int64(0)
     done, n_done = np.empty((256, 3), np.int64), nothing
-    entries = Entries(np.zeros(beam, np.int64), np.ones(beam), np.zeros(beam), np.ones(beam))
-    following = Entries(np.zeros(beam, np.int64), np.ones(beam), np.zeros(beam), np.ones(beam))
+    entries, following = new_entries(width), new_entries(width)
+    entries.node[0], entries.pb[0], entries.pnb[0], entries.total[0] = 0, 1.0, 0.0, 1.0
     log_scale = 0.0
-    candidates = new_candidates(4 * beam)
+    candidates = new_candidates(4 * width)
     counts = np.zeros(N_BUCKETS, np.int64)
     label_counts = np.zeros(N_BUCKETS, np.int64)
     # The children of each entry that are entries too: a list, and its marks by label.
-    first_child, next_sibling = np.empty(beam, np.int64), np.empty(beam, np.int64)
+    first_child, next_sibling = np.empty(width, np.int64), np.empty(width, np.int64)
     alive = np.full(n_labels, -1, np.int64)
     # Without language model, labels beyond the best beam + 1 have no chance in any prefix: its own
     # better extensions (and one may be its last label, which needs a blank before) fill the beam.
@@ -136,14 +138,15 @@ def search_labels(  # type: ignore[no-untyped-def]
             log_scale += frame[BLANK]
             follow_blank(entries, n_beam, tree, t)
             continue
-        if n_nodes + beam > room:
+        most_new = min(beam, n_beam * most_labels)
+        if n_nodes + most_new > room:
             n_beam = decide(t, entries, n_beam, tree)
             done, n_done = settle(tree, n_nodes, entries, n_beam, done, n_done)
             living = prune_tree(table, tree.parent, tree.label, n_nodes, entries.node[:n_beam])
             n_nodes = np.int64(len(living))
             keep_living(tree, living)
-            if 2 * n_nodes + beam > room:
-                room = 4 * n_nodes + beam
+            if 2 * n_nodes + most_new > room:
+                room = 4 * n_nodes + most_new
                 tree = more_room(tree, room)
                 table = hash_table(tree.parent, tree.label, n_nodes)
         shift = tops[t] + np.log(entries.total[0])
@@ -169,6 +172,7 @@ def search_labels(  # type: ignore[no-untyped-def]
             candidates = more_candidates(candidates, n_candidates + n_beam * n_kept)
         n_candidates, best, least = extend(
             t,
+            beam,
             kept,
             kept_p,
             n_kept,
@@ -195,6 +199,10 @@ def search_labels(  # type: ignore[no-untyped-def]
         n_next = min(n_next, beam)
         while n_next > 1 and candidates.ranked[n_next - 1] < best * margin:
             n_next -= 1
+        if n_next > width:
+            width = min(beam, 2 * n_next)
+            following = new_entries(width)
+            first_child, next_sibling = np.empty(width, np.int64), np.empty(width, np.int64)
         n_nodes = survive(
             t,
             candidates,
@@ -210,9 +218,10 @@ def search_labels(  # type: ignore[no-untyped-def]
             lm,
         )
         entries, following, n_beam = following, entries, n_next
+        if len(following.node) < width:
+            following = new_entries(width)
 
-    # The end of the sentence is scored. Then the best, and those so close that what pruning lost of
-    # their paths could decide, are summed over all paths.
+    # The end of the sentence is scored.
     final = np.empty(n_beam)
     places = np.arange(n_beam)
     for i in range(n_beam):
@@ -223,26 +232,10 @@ def search_labels(  # type: ignore[no-untyped-def]
             tree.lm_score[v] += end
             final[i] += end
     sort_descending(final, places, n_beam)
-    n_best = min(nbest, n_beam)
-    while n_best < min(n_beam, MOST_CLOSE) and final[n_best] > final[0] - CLOSE:
-        n_best += 1
-    nodes = np.empty(n_best, np.int64)
-    for n in range(n_best):
+    nodes = np.empty(n_beam, np.int64)
+    for n in range(n_beam):
         nodes[n] = entries.node[places[n]]
-    labels, lengths, current = read_off(tree, nodes, done, n_done)
-    scores, acoustics, lm_scores = np.empty(n_best), np.empty(n_best), np.empty(n_best)
-    exact = -np.inf
-    for n in range(n_best):
-        lm_scores[n] = tree.lm_score[nodes[n]]
-        beside = lm_scores[n] + bonus * lengths[n]
-        # The others are much like the first: if that is too much work, so are they.
-        if n == 0 or exact > -np.inf:
-            exact = sum_of_paths(log_probs, tops, labels[n, : lengths[n]])
-        acoustics[n] = max(exact, final[n] - beside)
-        scores[n] = acoustics[n] + beside
-    order = np.arange(n_best)
-    sort_descending(scores, order, n_best)
-    return labels, lengths, acoustics, lm_scores, current, order[:nbest]
+    return tree, done, n_done, nodes, final
 
 
 @inner
@@ -347,6 +340,7 @@ def best_labels(  # type: ignore[no-untyped-def]
 @inner
 def extend(  # type: ignore[no-untyped-def]
     t,
+    beam,
     kept,
     kept_p,
     n_kept,
@@ -375,7 +369,6 @@ def extend(  # type: ignore[no-untyped-def]
     _, label, lm_state, _, _, reach, _, _, _ = tree
     entry_of, label_of, pb_of, pnb_of, total_of, gain_of, state_of, _, _ = candidates
     trie, token_of, _, _, _ = lm
-    beam = len(node)
     threshold = max(best * margin, lower_edge(least))
     for i in range(n_beam):
         v = node[i]
@@ -450,6 +443,19 @@ def survive(  # type: ignore[no-untyped-def]
         slot[v], seen[v] = j, t
         next_node[j], next_pb[j], next_pnb[j], next_total[j] = v, pb_of[at], pnb_of[at], ranked[j]
     return n_nodes
+
+
+@compiled
+def sums_of_paths(log_probs, tops, labels, lengths):  # type: ignore[no-untyped-def]
+    """Return `sum_of_paths` of each row of ``labels`` (N, longest).
+
+    They are much like the first: where that is too much work, so are the others.
+    """
+    sums = np.full(len(labels), -np.inf)
+    for n in range(len(labels)):
+        if n == 0 or sums[n - 1] > -np.inf:
+            sums[n] = sum_of_paths(log_probs, tops, labels[n, : lengths[n]])
+    return sums
 
 
 @inner
@@ -571,9 +577,10 @@ def settle(tree, n_nodes, entries, n_beam, done, n_done):  # type: ignore[no-unt
     return done, n_all
 
 
-@inner
+@compiled
 def read_off(tree, nodes, done, n_done):  # type: ignore[no-untyped-def]
-    """Return labels, lengths and current of ``nodes``, as `search_labels`."""
+    """Return labels (N, longest) of ``nodes``, lengths (N,) and, as ``current`` (N, 2, longest +
+    1), the first and last frame with each prefix in the beam."""
     parent, label, _, _, _, _, _, born, seen = tree
     lengths = np.full(len(nodes), n_done)
     longest = 0
@@ -646,6 +653,12 @@ def keep_living(tree, living):  # type: ignore[no-untyped-def]
         tree.lm_state[n], tree.lm_score[n] = tree.lm_state[v], tree.lm_score[v]
         tree.factor[n], tree.reach[n] = tree.factor[v], tree.reach[v]
         tree.slot[n], tree.born[n], tree.seen[n] = tree.slot[v], tree.born[v], tree.seen[v]
+
+
+@inner
+def new_entries(room):  # type: ignore[no-untyped-def]
+    """Return room for so many entries."""
+    return Entries(np.empty(room, np.int64), np.empty(room), np.empty(room), np.empty(room))
 
 
 @inner

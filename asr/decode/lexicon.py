@@ -303,6 +303,51 @@ class Lexicon:
         return {word: i for i, word in enumerate(self.words)}
 
     @cached_property
+    def _parting(self) -> Mapping[int, frozenset[tuple[int, ...]]]:
+        """The words at which two readings of the same labels, as the same words, may part, and the
+        labels that one is ahead then: those with which the word may go on where it may also be
+        over, or the separator with which it begins."""
+        found = {}
+        for word, ways in enumerate(self.spellings):
+            ahead = {way[:1] for way in ways if way[0] in self.separators}
+            if len(ways) > 1:
+                ahead |= {
+                    longer[len(way) :]
+                    for way in ways
+                    for longer in ways
+                    if len(way) < len(longer) and longer[: len(way)] == way
+                }
+            if ahead:
+                found[word] = frozenset(ahead)
+        return found
+
+    def may_part(self, codes: Sequence[int]) -> bool:
+        """Whether labels may be read as these words in two ways, by a quick look: False is sure.
+
+        codes: ids of words; others stand for words outside the lexicon.
+        """
+        if self._parting.keys().isdisjoint(codes):
+            return False
+        return any(
+            ahead[0] in self.separators or (after >= 0 and self._may_meet(ahead, after))
+            for word, after in pairwise([*codes, -1])
+            for ahead in self._parting.get(word, ())
+        )
+
+    def _may_meet(self, ahead: tuple[int, ...], word: int) -> bool:
+        """Whether a word may be said with the labels ``ahead`` before it and without them."""
+        ways = self.spellings[word] if word < len(self.words) else ()
+        for way in ways:
+            rest = way[len(ahead) :]
+            if way[: len(ahead)] == ahead[: len(way)] and (
+                not rest
+                or rest[0] in self.separators
+                or any(other[: len(rest)] == rest[: len(other)] for other in ways)
+            ):
+                return True
+        return not ways
+
+    @cached_property
     def tree(self) -> Tree:
         """The prefix tree."""
         spelled = sorted(

@@ -15,6 +15,9 @@ from asr.decode.kernels import find_child, hash_table, resized
 from asr.errors import InputError
 from asr.types import Hypothesis
 
+#: What the scores and histories of all states may take.
+MOST_BYTES = 1 << 30
+
 
 @dataclass(frozen=True)
 class Transitions:
@@ -191,6 +194,12 @@ def viterbi(
     )
     # Beyond T it is all the same how long a label lasts at least: it cannot be said.
     min_durations = np.minimum(transitions.min_durations, T + 1).astype(np.int64)
+    needed = 16 * options.nbest * int(min_durations[1:].sum())
+    if needed > MOST_BYTES:
+        raise InputError(
+            f"Viterbi: nbest={options.nbest} takes {needed / 1e9:.0f} GB with this model's minimum "
+            f"durations; {MOST_BYTES * options.nbest // needed} is the most"
+        )
     bigram, initial, final = (
         _weighted(weight, a) for a in (transitions.bigram, transitions.initial, transitions.final)
     )

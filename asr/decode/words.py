@@ -7,6 +7,7 @@ references to arrays, and that would take as long as the search itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ from asr.decode.lexicon import Hotwords, Tree
 from asr.labels import BLANK
 from asr.lm.ngram import BoundNGram, advance
 
+#: Hypotheses that there is room for at first, if the beam is not narrower.
+ROOM = 1024
 #: One word's factor is kept within exp(+-400), so that products stay far from where doubles end.
 MOST = 400.0
 
@@ -70,12 +73,14 @@ class Histories(NamedTuple):
 
 class Entries(NamedTuple):
     """The beam, best first: history, place and last label; the probability of their paths that end
-    in blank, and of all; the factor by which a place inside a word is judged."""
+    in blank (pb), in the last label (pnb), and in either (total: where the net is too sure of
+    itself, the smaller part is lost in it); the factor by which a place inside a word is judged."""
 
     history: NDArray[np.int64]
     place: NDArray[np.int64]
     last: NDArray[np.int64]
     pb: NDArray[np.float64]
+    pnb: NDArray[np.float64]
     total: NDArray[np.float64]
     judge: NDArray[np.float64]
 
@@ -83,7 +88,7 @@ class Entries(NamedTuple):
 class Candidates(NamedTuple):
     """What may become the next beam, as `Entries`, found by (history, place).
 
-    score: total times judge. at: place in the hash. order, ranked: where `best_first` puts its
+    score: (pb + pnb) times judge. at: place in the hash. order, ranked: where `best_first` puts its
     result.
     """
 
@@ -91,7 +96,7 @@ class Candidates(NamedTuple):
     place: NDArray[np.int64]
     last: NDArray[np.int64]
     pb: NDArray[np.float64]
-    total: NDArray[np.float64]
+    pnb: NDArray[np.float64]
     judge: NDArray[np.float64]
     score: NDArray[np.float64]
     at: NDArray[np.int64]
@@ -119,8 +124,9 @@ class Found(NamedTuple):
     """A hypothesis of `search_words`.
 
     codes: of its words. unfinished: the tree node of a word cut off by the end of the utterance,
-    given only where no hypothesis ends with a whole word; else 0. current (2, 1 + codes): the first
-    and the last frame with the codes so far, and no more, in the beam.
+    given only where no hypothesis ends with a whole word, and of several the likeliest; else 0.
+    acoustic: summed over the places in which the words may end, or be cut off. current (2, 1 +
+    codes): the first and the last frame with the codes so far, and no more, in the beam.
     """
 
     codes: list[int]
@@ -130,12 +136,16 @@ class Found(NamedTuple):
     bonus: float
     current: NDArray[np.int64]
 
+    @property
+    def score(self) -> float:
+        """Of the three parts."""
+        return self.acoustic + self.lm + self.bonus
+
 
 def search_words(
     log_probs: NDArray[np.float32],
     floors: NDArray[np.float32],
     beam: int,
-    nbest: int,
     score_prune: float,
     scoring: Scoring,
     lm: BoundNGram,
@@ -144,8 +154,8 @@ def search_words(
     hot: Hotwords,
     spelled: bool,
     n_words: int,
-) -> list[Found]:
-    """Return the best hypotheses, at most ``nbest``; none where no path has any probability.
+) -> Iterator[Found]:
+    """Return the hypotheses, best first; none where no path has any probability.
 
     floors (T,): labels below do not extend a hypothesis.
 
@@ -173,10 +183,10 @@ def search_words(
         end[BLANK] = 0.0
         log_probs, floors = np.vstack([log_probs, end]), np.append(floors, np.float32(0.0))
 
-    # There is room for all that one frame may bring.
+    # There is room for all that one frame may bring to `width` hypotheses.
     most_steps = tree.most_ways + 1 + (2 * n_labels if unknown else 0)
-    most_new = beam * most_steps
-    room = 2 * most_new
+    width = min(beam, ROOM)
+    room = 2 * width * most_steps
     histories = Histories(
         *(np.empty(room, t) for t in 4 * [np.int64] + 5 * [float] + 2 * [np.int64])
     )
@@ -190,13 +200,8 @@ def search_words(
         reach += float(hot.best[0])
     histories.lm_state[0], histories.reach[0] = lm.start, math.exp(min(max(reach, -MOST), MOST))
     table = hash_table(histories.parent, histories.code, 0)
-    entries = Entries(*(np.zeros(beam, t) for t in 3 * [np.int64] + 3 * [float]))
+    entries, candidates, c_table = _room_for(beam, width, most_steps)
     entries.pb[0] = entries.total[0] = entries.judge[0] = 1.0
-    size = beam + most_new
-    candidates = Candidates(
-        *(np.empty(size, t) for t in 3 * [np.int64] + 4 * [float] + 2 * [np.int64] + [float])
-    )
-    c_table = hash_table(candidates.history, candidates.place, 0)
     scratch = Scratch(
         np.zeros(N_BUCKETS, np.int64),
         np.zeros(n_labels),
@@ -216,6 +221,7 @@ def search_words(
             log_probs,
             floors,
             n_frames,
+            beam,
             math.exp(-score_prune),
             scoring,
             lm,
@@ -245,11 +251,28 @@ def search_words(
             n_histories = len(living)
             for values in histories[2:]:
                 values[:n_histories] = values[living]
-            if 2 * n_histories + most_new > room:
-                room = 4 * n_histories + most_new
+            if n_beam > width:
+                width, before = min(beam, 2 * n_beam), entries
+                entries, candidates, c_table = _room_for(beam, width, most_steps)
+                for column in range(len(entries)):
+                    entries[column][:n_beam] = before[column][:n_beam]
+            if 2 * n_histories + width * most_steps > room:
+                room = 4 * n_histories + width * most_steps
                 histories = Histories._make(np.resize(values, room) for values in histories)
                 table = hash_table(histories.parent, histories.code, n_histories)
-    return _finals(entries, n_beam, histories, len(tree.label), log_scale, scoring, lm, hot, nbest)
+    return _finals(entries, n_beam, histories, len(tree.label), log_scale, scoring, lm, hot)
+
+
+def _room_for(
+    beam: int, width: int, most_steps: int
+) -> tuple[Entries, Candidates, NDArray[np.int64]]:
+    """Room for what a frame makes of ``width`` hypotheses, and an empty hash of the candidates."""
+    size = width * (1 + most_steps)
+    entries = Entries(*(np.zeros(min(beam, size), t) for t in 3 * [np.int64] + 4 * [float]))
+    candidates = Candidates(
+        *(np.empty(size, t) for t in 3 * [np.int64] + 4 * [float] + 2 * [np.int64] + [float])
+    )
+    return entries, candidates, hash_table(candidates.history, candidates.place, 0)
 
 
 def _finals(
@@ -261,45 +284,55 @@ def _finals(
     scoring: Scoring,
     lm: BoundNGram,
     hot: Hotwords,
-    nbest: int,
-) -> list[Found]:
+) -> Iterator[Found]:
     """Sum the places in which the same words may end, score the sentence's end, and read off."""
-    whole: dict[tuple[int, int], float] = {}
-    cut: dict[tuple[int, int], float] = {}
-    for history, place, total in zip(
-        *(values[:n_beam].tolist() for values in (entries.history, entries.place, entries.total)),
-        strict=True,
-    ):
-        ends = place == 0 or place >= after
-        sums, key = (whole, (history, 0)) if ends else (cut, (history, place))
-        sums[key] = sums.get(key, 0.0) + total
-    sums = whole or cut
-    nodes = np.array([history for history, _ in sums], np.int64)
-    acoustic = np.log(list(sums.values())) + log_scale - histories.ext[nodes]
+    totals = np.log(entries.total[:n_beam]).tolist()
+    nodes, unfinished, sums = ends_of(
+        entries.history[:n_beam].tolist(), entries.place[:n_beam].tolist(), totals, after
+    )
+    acoustic = sums + log_scale - histories.ext[nodes]
     lm_score, bonus = histories.lm_score[nodes], histories.bonus[nodes]
     if scoring.lm_scale > 0.0:
         lm_score += scoring.lm_scale * end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
     if len(hot.end):
         bonus += hot.end[histories.hot_state[nodes]]
-    found = []
-    places = [place for _, place in sums]
-    for j in np.argsort(-(acoustic + lm_score + bonus), kind="stable")[:nbest].tolist():
+    for j in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
         v, chain = int(nodes[j]), [int(nodes[j])]
         while v > 0:
             v = int(histories.parent[v])
             chain.append(v)
         chain.reverse()
-        found.append(
-            Found(
-                histories.code[chain[1:]].tolist(),
-                places[j],
-                float(acoustic[j]),
-                float(lm_score[j]),
-                float(bonus[j]),
-                np.stack([histories.born[chain], histories.seen[chain]]),
-            )
+        yield Found(
+            histories.code[chain[1:]].tolist(),
+            unfinished[j],
+            float(acoustic[j]),
+            float(lm_score[j]),
+            float(bonus[j]),
+            np.stack([histories.born[chain], histories.seen[chain]]),
         )
-    return found
+
+
+def ends_of(
+    histories: list[int], places: list[int], totals: list[float], after: int
+) -> tuple[NDArray[np.int64], list[int], NDArray[np.float64]]:
+    """Sum hypotheses, whose logarithms are ``totals``, with the same words.
+
+    Returns:
+        The histories (N,) that end with a whole word, 0 for each, and the sums (N,); where none
+        does, those that are cut off, each with the place where it likeliest is.
+    """
+    whole = [place == 0 or place >= after for place in places]
+    counted = any(whole)
+    sums: dict[int, float] = {}
+    best: dict[int, tuple[float, int]] = {}
+    for history, place, total, ends in zip(histories, places, totals, whole, strict=True):
+        if ends == counted:
+            this = total, 0 if ends else place
+            known = history in sums
+            sums[history] = float(np.logaddexp(sums[history], total)) if known else total
+            best[history] = max(best[history], this) if known else this
+    unfinished = [place for _, place in best.values()]
+    return np.array(list(sums), np.int64), unfinished, np.array(list(sums.values()))
 
 
 @compiled
@@ -316,6 +349,7 @@ def search_frames(  # type: ignore[no-untyped-def]
     log_probs,
     floors,
     n_frames,
+    beam,
     margin,
     scoring,
     lm,
@@ -347,20 +381,19 @@ def search_frames(  # type: ignore[no-untyped-def]
     trie, token_of, _, _, _ = lm
     log10_best = trie.log10_best
     hot_token, hot_next, hot_gain, hot_end, hot_best, _, _, _ = hot
-    history, place, last, pb, total, judge = entries
+    history, place, last, pb, pnb, total, judge = entries
     parent, code, lm_state, hot_state, lm_score, bonus_of, ext, factor, reach, born, seen = (
         histories
     )
-    history_of, place_of, last_of, pb_of, total_of, judge_of, score_of, at_of, order, ranked = (
+    history_of, place_of, last_of, pb_of, pnb_of, judge_of, score_of, at_of, order, ranked = (
         candidates
     )
     counts, prob, opened, opened_p, stamps, step_to, step_by, step_code, step_p = scratch
     use_lm, use_hot, unknown = lm_scale > 0.0, len(hot_end) > 0, unknown_cost > -np.inf
     filler, spelled = unknown and not spelled, unknown and spelled
-    n_labels, n_nodes, beam = len(prob), len(label), len(history)
+    n_labels, n_nodes, most_steps = len(prob), len(label), len(step_to)
     after, separator, any_ = n_nodes, 2 * n_nodes, 2 * n_nodes + len(separators)
     letter, spelling = n_words + 1, n_words + 1 + n_labels
-    most_new = beam * len(step_to)
     root_judge, unknown_judge = bounded_exp(ahead_scale * ahead[0] + bonus), 0.0
     if spelled:
         unknown_judge = bounded_exp(bonus + unknown_cost)
@@ -371,7 +404,12 @@ def search_frames(  # type: ignore[no-untyped-def]
     for i in range(n_beam):
         best = max(best, total[i] * judge[i])
     t = first
-    while t < len(log_probs) and n_beam > 0 and n_histories + most_new <= len(parent):
+    while (
+        t < len(log_probs)
+        and n_beam > 0
+        and n_beam * (1 + most_steps) <= len(history_of)
+        and n_histories + n_beam * most_steps <= len(parent)
+    ):
         frame = log_probs[t]
 
         # 1. The labels that may extend a hypothesis, best first.
@@ -394,11 +432,10 @@ def search_frames(  # type: ignore[no-untyped-def]
         for i in range(n_beam):
             c = last[i]
             history_of[i], place_of[i], last_of[i] = history[i], place[i], c
-            pb_of[i] = total_of[i] = total[i] * blank
+            pb_of[i], pnb_of[i] = total[i] * blank, 0.0
             if c != BLANK:
-                p_c = prob[c] if prob[c] > 0.0 else np.exp(frame[c] - shift)
-                total_of[i] += (total[i] - pb[i]) * p_c
-            judge_of[i], score_of[i] = judge[i], total_of[i] * judge[i]
+                pnb_of[i] = pnb[i] * (prob[c] if prob[c] > 0.0 else np.exp(frame[c] - shift))
+            judge_of[i], score_of[i] = judge[i], (pb_of[i] + pnb_of[i]) * judge[i]
             best = max(best, score_of[i])
             at_of[i] = find_child(c_table, history_of, place_of, history[i], place[i])
             c_table[at_of[i]] = i
@@ -421,7 +458,7 @@ def search_frames(  # type: ignore[no-untyped-def]
             most = total[i] * max(1.0, reach[h], judge[i] if inside else root_judge)
             n_steps = 0
             if t == n_frames and inside and separates:
-                step_to[0], step_by[0], step_p[0] = separator, last[i], total_of[i]
+                step_to[0], step_by[0], step_p[0] = separator, last[i], pb_of[i] + pnb_of[i]
                 step_code[0] = spelling + p * n_labels
                 n_steps = 1
             # First the tree's children of this place, then, unless within a word, any label.
@@ -528,8 +565,8 @@ def search_frames(  # type: ignore[no-untyped-def]
                 if j >= 0:
                     counts[bucket(score_of[j])] -= 1
                     was_counted = bucket(score_of[j]) >= least
-                    total_of[j] += p_c
-                    score_of[j] = total_of[j] * judge_of[j]
+                    pnb_of[j] += p_c
+                    score_of[j] = (pb_of[j] + pnb_of[j]) * judge_of[j]
                     score = score_of[j]
                     n_counted -= was_counted
                 else:
@@ -537,7 +574,7 @@ def search_frames(  # type: ignore[no-untyped-def]
                     n_candidates += 1
                     c_table[at] = j
                     at_of[j], history_of[j], place_of[j], last_of[j] = at, h_to, to, step_by[k]
-                    pb_of[j], total_of[j], judge_of[j], score_of[j] = 0.0, p_c, judge_to, score
+                    pb_of[j], pnb_of[j], judge_of[j], score_of[j] = 0.0, p_c, judge_to, score
                 best = max(best, score)
                 least, n_counted = count_in(counts, score, least, n_counted, beam)
                 threshold = max(best * margin, lower_edge(least))
@@ -555,7 +592,12 @@ def search_frames(  # type: ignore[no-untyped-def]
             j = order[i]
             h = history_of[j]
             history[i], place[i], last[i] = h, place_of[j], last_of[j]
-            pb[i], total[i], judge[i] = pb_of[j], total_of[j], judge_of[j]
+            pb[i], pnb[i], total[i], judge[i] = (
+                pb_of[j],
+                pnb_of[j],
+                pb_of[j] + pnb_of[j],
+                judge_of[j],
+            )
             if born[h] < 0:
                 born[h] = t
             seen[h] = t
