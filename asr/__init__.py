@@ -19,8 +19,6 @@ from asr.errors import InputError
 from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from asr.audio import load_audio
     from asr.decode.beam import BeamOptions, beam_search
     from asr.decode.decoder import Decoder, DecoderConfig
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from asr.labels import Labels
     from asr.lm.ngram import NGram
     from asr.lm.query import load_lm
-    from asr.recognizer import Recognizer
+    from asr.recognizer import Audio, Recognizer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -142,7 +140,7 @@ def score(
 
 def align(
     model: Recognizer | str | Path,
-    audio: str | Path | np.ndarray,
+    audio: Audio,
     text: str,
     unit: str | None = None,
     lexicon: str | Path | None = None,
@@ -151,7 +149,8 @@ def align(
 
     Args:
         model: a `Recognizer`, or what `Recognizer.load` loads.
-        audio: a file, or a waveform (N,) float32 at the model's sample rate.
+        audio: a file, or a waveform (N,) float32 at the model's sample rate, as for
+            `Recognizer.transcribe`.
         text: words, or with unit phone, phones.
         unit: word or phone; by default word where the words can be spelled.
         lexicon: a file of words and their phones, or ``cmudict``, in place of the model's own.

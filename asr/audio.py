@@ -1,6 +1,7 @@
 """Audio files in any format libsndfile reads <-> waveforms: float32 mono (N,) in [-1, 1].
 
 A file inside an uncompressed tar has the path ``FILE.tar:OFFSET:SIZE``: where its bytes lie.
+Standard input has the path ``-``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ import io
 import math
 import os
 import re
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
@@ -24,6 +29,8 @@ from asr.files import write_aside
 if TYPE_CHECKING:
     import torchaudio
 
+#: Standard input; a file that is called so has an absolute path.
+STDIN = Path("-")
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MOST_CHANNELS = 16
 #: A segment may end this much after its audio and is cut there, as in Kaldi's extract-segments.
@@ -34,7 +41,9 @@ MAX_PEAK = 8.0
 #: (NTSC video) to 16000 has 1.1e7, 22255 Hz (old Macintoshes) 1.4e7.
 MAX_KERNEL = 1.5e7
 PIECE = 1 << 22
-_MEMBER = re.compile(r"(.+\.tar):([0-9]+):([0-9]+)", re.DOTALL)
+#: Seconds; three hundred years.
+MOST_S = 1e10
+_MEMBER = re.compile(r"(.+\.tar):([0-9]{1,18}):([0-9]{1,18})", re.DOTALL)
 SPHERE_HEADER_BYTES = 1024
 SPHERE_MAGIC = b"NIST_1A"
 # Writers that stream to a pipe leave these sizes in the WAV header (sox the last): length unknown.
@@ -217,6 +226,15 @@ def tar_member(path: Path | str) -> tuple[Path, int, int] | None:
     return (Path(found[1]), int(found[2]), int(found[3])) if found else None
 
 
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of change in ns, by which a file is known again; None: no file."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
+
+
 def _member_bytes(path: Path) -> bytes | None:
     """The content of a file inside a tar; None where ``path`` is a file of its own."""
     member = tar_member(path)
@@ -225,42 +243,65 @@ def _member_bytes(path: Path) -> bytes | None:
     tar, offset, size = member
     if not tar.is_file():
         raise InputError(f"{tar}: no such file; expected a tar with audio")
+    missing = offset + size - tar.stat().st_size
+    if missing > 0:
+        raise _truncated(path, f"the tar ends {missing} bytes early")
     with tar.open("rb") as handle:
         handle.seek(offset)
-        data = handle.read(size)
-    if len(data) < size:
-        raise _truncated(path, f"the tar ends {size - len(data)} bytes early")
-    return data
+        return handle.read(size)
 
 
-class _Bytes(io.BytesIO):
-    """A file's bytes; where a damaged header leads outside of them, it stays where it is."""
+@lru_cache(maxsize=1)
+def _copied(stream: BinaryIO) -> BinaryIO:
+    """All of a stream, on disk without a name: unlike a pipe it can be read from any place on."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    shutil.copyfileobj(stream, copy, PIECE)
+    return copy
+
+
+class _Within:
+    """Audio by its bytes; where a damaged header leads outside of them, it stays where it is."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.handle, self.tell, self.readinto = handle, handle.tell, handle.readinto  # type: ignore[attr-defined]
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
+            return self.handle.seek(offset, whence)
+        except (ValueError, OverflowError, OSError):
             # Raised in libsndfile's callback it would print a traceback, and all goes on.
-            return self.tell()
+            return self.handle.tell()
+
+
+def _content(path: Path, data: bytes | None) -> BinaryIO | None:
+    """What is read in the place of a file; None where ``path`` is one."""
+    if data is None and path == STDIN:
+        if sys.stdin is None:
+            raise InputError("-: standard input is closed; expected audio")
+        return _copied(sys.stdin.buffer)
+    data = _member_bytes(path) if data is None else data
+    return None if data is None else io.BytesIO(data)
 
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[soundfile.SoundFile]:
     """Open audio: a regular file, whole by its header, of usable rate, channels and length."""
     try:
-        if data is None:
-            data = _member_bytes(path)
-        if data is None and not path.is_file():
+        content = _content(path, data)
+        if content is None and not path.is_file():
             found = "a folder" if path.is_dir() else "not a regular file"
             raise InputError(
                 f"{path}: {found if path.exists() else 'no such file'}; expected audio"
             )
-        n_bytes = path.stat().st_size if data is None else len(data)
+        n_bytes = path.stat().st_size if content is None else content.seek(0, os.SEEK_END)
         if not n_bytes:
             raise InputError(f"{path}: the file is empty; expected audio")
-        with path.open("rb") if data is None else io.BytesIO(data) as handle:
+        with path.open("rb") if content is None else nullcontext(content) as handle:
+            handle.seek(0)
             _check_whole(path, handle, n_bytes)
-        with soundfile.SoundFile(os.fsencode(path) if data is None else _Bytes(data)) as sound:
+            handle.seek(0)
+        named = os.fsencode(path) if content is None else _Within(content)
+        with soundfile.SoundFile(named) as sound:
             if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                 raise InputError(
                     f"{path}: sample rate {sound.samplerate} Hz is outside "
@@ -360,8 +401,10 @@ def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, layout: _Chunks) -
 def _seek(path: Path, sound: soundfile.SoundFile, offset_s: float, duration_s: float | None) -> int:
     """Go to ``offset_s``; returns the number of samples from there on, in ``duration_s`` or all."""
     rate = sound.samplerate
-    start = round(offset_s * rate)
-    stop = sound.frames if duration_s is None else round((offset_s + duration_s) * rate)
+    # Beyond any audio, but no infinity.
+    start_s, end_s = min(offset_s, MOST_S), min(offset_s + (duration_s or 0.0), MOST_S)
+    start = round(start_s * rate)
+    stop = sound.frames if duration_s is None else round(end_s * rate)
     if not 0 <= start < min(stop, sound.frames) or stop > sound.frames + MAX_OVERSHOOT_S * rate:
         raise InputError(
             f"{path}: the stretch from {offset_s:g} s to {stop / rate:g} s is not in this "
@@ -394,12 +437,14 @@ def _mixed(samples: np.ndarray) -> np.ndarray:
     return mean
 
 
-def checked_waveform(waveform: np.ndarray) -> np.ndarray:
+def checked_waveform(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """A caller's waveform (N,) of floating-point samples as `load_audio` gives it: float32.
 
+    It is at ``rate`` Hz, what is returned at ``sample_rate``.
+
     Raises:
-        InputError: another shape or type, no samples, NaN or infinite ones, or ones far outside
-            [-1, 1].
+        InputError: another shape or type, no samples, NaN or infinite ones, ones far outside
+            [-1, 1], or a rate out of range.
     """
     if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
         raise InputError(
@@ -410,6 +455,10 @@ def checked_waveform(waveform: np.ndarray) -> np.ndarray:
         raise InputError("waveform: holds no samples")
     waveform = np.ascontiguousarray(waveform, np.float32)
     _check_peak(waveform, "waveform: ")
+    if rate != sample_rate:
+        if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise InputError(f"rate {rate!r}: expected Hz in {LOWEST_RATE}..{HIGHEST_RATE}")
+        waveform = _resampled(waveform, int(rate), sample_rate, Path("waveform"))
     return np.clip(waveform, -1.0, 1.0)
 
 

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from asr.audio import file_state
 from asr.data import Matrix, extract
 from asr.errors import InputError
 from asr.features import FeatureConfig
@@ -117,14 +118,7 @@ def shard_name(shard: Sequence[Utterance], config: FeatureConfig, speed: float) 
 
 def audio_state(shard: Sequence[Utterance]) -> list[list[int]]:
     """Size in bytes and time of change of each audio file; zeros where there is none."""
-    states = {}
-    for path in {u.audio for u in shard}:
-        try:
-            stat = path.stat()
-        except OSError:
-            states[path] = [0, 0]
-        else:
-            states[path] = [stat.st_size, stat.st_mtime_ns]
+    states = {path: [*(file_state(path) or (0, 0))] for path in {u.audio for u in shard}}
     return [states[u.audio] for u in shard]
 
 

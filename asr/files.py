@@ -25,6 +25,8 @@ def write_aside(path: Path) -> Iterator[Path]:
         InputError: the folder cannot be written to or the disk is full; ``path`` is untouched.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise InputError(f"{path}: no file's name may hold NUL; name another")
     # The suffix stays last: writers that choose the format by it keep working.
     aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,22 @@ from asr.system.text import nfc, read_text
 from asr.types import Segment, Utterance
 
 
-def read_manifest(path: Path) -> list[Utterance]:
+def read_manifest(
+    path: Path, failed: Callable[[str, InputError], None] | None = None
+) -> list[Utterance]:
     """Read a JSONL manifest.
 
     Relative audio paths are taken from the manifest's folder. A missing id becomes the stem of the
     audio file (with the offset in milliseconds where there is one, numbered where still not
     unique), a missing speaker the id, and a missing duration is read from the audio.
 
+    ``failed`` gets a line (as ``path:line``) that cannot be used, and why, and the rest goes on;
+    without it, the first such line ends the reading.
+
     Raises:
         InputError: ``path:line: ...`` for a line that is not JSON, lacks ``audio_filepath``, has a
             field of the wrong type, a time that cannot be or an id that was there before; also
-            where there is no such file or it holds no utterance.
+            where there is no such file or it holds no utterance that can be used.
     """
     path = Path(path)
     # As it is, for it names files; and JSON may escape what is to be composed.
@@ -52,12 +57,16 @@ def read_manifest(path: Path) -> list[Utterance]:
                     f"id {utterance.id!r} was already used on line {first_line[utterance.id]}"
                 )
         except InputError as error:
-            raise InputError(f"{path}:{number}: {error}") from error
+            where = f"{path}:{number}"
+            if failed is None:
+                raise InputError(f"{where}: {error}") from error
+            failed(where, error)
+            continue
         if utterance.id:
             first_line[utterance.id] = number
         utterances.append(utterance)
     if not utterances:
-        raise InputError(f"{path}: manifest is empty; expected one JSON object a line")
+        raise InputError(f"{path}: no line with an utterance; expected one JSON object a line")
     return _named(utterances, set(first_line))
 
 
@@ -121,10 +130,10 @@ def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
     Raises:
         InputError: a field is missing, of the wrong type, or no time that can be.
     """
-    audio = _text(record, "audio_filepath")
+    audio = _named_so(record, "audio_filepath")
     if not audio:
         raise InputError("field 'audio_filepath' is missing")
-    name = nfc(_text(record, "id") or "")
+    name = nfc(_named_so(record, "id"))
     if name.split() not in ([], [name]):
         raise InputError(f"field 'id' must not hold white space, found {name!r}")
     offset_s = _seconds(record, "offset") or 0.0
@@ -136,7 +145,7 @@ def utterance_of(record: dict[str, Any], folder: Path) -> Utterance:
     return Utterance(
         id=name,
         audio=folder / audio,
-        speaker=nfc(_text(record, "speaker") or ""),
+        speaker=nfc(_named_so(record, "speaker")),
         duration_s=duration_s,
         offset_s=offset_s,
         text=_spoken(record),
@@ -150,6 +159,24 @@ def _text(record: dict[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InputError(f"field {name!r} must be a string, found {value!r}")
     return value
+
+
+def _named_so(record: dict[str, Any], name: str) -> str:
+    """What a file could be called, or part of it; empty where it is not given."""
+    value = _text(record, name) or ""
+    if not may_name_file(value):
+        raise InputError(f"field {name!r} has NUL or half a character: {value[:60]!r}")
+    return value
+
+
+def may_name_file(text: str) -> bool:
+    """Whether a file's name may hold ``text``: NUL ends one; any byte has its surrogate in Python,
+    but half a character, as JSON's escapes can make, is no byte.
+    """
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def _spoken(record: dict[str, Any]) -> str | None:

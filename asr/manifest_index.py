@@ -29,7 +29,7 @@ import orjson
 from asr.errors import InputError
 from asr.files import write_aside
 from asr.labels import is_unicode
-from asr.manifest import default_id, parsed, utterance_of
+from asr.manifest import default_id, may_name_file, parsed, utterance_of
 from asr.system.text import nfc
 from asr.types import Segment, Utterance
 
@@ -443,6 +443,7 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
         seconds = np.array([found.durations, found.offsets], np.float64)
         if (
             len(" ".join(found.names).split()) == len(records)
+            and may_name_file(" ".join([*found.names, *found.audio, *found.speakers]))
             and all(found.audio)
             and set(map(type, found.audio)) <= {str}
             and set(map(type, found.durations + found.offsets)) <= {int, float}

@@ -27,7 +27,7 @@ from asr.formats import as_json, dumped
 from asr.manifest import read_manifest
 from asr.progress import progress_bar
 from asr.recognizer import Recognizer
-from asr.sources import Failed, Source, distinct
+from asr.sources import Failed, Source
 
 PLAN, FORMAT = "parts.json", "carousel-parts-1"
 #: Bytes of audio in a part: about an hour of FLAC, some 20 s of one core's work, lost when killed.
@@ -53,9 +53,6 @@ def unpacked(sources: Sequence[Source], failed: Failed) -> list[Source]:
     """Replace tars (``.tar``) and manifests (``.jsonl``) by the utterances in them.
 
     ``failed`` gets a tar or manifest that cannot be read, and what is wrong within a tar.
-
-    Raises:
-        InputError: two sources would have the same id.
     """
     found: list[Source] = []
     for source in sources:
@@ -63,12 +60,12 @@ def unpacked(sources: Sequence[Source], failed: Failed) -> list[Source]:
             if source.path.suffix == ".tar":
                 found += _in_tar(source.path, failed)
             elif source.path.suffix == ".jsonl":
-                found += _in_manifest(source.path)
+                found += _in_manifest(source.path, failed)
             else:
                 found.append(source)
         except InputError as error:
             failed(source.path, error)
-    return distinct(found)
+    return found
 
 
 def transcribe_parts(
@@ -224,12 +221,15 @@ def _in_tar(tar: Path, failed: Failed) -> list[Source]:
     return [Source(u.audio, u.id) for u in utterances]
 
 
-def _in_manifest(path: Path) -> list[Source]:
+def _in_manifest(path: Path, failed: Failed) -> list[Source]:
+    def malformed(line: str, error: InputError) -> None:
+        failed(path, InputError(f"{line}: {error}"))
+
     return [
         Source(u.audio, u.id)
         if tar_member(u.audio)
         else Source(u.audio, u.id, offset_s=u.offset_s, duration_s=u.duration_s)
-        for u in read_manifest(path)
+        for u in read_manifest(path, malformed)
     ]
 
 

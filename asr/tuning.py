@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr.audio import file_state
 from asr.checkpoint import WEIGHTS, Bundle, load_tensors, save_tensors
 from asr.data import extract, make_examples, set_statistics
 from asr.decode.confidence import (
@@ -431,8 +432,7 @@ def cached_emissions(
     key = hashlib.sha256((folder / WEIGHTS).read_bytes())
     key.update(repr(bundle.features).encode())
     for u in utterances:
-        about = u.audio.stat() if u.audio.is_file() else None
-        size, changed = (about.st_size, about.st_mtime_ns) if about else (0, 0)
+        size, changed = file_state(u.audio) or (0, 0)
         key.update(
             repr((u.id, u.speaker, u.audio, u.offset_s, u.duration_s, size, changed)).encode()
         )

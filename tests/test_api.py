@@ -1,5 +1,6 @@
 """What `import asr` gives: quick, typed, documented; the notebook that shows it."""
 
+import io
 import math
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import asr
 from asr.errors import InputError
@@ -152,6 +154,39 @@ def test_waveform_is_transcribed_as_its_file(recognizer, spoken):
     assert recognizer.transcribe(waveform.astype(np.float64)).words == of_file.words
     reversed_view = waveform[::-1].copy()[::-1]
     assert recognizer.transcribe(reversed_view).words == of_file.words
+
+
+def test_other_rates_bytes_and_open_files_are_transcribed_as_the_file(recognizer, spoken, tmp_path):
+    of_file = recognizer.transcribe(spoken[0])
+    for content in (spoken[0].read_bytes(), bytearray(spoken[0].read_bytes())):
+        assert recognizer.transcribe(content).labels == of_file.labels
+        assert recognizer.transcribe(io.BytesIO(content)).labels == of_file.labels
+    with spoken[0].open("rb") as handle:
+        assert recognizer.transcribe(handle).labels == of_file.labels
+    waveform, rate = np.repeat(asr.load_audio(spoken[0]), 3), 48_000
+    soundfile.write(tmp_path / "fast.wav", waveform, rate, subtype="FLOAT")
+    of_file = recognizer.transcribe(tmp_path / "fast.wav")
+    assert recognizer.transcribe(waveform, rate=rate).labels == of_file.labels
+
+
+@pytest.mark.parametrize(
+    ("audio", "rate", "says"),
+    [
+        (None, None, "found <class 'NoneType'>"),
+        ([0.0, 0.1], None, "found <class 'list'>"),
+        (io.StringIO("text"), None, "found text .open it with 'rb'."),
+        (b"", None, "audio: the file is empty"),
+        (b"no audio", None, "audio: not audio that can be read"),
+        ("a.wav", 16_000, "rate 16000: is for an array"),
+        (b"no audio", 16_000, "rate 16000: is for an array"),
+        (np.zeros(1600, np.float32), 100, "rate 100: expected Hz in 8000..192000"),
+        (np.zeros(1600, np.float32), 44100.5, "rate 44100.5: expected Hz"),
+        (np.zeros(1600, np.float32), "16k", "rate '16k': expected Hz"),
+    ],
+)
+def test_what_is_no_audio_is_refused_in_one_line(recognizer, audio, rate, says):
+    with pytest.raises(InputError, match=says):
+        recognizer.transcribe(audio, rate=rate)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Aligning as a user does, and training on what comes out."""
 
+import io
 import json
+import sys
 
 import pytest
 import soundfile
@@ -138,17 +140,63 @@ def test_words_as_cmudict_says_them(model, said, tmp_path, monkeypatch, capsys):
     assert [line.split()[4] for line in printed.splitlines()] == said[0].text.split()
 
 
+def test_a_line_that_cannot_be_used_costs_no_other(model, said, tmp_path, monkeypatch, capsys):
+    good = {"audio_filepath": str(said[0].audio), "text": said[0].text}
+    lines = [
+        good | {"id": "a/b"},
+        good | {"id": "a_b"},
+        {"id": "gone", "audio_filepath": "gone.wav", "text": "ma"},
+        good | {"id": "nul\0"},
+        good | {"id": "half \ud800".replace(" ", "")},
+        good | {"id": "tar", "audio_filepath": "x.tar:0:99999999999999", "duration": 1.0},
+        good | {"id": "far", "offset": 1e308, "duration": 1.0},
+        good | {"id": "long" * 100},
+        good | {"id": "last"},
+    ]
+    (tmp_path / "x.tar").write_bytes(bytes(1024))
+    manifest, out = tmp_path / "bad.jsonl", tmp_path / "out"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{\n")
+    words = ("align", "--model", model, manifest, "--format", "phn", "--out", out)
+    code, printed, err = asr(monkeypatch, capsys, *words)
+    assert code == 1
+    assert sorted(p.name for p in out.iterdir()) == ["a_b.PHN", "last.PHN"]
+    assert printed == f"{out}: 2 of 10 utterances aligned\n"
+    told = [
+        f"{manifest}:3: {tmp_path}/gone.wav: no such file",
+        f"{manifest}:4: field 'id' has NUL or half a character",
+        f"{manifest}:5: field 'id' has NUL or half a character",
+        f"{manifest}:10: not JSON",
+        "a_b: its file would be that of a/b",
+        f"tar: {tmp_path}/x.tar:0:99999999999999: truncated audio",
+        f"far: {said[0].audio}: the stretch",
+        f"{'long' * 100}: {out}",
+        "8 of 10 utterances not aligned",
+    ]
+    for line, start in zip(err.splitlines(), told, strict=True):
+        assert line.startswith(f"asr: {start}")
+
+
+def test_audio_on_standard_input(model, said, tmp_path, monkeypatch, capsys):
+    def run(*words):
+        audio = io.BytesIO(said[0].audio.read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(audio))
+        return asr(monkeypatch, capsys, "align", "--model", model, *words)
+
+    text = tmp_path / "text.txt"
+    text.write_text(said[0].text)
+    code, expected, _ = run(said[0].audio, text, "--format", "wrd")
+    assert run("-", text, "--format", "wrd") == (0, expected, "")
+    assert run("-", text, "--format", "json,srt", "--out", tmp_path / "out")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["stdin.json", "stdin.srt"]
+    code, _, err = run("-", text, "--format", "manifest", "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_mistakes_are_told_in_one_line(model, said, tmp_path, monkeypatch, capsys):
     audio, manifest = said[0].audio, model / "manifests/test.jsonl"
     text = tmp_path / "text.txt"
     text.write_text("ma")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    twins = [said[0], said[1]]
-    twins = [
-        type(u)(i, u.audio, "s", u.duration_s, text=u.text)
-        for u, i in zip(twins, ("a/b", "a_b"), strict=True)
-    ]
-    write_manifest(tmp_path / "twins.jsonl", twins)
     out = ("--out", tmp_path / "out")
     for words, expected in [
         ((audio,), "--out is missing"),
@@ -161,7 +209,6 @@ def test_mistakes_are_told_in_one_line(model, said, tmp_path, monkeypatch, capsy
         ((tmp_path / "none.wav", text), "none.wav: no such file"),
         ((audio, text, "--lexicon", tmp_path / "none.txt"), "none.txt: cannot be read"),
         ((audio, text, "--unit", "phone", "--format", "wrd"), "no words"),
-        ((tmp_path / "twins.jsonl", *out), "two ids give one file name"),
     ]:
         code, _, err = asr(monkeypatch, capsys, "align", "--model", model, *words)
         assert code == 2, words

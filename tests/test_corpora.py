@@ -438,13 +438,15 @@ def test_jsonl(tmp_path):
         '{"audio_filepath": "a.wav", "duration": 0.5, "offset": 0.5, "text": "b"}\n'
         '{"audio_filepath": "a.wav", "duration": 5.0, "id": "long", "text": "c"}\n'
         '{"audio_filepath": "b.wav", "duration": 0.5, "text": "d"}\n'
+        '{"audio_filepath": "a.wav", "duration": 0.5, "id": "nul\\u0000"}\n'
     )
     for root in (tmp_path, tmp_path / "train.jsonl"):
         corpus = load_corpus("jsonl", root)
         assert [u.id for u in corpus.sets["train"]] == ["a", "a-0000500"]
         assert list(corpus.audit.missing) == [str(tmp_path / "b.wav")]
-        assert list(corpus.audit.corrupt) == [f"{tmp_path / 'a.wav'} (long)"]
-        assert (corpus.audit.found, corpus.audit.used) == (4, 2)
+        lost = [f"{tmp_path / 'train.jsonl'}:5", f"{tmp_path / 'a.wav'} (long)"]
+        assert list(corpus.audit.corrupt) == lost
+        assert (corpus.audit.found, corpus.audit.used) == (5, 2)
 
 
 def run_prepare(*arguments):

@@ -106,6 +106,10 @@ def test_nemo_manifest(tmp_path):
         ("[1]", "expected a JSON object, found list"),
         ({"duration": 1.0, "text": "a"}, "field 'audio_filepath' is missing"),
         (GOOD | {"id": "u 2"}, "must not hold white space"),
+        (GOOD | {"id": "nul\0"}, "field 'id' has NUL or half a character"),
+        (GOOD | {"id": "half\ud800"}, "field 'id' has NUL or half a character"),
+        (GOOD | {"id": "u2", "audio_filepath": "\0"}, "field 'audio_filepath' has NUL"),
+        (GOOD | {"id": "u2", "speaker": "\ud800"}, "field 'speaker' has NUL or half"),
         (GOOD | {"id": 7}, "field 'id' must be a string, found 7"),
         (GOOD, "id 'u1' was already used on line 1"),
         (GOOD | {"id": "u2", "text": ["a"]}, "field 'text' must be a string"),
@@ -134,9 +138,12 @@ def test_a_bad_line_is_named(tmp_path, line, message):
         read_manifest(path)
     assert str(caught.value).startswith(f"{path}:3: ")
     assert message in str(caught.value)
-    if "item 1" not in message and "half a character" in message:
+    if "item 1" not in message and ("half a character" in message or "NUL" in message):
         with pytest.raises(InputError, match=r":3: .* half a character"):
             index_manifest(path)
+    bad = []
+    assert len(read_manifest(path, lambda where, error: bad.append(f"{where}: {error}"))) == 1
+    assert bad == [str(caught.value)]
     assert "\n" not in str(caught.value)
 
 
@@ -145,7 +152,7 @@ def test_no_manifest(tmp_path):
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     for name, message in [
         ("absent.jsonl", "No such file"),
-        ("empty.jsonl", "manifest is empty"),
+        ("empty.jsonl", "no line with an utterance"),
         ("binary.jsonl", "not UTF-8"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -220,13 +220,6 @@ def test_bad_tars_and_manifests_are_told(tmp_path):
     assert all(name in line for name, line in zip(names, failed, strict=True))
 
 
-def test_the_same_id_twice_is_refused(said, tmp_path):
-    for name in ("a", "b"):
-        write_manifest(tmp_path / f"{name}.jsonl", said[:1])
-    with pytest.raises(InputError, match="would both be called"):
-        unpacked([Source(tmp_path / f"{n}.jsonl", n) for n in "ab"], pytest.fail)
-
-
 @pytest.fixture
 def on_cluster(model, said, monkeypatch, capsys):
     """``asr transcribe --engine ray`` over the test set."""

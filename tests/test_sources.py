@@ -2,13 +2,13 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from asr.errors import InputError
-from asr.sources import Source, each_channel, find_sources, read_list
+from asr.sources import Source, distinct, each_channel, find_sources, read_list
 
 
 @pytest.fixture
@@ -102,10 +102,24 @@ def test_links_in_a_circle(tree):
     assert find("link")[0] == {"link/a.mp3": "a"}
 
 
-def test_two_files_of_one_id_are_refused(tree):
-    (tree / "data/a.flac").touch()
-    with pytest.raises(InputError, match=r"data/a\.flac and data/a\.wav would both be called a"):
-        find("data")
+def test_of_two_files_of_one_id_the_first_goes_on():
+    paths = [Path(name) for name in ("a.flac", "a.wav", "b.wav")]
+    bad = []
+    found = distinct(
+        [Source(path, path.stem) for path in paths], lambda path, error: bad.append(str(error))
+    )
+    assert [source.path for source in found] == [paths[0], paths[2]]
+    assert bad == ["a.wav: would be called a, as a.flac is; rename one"]
+
+
+def test_standard_input_is_audio_among_files(tree):
+    assert find("data/a.wav", "-", "data/one/b.FLAC", "-")[0] == {
+        "data/a.wav": "a",
+        "-": "stdin",
+        "data/one/b.FLAC": "one/b",
+    }
+    (tree / "-").touch()
+    assert find("./-")[0] == {str(tree / "-"): "-"}
 
 
 def test_lists():
@@ -113,6 +127,10 @@ def test_lists():
     assert read_list(io.BytesIO(b"a\n.wav\0b.wav\0")) == ["a\n.wav", "b.wav"]
     assert read_list(io.BytesIO(b"\xff.wav")) == [os.fsdecode(b"\xff.wav")]
     assert read_list(io.BytesIO(b"")) == []
+    # As editors on Windows write them; only what NUL ends may itself end in CR.
+    assert read_list(io.BytesIO(b"\xef\xbb\xbfa.wav\r\n\r\nb.wav\r\n")) == ["a.wav", "b.wav"]
+    assert read_list(io.BytesIO(b"a\r\0b.wav\r\0")) == ["a\r", "b.wav\r"]
+    assert read_list(io.BytesIO(b"-\n")) == ["./-"]
 
 
 def test_channels(tmp_path):

@@ -360,10 +360,40 @@ def test_what_is_there_is_not_done_again(transcribe, tree):
 def test_a_list_on_standard_input(transcribe, tree, monkeypatch):
     monkeypatch.chdir(tree)
     _, expected, _ = transcribe("a.wav", "deep/b.wav")
-    assert transcribe("-", stdin=b"./a.wav\n./deep/b.wav\n") == (0, expected, [])
-    assert transcribe("-", stdin=b"a.wav\0deep/b.wav\0") == (0, expected, [])
+    for names in (b"./a.wav\n./deep/b.wav\n", b"a.wav\0deep/b.wav\0", b"a.wav\r\ndeep/b.wav\r\n"):
+        assert transcribe("--list", "-", stdin=names) == (0, expected, [])
+    Path("names").write_bytes(b"deep/b.wav\n")
+    assert transcribe("a.wav", "--list", "names") == (0, expected, [])
     assert transcribe("**/*.wav") == (0, expected, [])
-    assert transcribe("-")[::2] == (2, ["asr: -: standard input names no file"])
+    assert transcribe("--list", "-")[::2] == (2, ["asr: --list -: names no file"])
+
+
+def test_audio_on_standard_input(transcribe, tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    audio = Path("a.wav").read_bytes()
+    _, expected, _ = transcribe("deep/b.wav", "a.wav")
+    expected = expected.replace("a.wav\t", "-\t")
+    assert transcribe("deep/b.wav", "-", stdin=audio) == (0, expected, [])
+    assert transcribe("-", "--channels", "each", "--out", "out", stdin=audio)[0] == 0
+    assert files_below(Path("out")) == ["stdin.txt"]
+    # Its bytes are never taken for names, names never for audio.
+    code, out, err = transcribe("-", stdin=b"a.wav\n")
+    assert (code, out) == (1, "")
+    assert err[0].startswith("asr: -: not audio that can be read")
+    assert err[0].endswith("a list of files is for --list -")
+    assert "the file is empty" in transcribe("-")[2][0]
+
+
+def test_files_of_one_name_cost_no_other(transcribe, tree):
+    samples, rate = soundfile.read(tree / "a.wav")
+    soundfile.write(tree / "a.flac", samples, rate)
+    # Where lines name the files, nothing is in the way.
+    code, out, err = transcribe(tree)
+    assert (code, len(out.splitlines()), err) == (0, 3, [])
+    told = f"asr: {tree}/a.wav: would be called a, as {tree}/a.flac is; rename one"
+    code, _, err = transcribe("--out", tree.parent / "out", tree)
+    assert (code, err) == (1, [told, "asr: 1 of 3 inputs failed"])
+    assert files_below(tree.parent / "out") == ["a.txt", "deep/b.txt"]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +405,10 @@ def test_a_list_on_standard_input(transcribe, tree, monkeypatch):
         ("--format text --out out in", "it is called txt"),
         ("--out in/a.wav in", "is a file; expected a folder"),
         ("--no-lexicon --format wrd in/a.wav", "add --lexicon"),
-        ("- -", "can be read once"),
+        ("", "name files or folders"),
+        ("- --list -", "either audio or the --list"),
+        ("--list gone", "--list gone: cannot be read (No such file or directory)"),
+        ("- --engine ray --out out", "--engine ray reads files"),
     ],
 )
 def test_outputs_that_cannot_be_are_one_clear_line(transcribe, tree, monkeypatch, words, told):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app
-from asr.errors import InputError
+from asr.cli.transcribe import is_full, tell
+from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from asr.types import Transcript, Utterance
@@ -30,7 +32,11 @@ class Unit(StrEnum):
 @app.command()
 def align(
     source: Annotated[
-        Path, typer.Argument(metavar="AUDIO|MANIFEST", help="An audio file, or a .jsonl manifest.")
+        Path,
+        typer.Argument(
+            metavar="AUDIO|MANIFEST",
+            help="An audio file (- for audio on standard input), or a .jsonl manifest.",
+        ),
     ],
     model: Annotated[
         str,
@@ -72,6 +78,7 @@ def align(
     What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
     the rest goes on, and the exit status is 1.
     """
+    from asr.audio import STDIN
     from asr.files import write_text
     from asr.forced_alignment import Aligner, align_corpus, with_times
     from asr.formats import formats_named
@@ -83,36 +90,48 @@ def align(
     formats = formats_named(",".join(others)) if others else {}
     if out is None and (text is None or names != others or len(names) > 1):
         raise InputError("--out is missing: name a folder (or, for one format, a file)")
+    if source == STDIN and MANIFEST in names:
+        raise InputError("--format manifest: names audio files, and standard input is none")
     aligner = Aligner.load(model, unit and unit.value, lexicon)
     if "wrd" in names and aligner.unit == "phone":
         raise InputError("--format wrd: aligned by phones there are no words; choose phn")
-    utterances = utterances_of(source, text, aligner.unit)
     joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}
-    file_names = {u.id: re.sub(r"[/\\]", "_", u.id) for u in utterances}
-    if joined != set(names) and len(set(file_names.values())) < len(file_names):
-        raise InputError(f"{source}: two ids give one file name; write jsonl, ctm or manifest")
-
     done: dict[str, Transcript] = {}
     n_failed = 0
     with progress_bar() as progress:
-        task = progress.add_task("aligning", total=len(utterances))
 
-        def failed(utterance: Utterance, reason: str) -> None:
+        def failed(name: str, reason: str | InputError) -> None:
             nonlocal n_failed
             n_failed += 1
             progress.console.print(
-                f"asr: {utterance.id}: {reason}", markup=False, highlight=False, soft_wrap=True
+                f"asr: {one_line(f'{name}: {reason}')}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
+
+        utterances = utterances_of(source, text, aligner.unit, failed)
+        file_names = _file_names(utterances, failed) if joined != set(names) else {}
+        utterances = [u for u in utterances if not file_names or u.id in file_names]
+        task = progress.add_task("aligning", total=len(utterances))
 
         def tick(count: int) -> None:
             progress.advance(task, count)
 
-        for transcript in align_corpus(aligner, utterances, failed, tick):
-            done[transcript.id] = transcript
-            for name in formats:
-                if name not in joined:
+        def unfit(utterance: Utterance, reason: str) -> None:
+            failed(utterance.id, reason)
+
+        for transcript in align_corpus(aligner, utterances, unfit, tick):
+            try:
+                for name in formats.keys() - joined:
                     file = file_names[transcript.id] + formats[name].suffix
                     write_text(Path(out or "") / file, written(name, transcript))
+            except InputError as error:
+                if is_full(error):
+                    raise
+                failed(transcript.id, error)
+            else:
+                done[transcript.id] = transcript
 
     found = [(u, done[u.id]) for u in utterances if u.id in done]
     for name in joined if found else ():
@@ -122,17 +141,17 @@ def align(
             continue
         path = out
         if is_folder(out, suffix, single=text is not None and len(names) == 1):
-            path = out / (source.stem + suffix)
+            path = out / ((utterances[0].id if text else source.stem) + suffix)
         if name == MANIFEST:
             write_manifest(path, [with_times(u, transcript) for u, transcript in found])
         else:
             write_text(path, "".join(written(name, transcript) for _, transcript in found))
     if out is not None:
-        print(f"{out}: {len(found)} of {len(utterances)} utterances aligned")
+        print(f"{out}: {len(found)} of {len(found) + n_failed} utterances aligned")
     if n_failed:
         if missing := aligner.missing(utterances):
-            print(f"asr: {missing}", file=sys.stderr)
-        print(f"asr: {n_failed} of {len(utterances)} utterances not aligned", file=sys.stderr)
+            tell(missing)
+        tell(f"{n_failed} of {len(found) + n_failed} utterances not aligned")
         raise typer.Exit(1)
 
 
@@ -141,9 +160,26 @@ def is_folder(out: Path, suffix: str, single: bool) -> bool:
     return out.is_dir() or not (single or out.suffix.lower() == suffix.lower())
 
 
-def utterances_of(source: Path, text: Path | None, unit: str) -> list[Utterance]:
-    """The manifest's utterances, or the one of an audio file and its text."""
-    from asr.audio import audio_duration_s
+def _file_names(
+    utterances: Sequence[Utterance], failed: Callable[[str, str], None]
+) -> dict[str, str]:
+    """The name of each utterance's file, by id; ``failed`` gets those whose name another has."""
+    by_name: dict[str, Utterance] = {}
+    for utterance in utterances:
+        other = by_name.setdefault(re.sub(r"[/\\]", "_", utterance.id), utterance)
+        if other is not utterance:
+            failed(utterance.id, f"its file would be that of {other.id}; rename one")
+    return {utterance.id: name for name, utterance in by_name.items()}
+
+
+def utterances_of(
+    source: Path, text: Path | None, unit: str, failed: Callable[[str, InputError], None]
+) -> list[Utterance]:
+    """The manifest's utterances, or the one of an audio file and its text.
+
+    ``failed`` gets a line of the manifest that cannot be used.
+    """
+    from asr.audio import STDIN, audio_duration_s
     from asr.manifest import read_manifest
     from asr.system.text import read_text
     from asr.types import Segment, Utterance
@@ -154,11 +190,12 @@ def utterances_of(source: Path, text: Path | None, unit: str) -> list[Utterance]
                 f"{source}: expected a .jsonl manifest, or the audio's TEXT after it; "
                 "asr prepare makes manifests of corpora"
             )
-        return read_manifest(source)
+        return read_manifest(source, failed)
     # TIMIT's .TXT begins with the audio's first and last sample.
     said = re.sub(r"^\s*0\s+\d{4,}\s+", "", read_text(text))
     phones = tuple(Segment(phone) for phone in said.split()) if unit == "phone" else None
-    name, duration_s = source.stem, audio_duration_s(source)
+    name = "stdin" if source == STDIN else source.stem
+    duration_s = audio_duration_s(source)
     return [Utterance(name, source, name, duration_s, text=said, phones=phones)]
 
 

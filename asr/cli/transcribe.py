@@ -62,7 +62,6 @@ class Precision(StrEnum):
 TEXT = "text"
 #: Models of waveforms were trained on longer utterances than ours.
 WAVEFORM_WINDOW_S = 20.0
-#: A disk that is full for one file is so for the next.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Files written at once: each waits for the disk, which serves many in the time of one.
 WRITERS = 8
@@ -109,19 +108,28 @@ def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
 @app.command()
 def transcribe(
     files: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="AUDIO...",
+            metavar="[AUDIO]...",
             help="Audio files of any format, rate and length; folders, with all audio below them; "
-            "patterns such as 'a/**/*.flac'; - for a list of files on standard input.",
+            "patterns such as 'a/**/*.flac'; - for audio on standard input.",
         ),
-    ],
+    ] = None,
+    *,
     model: Annotated[
         str,
         typer.Option(
             help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with =WEIGHTS."
         ),
     ],
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="File of further names of AUDIO, one a line (or with NUL between, as of find "
+            "-print0); - for such a list on standard input.",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -212,9 +220,11 @@ def transcribe(
     The search, its lexicon, language models and weights are the model's own (see asr tune) where
     no option changes them. Weights and boosts are in natural logarithms.
     """
+    from asr.audio import STDIN
     from asr.decoding import DecodingOptions
     from asr.files import write_text
     from asr.formats import formats_named
+    from asr.sources import distinct, each_channel, find_sources
 
     on_ray = engine is Engine.ray
     if on_ray and (out is None or format not in (None, "jsonl")):
@@ -234,11 +244,19 @@ def transcribe(
     bad: list[str] = []
 
     def failed(path: Path, error: InputError) -> None:
-        bad.append(str(error))
+        hint = "; a list of files is for --list -" if path == STDIN else ""
+        bad.append(f"{error}{hint}")
 
-    sources = _sources(files, channels is Channels.each, on_ray, failed)
-    if not sources and not bad:
-        raise InputError("-: standard input names no file")
+    sources = find_sources(_names(files or [], listed, on_ray), failed)
+    if on_ray:
+        from asr.ray_engine import unpacked
+
+        sources = unpacked(sources, failed)
+    if channels is Channels.each:
+        sources = each_channel(sources)
+    # Lines of path and text say all; anything else goes by ids.
+    if named != TEXT:
+        sources = distinct(sources, failed)
     n_asked = len(sources) + len(bad)
     if out is None and len(sources) > 1 and named not in ("text", "json"):
         (only,) = formats.values()
@@ -299,20 +317,30 @@ def transcribe(
         raise typer.Exit(1)
 
 
-def _sources(names: Sequence[str], each: bool, unpack: bool, failed: Failed) -> list[Source]:
-    """The audio that is meant by file names, - for those on standard input among them."""
-    from asr.sources import each_channel, find_sources, read_list
+def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[str]:
+    """The names of audio on the command line, and those of the list."""
+    from asr.audio import STDIN
+    from asr.sources import read_list
 
-    if names.count("-") > 1:
-        raise InputError("-: standard input can be read once")
-    listed = read_list(sys.stdin.buffer) if "-" in names else []
-    wanted = [one for name in names for one in (listed if name == "-" else [name])]
-    sources = find_sources(wanted, failed)
-    if unpack:
-        from asr.ray_engine import unpacked
-
-        sources = unpacked(sources, failed)
-    return each_channel(sources) if each else sources
+    if on_ray and str(STDIN) in named:
+        raise InputError("-: --engine ray reads files, and standard input is none; name files")
+    if listed is None:
+        if not named:
+            raise InputError("no AUDIO: name files or folders, - for standard input, or a --list")
+        return named
+    if listed == STDIN and str(STDIN) in named:
+        raise InputError("-: standard input is either audio or the --list")
+    try:
+        if listed == STDIN:
+            names = read_list(sys.stdin.buffer)
+        else:
+            with listed.open("rb") as stream:
+                names = read_list(stream)
+    except OSError as error:
+        raise InputError(f"--list {listed}: cannot be read ({error.strerror})") from error
+    if not names and not named:
+        raise InputError(f"--list {listed}: names no file")
+    return [*named, *names]
 
 
 def _recognizer(
@@ -395,7 +423,7 @@ def _transcribe_all(
                 try:
                     future.result()
                 except InputError as error:
-                    if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                    if is_full(error):
                         raise
                     failed(Path(id), error)
                 bar.advance(task)
@@ -404,6 +432,11 @@ def _transcribe_all(
             writing.append((transcript.id, pool.submit(deliver, transcript)))
             settle(n_writers)
         settle(0)
+
+
+def is_full(error: InputError) -> bool:
+    """Whether there is no room to write to: then there is none for the next file, either."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
 
 
 def tell(line: str) -> None:

@@ -85,7 +85,7 @@ def tune(
             "none; give asr transcribe --lm-weight, --bonus and --beam instead"
         )
     folder = model_folder(Path(model))
-    utterances = read_manifest(manifest)
+    utterances = read_manifest(manifest, lambda line, error: tell(f"{line} left out: {error}"))
     bundle = load_bundle(folder)
     options = DecodingOptions(
         decoder=None if bundle.criterion == "framewise" else "beam",

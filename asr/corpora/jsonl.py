@@ -15,10 +15,16 @@ def load_jsonl(root: Path, track: Track) -> Corpus:
     """Load ROOT, a ``.jsonl`` file, or every ``*.jsonl`` in the folder ROOT; stems name the sets.
 
     Raises:
-        InputError: no such file or folder, no manifest in it, or a malformed line.
+        InputError: no such file or folder, no manifest in it, or no line that can be used.
     """
-    listed = {path.stem: read_manifest(path) for path in _manifests(root)}
-    audit = Audit(found=len({u.id for utterances in listed.values() for u in utterances}))
+    malformed: dict[str, str] = {}
+
+    def failed(line: str, error: InputError) -> None:
+        malformed[line] = str(error)
+
+    listed = {path.stem: read_manifest(path, failed) for path in _manifests(root)}
+    n_found = len({u.id for utterances in listed.values() for u in utterances})
+    audit = Audit(found=n_found + len(malformed), corrupt=malformed)
     durations = measured((u.audio for us in listed.values() for u in us), audit, track)
     sets = {
         name: [

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from asr.audio import audio_rate, load_audio
+from asr.audio import audio_rate, file_state, load_audio
 from asr.corpora.audit import Audit, Corpus, Track
 from asr.errors import InputError
 from asr.files import remove_leftovers, write_aside, write_text
@@ -170,9 +170,7 @@ def _source(utterances: Sequence[Utterance], size: ShardSize, n: int) -> str:
     """A digest of what a shard is made of: the utterances, and their files' sizes and times."""
     digest = hashlib.blake2b(f"{size.n_bytes} {n}".encode(), digest_size=16)
     for utterance in utterances:
-        stat = utterance.audio.stat() if utterance.audio.is_file() else None
-        state = (stat.st_size, stat.st_mtime_ns) if stat else None
-        digest.update(json.dumps([record_of(utterance), state]).encode())
+        digest.update(json.dumps([record_of(utterance), file_state(utterance.audio)]).encode())
     return digest.hexdigest()
 
 
