@@ -33,6 +33,31 @@ MALFORMED = (
     ValueError,
     RecursionError,
 )
+#: What other toolkits call our settings.
+SYNONYMS = {
+    "learning_rate": "lr",
+    "optimizer": "name",
+    "epochs": "max_epochs",
+    "num_epochs": "max_epochs",
+    "n_epochs": "max_epochs",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "hidden_size": "hidden",
+    "hidden_dim": "hidden",
+    "num_layers": "layers",
+    "n_layers": "layers",
+    "num_workers": "workers",
+    "beam_size": "beam",
+    "beam_width": "beam",
+    "n_mel": "n_mels",
+    "num_mel_bins": "n_mels",
+    "grad_clip": "clip_norm",
+    "max_grad_norm": "clip_norm",
+    "weight_decay_rate": "weight_decay",
+    "early_stopping": "patience",
+    "output_dir": "run_dir",
+    "random_seed": "seed",
+}
 NO_RECIPE = "not a recipe: its 'defaults' must begin with 'base'"
 #: What a command line may say of Hydra itself: which launcher and sweeper, and their settings.
 SWEEP_PREFIXES = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
@@ -255,10 +280,10 @@ def one_line(error: BaseException) -> str:
     stray = re.search(r"Key '([^']+)' (?:is )?not in '(\w+)'|Could not override '([^']+)'", text)
     if stray:
         key = (re.search(r"full_key: (\S+)", text) or stray).group(1) or stray.group(3)
-        near = difflib.get_close_matches(key, known_keys(), n=1)
-        if near == [key]:
+        if key in known_keys():
             return NO_RECIPE
-        return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = nearest(key)
+        return f"unknown key {key!r}" + (f"; did you mean {near!r}?" if near else "")
     first = texts[-1].strip().splitlines()
     if any("Available options" in line for line in first):
         told = [line.strip() for line in first if "provider=" not in line and line.strip()]
@@ -267,6 +292,23 @@ def one_line(error: BaseException) -> str:
     key_named = re.search(r"full_key: (\S+)", text)
     said = " ".join(first[:2]) if first[0].endswith(":") else first[0]
     return (f"{key_named.group(1)}: " if key_named else "") + said
+
+
+def nearest(key: str) -> str:
+    """The known key that a mistyped one most likely means; empty where none is near.
+
+    What it is called counts more than the section that it is looked for in; names that others give
+    to a setting are known.
+    """
+    section, _, name = key.rpartition(".")
+    ways = {known.rpartition(".")[2]: known for known in reversed(known_keys())}
+    there = {k.rpartition(".")[2]: k for k in known_keys() if k.rpartition(".")[0] == section}
+    for known in (there, ways):
+        if (other := SYNONYMS.get(name, name)) in known:
+            return known[other]
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.7):
+            return known[close[0]]
+    return next(iter(difflib.get_close_matches(key, known_keys(), n=1)), "")
 
 
 def known_keys() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
 
 from asr.augment import AugmentConfig
 from asr.decode.decoder import DecoderConfig
@@ -11,7 +12,7 @@ from asr.features import FeatureConfig
 from asr.labels import LabelConfig
 from asr.losses import LossConfig
 from asr.models.recurrent import RecurrentConfig
-from asr.system.settings import check, setting
+from asr.system.settings import check, expected, is_bounded, setting
 
 #: More epochs, or seconds in a batch, than there ever are.
 MOST = 1_000_000
@@ -183,3 +184,28 @@ class RunConfig:
                 f"features.normalize=utterance, which takes loudness out; leave it empty, or "
                 f"choose features.normalize=speaker, global or none"
             )
+
+
+def described(config: Any, section: str = "") -> list[str]:
+    """Every setting as a line, ``section.name=value  # what it means (what it may be)``."""
+    hints = get_type_hints(type(config))
+    lines = []
+    for known in fields(config):
+        value, name = getattr(config, known.name), f"{section}{known.name}"
+        if is_dataclass(value):
+            lines += ["", f"# {type(value).__doc__}".split("\n")[0], *described(value, f"{name}.")]
+            continue
+        told = known.metadata["meaning"]
+        if is_bounded(known):
+            told += f" ({expected(known, hints[known.name])})"
+        lines.append(f"{name}={written(value)}  # {told}")
+    return lines
+
+
+def written(value: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(written, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value) or "''"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,11 +17,12 @@ from asr.checkpoint import Bundle
 from asr.corpora import Audit, Corpus
 from asr.data import Example, extract, join_speeds, make_examples, pooled, set_statistics
 from asr.decode.lexicon import Lexicon
+from asr.decode.pronunciations import MOST_TOLD
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
 from asr.feature_cache import cached
 from asr.features import Statistics
-from asr.labels import LabelConfig, inventory, unit_symbols
+from asr.labels import LabelConfig, Labels, inventory, unit_symbols
 from asr.lm.ngram import NGram
 from asr.manifest_index import IndexedManifest, join_manifests
 from asr.models.acoustic import AcousticModel, sketched
@@ -227,6 +229,8 @@ def build(
         skipped[name] |= {i: why for told in unfit for i, why in told.items() if i not in usable}
         report_skipped(name, len(utterances), skipped[name], config.trainer.max_skipped)
         report_strays(name, utterances, labels.symbols, config.labels)
+        if training:
+            report_rare(examples[name], labels)
 
     torch.manual_seed(config.seed)
     bundle = Bundle(
@@ -280,6 +284,25 @@ def report_skipped(name: str, n_all: int, reasons: dict[str, str], most: float) 
         )
     if reasons:
         log.warning("%s: %d of %d utterances left out", name, len(reasons), n_all)
+
+
+def report_rare(examples: Sequence[Example], labels: Labels) -> None:
+    """Say which labels train says only once: a slip of the transcript, or hardly to be learnt."""
+    times = Counter(label for e in examples for label in e.labels)
+    once = [e for e in examples if any(times[label] == 1 for label in e.labels)]
+    told = [
+        f"{labels.symbols[label]} ({e.utterance.id})"
+        for e in once
+        for label in e.labels
+        if times[label] == 1
+    ]
+    if told:
+        log.warning(
+            "train says %d labels only once, hardly to be learnt: %s%s",
+            len(told),
+            ", ".join(told[:MOST_TOLD]),
+            ", ..." if len(told) > MOST_TOLD else "",
+        )
 
 
 def report_strays(

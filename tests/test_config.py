@@ -2,8 +2,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from running import asr
 
-from asr.config import load_config, multirun, read_config, recipes, shipped, sweep
+from asr import __version__
+from asr.config import known_keys, load_config, multirun, read_config, recipes, shipped, sweep
 from asr.errors import InputError
 
 
@@ -27,7 +29,12 @@ def test_command_line_beats_recipe_beats_group():
     ("override", "told"),
     [
         ("model.hiden=3", "model.hidden"),
-        ("optim.learning_rate=3", "unknown key 'optim.learning_rate'"),
+        ("optim.learning_rate=3", "unknown key 'optim.learning_rate'; did you mean 'optim.lr'?"),
+        ("trainer.epochs=3", "did you mean 'trainer.max_epochs'?"),
+        ("trainer.batch=3", "did you mean 'trainer.batch_size'?"),
+        ("model.hidden_size=3", "did you mean 'model.hidden'?"),
+        ("trainer.lr=3", "did you mean 'optim.lr'?"),
+        ("features.nmels=3", "did you mean 'features.n_mels'?"),
         ("modle.hidden=3", "did you mean 'model'"),
         ("model.hidden=many", "many"),
         ("model=blstm_9x9", "blstm_3x256"),
@@ -61,6 +68,28 @@ def test_a_wrong_override_is_one_clear_line(override, told):
         load_config("recipes/so762/ctc.yaml", [override])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_every_setting_is_shown_as_it_can_be_given_again(monkeypatch, capsys):
+    recipe = "recipes/so762/ctc.yaml"
+    changed = ("model.units=[8,9]", "augment.noise_snr_db=[-3.0,3.0]", "optim.ema=0.5")
+    code, out, err = asr(monkeypatch, capsys, "train", recipe, *changed, "--show")
+    assert (code, err) == (0, "")
+    lines = [line.partition("  # ") for line in out.splitlines() if line and line[0] != "#"]
+    assert all(meaning for _, _, meaning in lines)
+    given = [setting for setting, _, _ in lines]
+    assert set(changed) <= set(given)
+    keys = [setting.partition("=")[0] for setting in given]
+    assert set(keys) == {k for k in known_keys() if "." in k or k in ("seed", "run_dir", "resume")}
+    assert load_config(recipe, given)[0] == load_config(recipe, changed)[0]
+
+
+def test_help_and_version(monkeypatch, capsys):
+    assert asr(monkeypatch, capsys, "--version") == (0, f"asr {__version__}\n", "")
+    for words in ((), ("train",), ("lm", "train"), ("align",)):
+        code, out, _ = asr(monkeypatch, capsys, *words, "-h")
+        assert code == 0
+        assert "Usage" in out
 
 
 def test_a_missing_recipe_lists_those_there_are():

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +14,12 @@ from training_runs import train_tones as run
 
 from asr import training
 from asr.checkpoint import load_bundle, load_tensors
+from asr.data import Example
 from asr.errors import InputError
+from asr.labels import Labels
 from asr.rundir import checkpoints
+from asr.training_setup import report_rare
+from asr.types import Utterance
 
 
 @pytest.fixture(scope="module")
@@ -359,3 +364,17 @@ def test_a_clock_that_jumps_does_not_count(tones, tmp_path, monkeypatch):
     run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_epochs=2", "trainer.tune=0")
     walls = [json.loads(line)["wall_s"] for line in (tmp_path / "run/metrics.jsonl").open()]
     assert 0 < walls[0] < walls[1] < 60
+
+
+def test_labels_that_train_says_once_are_told(caplog):
+    labels = Labels("phone", ("<blank>", "aa", "s", "zh"))
+    said = [(1, 2, 1), (2, 3)]
+    utterances = [Utterance(f"u{i}", Path(), "s", 1.0) for i in range(2)]
+    examples = [
+        Example(u, torch.zeros(1, 1), ids, None) for u, ids in zip(utterances, said, strict=True)
+    ]
+    report_rare(examples, labels)
+    assert "train says 1 labels only once, hardly to be learnt: zh (u1)" in caplog.text
+    caplog.clear()
+    report_rare(examples * 2, labels)
+    assert not caplog.text

@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from asr import __version__
 from asr.errors import InputError
 from asr.interrupts import listen
 
@@ -20,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -42,8 +45,21 @@ COMMANDS = (
 )
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"asr {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _app() -> None:
+def _app(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Say which this is, and exit."
+        ),
+    ] = False,
+) -> None:
     # With a callback, `asr` stays a group when a single command is registered.
     pass
 

@@ -31,6 +31,10 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Learn one batch by heart: does learning work at all?")
     ] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print every setting, its value and what it means; no run."),
+    ] = False,
     multirun: Annotated[
         bool,
         typer.Option("--multirun", "-m", help="One run for each of seed=1,2, in run_dir/0 ..."),
@@ -41,6 +45,15 @@ def train(
     from asr.config import multirun as run_all
 
     changes = list(overrides or [])
+    if show:
+        from asr.recipe import described
+
+        if resume:
+            config, _ = read_config(Path(recipe) / "config.yaml", changes)
+        else:
+            config, _ = load_config(recipe, changes)
+        print("\n".join(described(config)))
+        return
     if multirun and (resume or check):
         raise InputError("-m trains anew several times: without --resume and --check")
     if resume:

@@ -99,7 +99,7 @@ def tune(
     )
     bundle, _ = fitted(bundle, options, tell)
     wanted = searches(bundle, BEAMS if beam is None else (beam,))
-    own = "beam+lexicon" if bundle.decoder.lexicon else "beam+lm"
+    own = bundle.make_decoder(replace(bundle.decoder, rescore_weight=0.0)).title
     if options.lexicon or lm or rescore:
         wanted = [search for search in wanted if search.title == own]
     skipped: dict[str, str] = {}

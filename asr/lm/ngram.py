@@ -33,6 +33,8 @@ UNKNOWNS = (UNK, "<UNK>")
 #: log10 P(<unk>) where the ARPA file has none, as KenLM's ``unknown_missing_logprob``.
 MISSING_UNK = -100.0
 #: D1, D2, D3+ where the counts give none, as ``lmplz --discount_fallback``.
+#: Of so many n-grams of one order, discounts ought to be there.
+MANY = 1000
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 #: Real n-grams unpack to some 5 times their size in gzip, ever the same line to 1000 times.
 MOST_PACKED = 100
@@ -331,7 +333,9 @@ def _discounts(counts: NDArray[np.int64], n: int) -> tuple[float, float, float]:
         found = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
         if all(0 <= d <= k for k, d in enumerate(found, start=1)):
             return found
-    log.warning(
+    # Few are so wherever labels are few; of many it says that the text repeats itself.
+    log.log(
+        logging.WARNING if len(counts) >= MANY else logging.DEBUG,
         "%d-grams are too few or too regular for Kneser-Ney discounts; using %s, %s and %s",
         n,
         *FALLBACK_DISCOUNTS,

@@ -56,6 +56,13 @@ def check(config: Any, section: str) -> None:
             raise InputError(f"{name}={shown}: expected {expected(known, kind)}")
 
 
+def is_bounded(known: Field[Any]) -> bool:
+    """Whether more is to be said of what a setting may be than its type."""
+    said = known.metadata
+    bounds = (said["least"], said["most"], said["above"], said["below"])
+    return bool(said["choices"]) or any(map(math.isfinite, bounds))
+
+
 def expected(known: Field[Any], kind: Any) -> str:
     """What a setting may be, in words: "a whole number from 1 to 64"."""
     said = known.metadata
