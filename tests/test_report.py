@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from training_runs import train_tones
 
 from asr.errors import InputError
 from asr.manifest import read_manifest
-from asr.report.charts import ticks
+from asr.report.charts import Bar, columns_chart, rows_chart, ticks
 from asr.report.evidence import gather, scored, worst_and_typical
 from asr.report.html import el
 from asr.report.page import report
@@ -316,6 +318,46 @@ def test_ticks_are_few_and_inside(low, width, most):
     assert found == sorted(found)
 
 
+BARS = [Bar(f"speaker{i:03d}", i / 60, i / 80, i / 40, "") for i in range(60)]
+
+
+def boxes(svg):
+    """Corners (left, top, right, bottom) of an SVG's bars and texts, and the texts by name."""
+    numbers = [
+        {k: float(v) for k, v in e.attrib.items() if k in ("x", "y", "width", "height")}
+        for e in svg.iter("rect")
+        if e.get("class") == "column"
+    ]
+    bars = [(n["x"], n["y"], n["x"] + n["width"], n["y"] + n["height"]) for n in numbers]
+    texts = {}
+    for e in svg.iter("text"):
+        width = 7 * len(e.text)
+        left = float(e.get("x")) - width * {"end": 1, "middle": 0.5}.get(e.get("text-anchor"), 0)
+        texts[e.text] = (left, float(e.get("y")) - 9, left + width, float(e.get("y")) + 2)
+    return bars, texts
+
+
+@pytest.mark.parametrize("n", [1, 4, 60])
+@pytest.mark.parametrize("overall", [0.001, 0.3, 0.9])
+def test_no_name_lies_over_a_bar(n, overall):
+    some = [*BARS[: n - 1], Bar("none", math.nan, math.nan, math.nan, "")]
+    for chart in (rows_chart("a", BARS[-n:], overall), columns_chart("a", some[:8], overall, "s")):
+        bars, texts = boxes(ElementTree.fromstring(chart))
+        assert f"all: {100 * overall:.1f} %" in texts
+        for text, (left, top, right, bottom) in texts.items():
+            for bar in bars:
+                apart = right <= bar[0] or bar[2] <= left or bottom <= bar[1] or bar[3] <= top
+                assert apart, text
+
+
+def test_every_speaker_is_named():
+    _, texts = boxes(ElementTree.fromstring(rows_chart("a", BARS, 0.3)))
+    assert {bar.name for bar in BARS} <= set(texts)
+    long = rows_chart("a", [Bar("a" * 60, 0.1, 0.1, 0.2, "")], 0.1)
+    _, texts = boxes(ElementTree.fromstring(long))
+    assert min(left for left, *_ in texts.values()) >= -16
+
+
 @given(
     st.lists(st.sampled_from("aa ao h# pau pcl q t".split())),
     st.sampled_from(["timit39", "none"]),
@@ -407,4 +449,8 @@ def test_in_a_browser(pages, tmp_path, kind):
             assert not window.run("return document.querySelectorAll('.playing').length")
         assert not window.run("return document.querySelector('article .playhead').hidden")
         assert window.pdf().count(b"/Type /Page\n") >= 3
+        width = "return [document.documentElement.scrollWidth, innerWidth]"
+        window.call("POST", "/window/rect", width=500, height=900)
+        wide, screen = window.run(width)
+        assert wide <= screen <= 500
         assert window.console() == []

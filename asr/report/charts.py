@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from asr.report.html import Html, el
 
 Format = Callable[[float], str]
+#: Letters of a name before a row.
+NAME = 24
 
 
 @dataclass(frozen=True)
@@ -178,19 +180,10 @@ def interval_axis(axis: tuple[float, float]) -> Html:
     return _svg(width, 14, parts, None)
 
 
-def bars_chart(
-    title: str, bars: Sequence[Bar], overall: float, as_columns: bool, x_name: str
-) -> Html:
-    """Rates side by side with their intervals; ``overall`` is a line across.
-
-    as_columns: with names below, for a few; else dots alone, for many.
-    """
-    width, height, left, right, top = 900, 250, 52, 14, 14
-    bottom = 46 if as_columns else 30
-    # A single utterance may be far above 1; it must not flatten all the others.
-    highest = max((b.rate for b in bars if math.isfinite(b.rate)), default=1.0)
-    widest = max((b.high for b in bars if math.isfinite(b.high)), default=highest)
-    top_value = max(min(widest, 1.5 * highest), overall, 1e-3) * 1.05
+def columns_chart(title: str, bars: Sequence[Bar], overall: float, x_name: str) -> Html:
+    """Rates side by side with their intervals and names below; ``overall`` is a line across."""
+    width, height, left, right, top, bottom = 900, 250, 52, 92, 14, 46
+    top_value = _top_value(bars, overall)
 
     def y_at(y: float) -> float:
         return height - bottom - (height - top - bottom) * min(y, top_value) / top_value
@@ -201,65 +194,72 @@ def bars_chart(
         parts.append(el("line", x1=left, x2=width - right, y1=y_at(y), y2=y_at(y), class_="grid"))
         parts.append(el("text", percent(y), x=left - 7, y=y_at(y) + 3.5, text_anchor="end"))
     for i, bar in enumerate(bars):
-        x = left + step * (i + 0.5)
+        x, thick = left + step * (i + 0.5), min(step * 0.6, 90.0)
         if math.isfinite(bar.rate):
-            y = y_at(bar.rate)
-            if as_columns:
-                thick = min(step * 0.6, 90.0)
-                parts.append(
-                    el(
-                        "rect",
-                        x=x - thick / 2,
-                        y=y,
-                        width=thick,
-                        height=height - bottom - y,
-                        class_="column",
-                    )
-                )
-            if math.isfinite(bar.low):
-                parts.append(
-                    el("line", x1=x, x2=x, y1=y_at(bar.low), y2=y_at(bar.high), class_="whisker")
-                )
-            if not as_columns:
-                radius = max(1.5, min(4.0, step * 0.4))
-                parts.append(el("circle", cx=x, cy=y, r=radius, class_="dot c1"))
-        if as_columns:
-            parts.append(el("text", bar.name, x=x, y=height - bottom + 17, text_anchor="middle"))
-        parts.append(
-            el(
-                "rect",
-                x=x - step / 2,
-                y=top,
-                width=step,
-                height=height - top - bottom,
-                class_="hit",
-                data_tip=bar.tip,
-            )
-        )
-    parts.append(
-        el("line", x1=left, x2=width - right, y1=y_at(overall), y2=y_at(overall), class_="mark")
-    )
-    parts.append(
-        el(
-            "text",
-            f"all: {100 * overall:.1f} %",
-            x=width - right,
-            y=y_at(overall) - 5,
-            text_anchor="end",
-            class_="strong halo",
-        )
-    )
-    parts.append(
-        el(
-            "text",
-            x_name,
-            x=(left + width - right) / 2,
-            y=height - 8.0,
-            text_anchor="middle",
-            class_="axis",
-        )
-    )
+            y, tall = y_at(bar.rate), height - bottom - y_at(bar.rate)
+            place = {"x": x - thick / 2, "y": y, "width": thick, "height": tall}
+            parts.append(el("rect", **place, class_="column"))
+        if math.isfinite(bar.low):
+            ends = {"y1": y_at(bar.low), "y2": y_at(bar.high)}
+            parts.append(el("line", x1=x, x2=x, **ends, class_="whisker"))
+        parts.append(el("text", bar.name, x=x, y=height - bottom + 17, text_anchor="middle"))
+        place = {"x": x - step / 2, "y": top, "width": step, "height": height - top - bottom}
+        parts.append(el("rect", **place, class_="hit", data_tip=bar.tip))
+    # Beside the columns, not above them, where it would hide them.
+    y = y_at(overall)
+    parts.append(el("line", x1=left, x2=width - right, y1=y, y2=y, class_="mark"))
+    parts.append(el("text", _overall(overall), x=width - right + 6, y=y + 4, class_="strong"))
+    middle = {"x": (left + width - right) / 2, "y": height - 8.0}
+    parts.append(el("text", x_name, **middle, text_anchor="middle", class_="axis"))
     return _svg(width, height, parts, title)
+
+
+def rows_chart(title: str, bars: Sequence[Bar], overall: float) -> Html:
+    """Rates under each other, each with its name before and its number behind, however many."""
+    width, row, right, top = 900, 19, 64, 40
+    left = 16 + 6.4 * max(len(_short(bar.name, NAME)) for bar in bars)
+    height = top + row * len(bars) + 6
+    top_value = _top_value(bars, overall)
+
+    def x_at(x: float) -> float:
+        return left + (width - left - right) * min(x, top_value) / top_value
+
+    parts: list[Html] = []
+    for x in ticks(0, top_value, 8):
+        parts.append(el("line", x1=x_at(x), x2=x_at(x), y1=top, y2=height - 6, class_="grid"))
+        parts.append(el("text", percent(x), x=x_at(x), y=top - 6, text_anchor="middle"))
+    for i, bar in enumerate(bars):
+        y = top + row * (i + 0.5)
+        name = _short(bar.name, NAME)
+        parts.append(el("text", name, x=left - 7, y=y + 3.5, text_anchor="end", class_="name"))
+        if math.isfinite(bar.rate):
+            place = {"x": left, "y": y - 6, "width": x_at(bar.rate) - left, "height": 12}
+            parts.append(el("rect", **place, class_="column"))
+            parts.append(
+                el("text", f"{100 * bar.rate:.1f} %", x=width - 4, y=y + 3.5, text_anchor="end")
+            )
+        if math.isfinite(bar.low):
+            ends = {"x1": x_at(bar.low), "x2": x_at(bar.high)}
+            parts.append(el("line", **ends, y1=y, y2=y, class_="whisker"))
+        place = {"x": 0, "y": y - row / 2, "width": width, "height": row}
+        parts.append(el("rect", **place, class_="hit", data_tip=bar.tip))
+    x = x_at(overall)
+    parts.append(el("line", x1=x, x2=x, y1=top - 18, y2=height - 6, class_="mark"))
+    after = x < (left + width - right) / 2
+    x, anchor = (x + 5, "start") if after else (x - 5, "end")
+    parts.append(el("text", _overall(overall), x=x, y=12, text_anchor=anchor, class_="strong"))
+    return _svg(width, height, parts, title)
+
+
+def _overall(rate: float) -> str:
+    return f"all: {100 * rate:.1f} %"
+
+
+def _top_value(bars: Sequence[Bar], overall: float) -> float:
+    # A single utterance may be far above 1; it must not flatten all the others.
+    highest = max((b.rate for b in bars if math.isfinite(b.rate)), default=1.0)
+    widest = max((b.high for b in bars if math.isfinite(b.high)), default=highest)
+    return max(min(widest, 1.5 * highest), overall, 1e-3) * 1.05
 
 
 def heat_map(
@@ -333,5 +333,5 @@ def _svg(width: float, height: float, parts: Sequence[Html], label: str | None) 
     )
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 8 else name[:7] + "…"
+def _short(name: str, most: int = 8) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -23,7 +23,6 @@ FEWEST_IN_BIN, MOST_BINS = 12, 8
 #: A confusion matrix of more kinds of tokens would be unreadable.
 MOST_CONFUSED = 70
 MOST_TOKENS, MOST_LISTED = 60, 12
-MOST_COLUMNS = 16
 
 
 def speakers(judged: Judged, looked_into: str) -> Child:
@@ -35,9 +34,9 @@ def speakers(judged: Judged, looked_into: str) -> Child:
     groups = {name: subset(rate.alignments, at) for name, at in places.items()}
     bars = sorted(
         (_bar(name, group, rate) for name, group in groups.items()),
-        key=lambda b: (-1.0 if math.isnan(b.rate) else b.rate, b.name),
+        key=lambda b: (1.0 if math.isnan(b.rate) else -b.rate, b.name),
     )
-    title = f"{rate.name} of {len(bars)} speakers, the lowest first, with intervals"
+    title = f"{rate.name} of {len(bars)} speakers, the highest first, with intervals"
     rows = []
     for bar in bars:
         scores = total(groups[bar.name], rate.scores.unit, rate.scores.policy)
@@ -53,13 +52,12 @@ def speakers(judged: Judged, looked_into: str) -> Child:
                 str(scores.insertions),
             ]
         )
-    few = len(bars) <= MOST_COLUMNS
-    x_name = "speakers" if few else "speakers, the best first"
     return [
         figure(
             f"{rate.name} by speaker",
-            looked_into,
-            charts.bars_chart(title, bars, rate.value, few, x_name),
+            f"{looked_into}; {len(bars)} speakers, the highest rate first",
+            charts.rows_chart(title, bars, rate.value),
+            "rows",
         ),
         folded(
             f"All {len(bars)} speakers as a table",
@@ -94,7 +92,7 @@ def lengths(judged: Judged, looked_into: str) -> Child:
     return figure(
         f"{rate.name} by length of the utterance",
         f"{looked_into}; about as many utterances in each column",
-        charts.bars_chart(title, bars, rate.value, True, "seconds"),
+        charts.columns_chart(title, bars, rate.value, "seconds"),
     )
 
 

@@ -30,13 +30,11 @@ def data_sets(run: Run) -> Child:
         )
     parts: list[Child] = []
     if rows:
+        heads = ["set", "utterances", "speakers", "hours", "median s", "longest s", "skipped"]
         parts.append(
             el(
                 "figure",
-                table(
-                    ["set", "utterances", "speakers", "hours", "median s", "longest s", "skipped"],
-                    rows,
-                ),
+                el("div", table(heads, rows), class_="scroll"),
                 class_="card",
             )
         )
