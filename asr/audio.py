@@ -46,6 +46,9 @@ MOST_S = 1e10
 _MEMBER = re.compile(r"(.+\.tar):([0-9]{1,18}):([0-9]{1,18})", re.DOTALL)
 SPHERE_HEADER_BYTES = 1024
 SPHERE_MAGIC = b"NIST_1A"
+PAGE_MAGIC = b"OggS"
+#: Bytes of an Ogg page: its head and 255 segments of 255.
+MOST_PAGE = 27 + 255 + 255 * 255
 # Writers that stream to a pipe leave these sizes in the WAV header (sox the last): length unknown.
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, (1 << 64) - 1)
 #: More than a file has; a damaged one may hold millions of empty chunks.
@@ -356,8 +359,20 @@ def _check_whole(path: Path, handle: BinaryIO, n_bytes: int) -> None:
         start, size = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))
         if size not in _UNKNOWN_SIZES and start + size > n_bytes:
             raise _truncated(path, f"{size} bytes of samples promised, {n_bytes - start} there")
+    elif head.startswith(PAGE_MAGIC):
+        _check_last_page(path, handle, n_bytes)
     elif head[:4] in _CHUNKED:
         _check_chunks(path, handle, n_bytes, _CHUNKED[head[:4]])
+
+
+def _check_last_page(path: Path, handle: BinaryIO, n_bytes: int) -> None:
+    """See that an Ogg file ends with a whole page, marked as the last (RFC 3533, section 6)."""
+    handle.seek(max(0, n_bytes - 2 * MOST_PAGE))
+    tail = handle.read()
+    page = tail[max(0, tail.rfind(PAGE_MAGIC)) :].ljust(27, b"\0")
+    is_last, n_segments = page[5] & 4, page[26]
+    if not is_last or len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments]):
+        raise _truncated(path, "the last page of its Ogg stream is missing")
 
 
 def _sphere_fields(head: bytes) -> dict[str, str]:

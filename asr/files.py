@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +13,12 @@ from pathlib import Path
 from asr.errors import InputError
 
 #: What `write_aside` leaves where a process is killed while it writes.
-LEFTOVER = re.compile(r"\..+\.\d+\.part(\.\w+)?")
+LEFTOVER = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")
+#: Bytes of a file's name, on nearly every file system.
+MOST_NAME = 255
+#: Seconds after which a file of a process that is not on this machine is nobody's: it may be one of
+#: another machine's, which renames it as soon as it is written.
+ABANDONED_S = 10.0
 # It can only be read by setting it; once, before there are threads.
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -27,8 +34,7 @@ def write_aside(path: Path) -> Iterator[Path]:
     path = Path(path)
     if "\0" in str(path):
         raise InputError(f"{path}: no file's name may hold NUL; name another")
-    # The suffix stays last: writers that choose the format by it keep working.
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    aside = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -52,6 +58,38 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
     for path in folder.rglob(".*.part*"):
         if LEFTOVER.fullmatch(path.name) and path.name.startswith(f".{name}"):
             path.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes were writing in or below ``folder``, where others may write."""
+    for path in folder.rglob(".*.part*"):
+        found = LEFTOVER.fullmatch(path.name)
+        with suppress(OSError):
+            if not found or _runs(int(found[1])):
+                continue
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number is there."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes ``path`` aside."""
+    # The suffix stays last: writers that choose the format by it keep working.
+    ending = f".{os.getpid()}.part{path.suffix}"
+    name = f".{path.stem}{ending}"
+    if len(os.fsencode(name)) > MOST_NAME:
+        name = f".{hashlib.blake2b(os.fsencode(path.name), digest_size=16).hexdigest()}{ending}"
+    return path.with_name(name)
 
 
 def sync_folder(folder: Path) -> None:

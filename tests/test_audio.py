@@ -178,6 +178,21 @@ def test_the_header_alone_shows_it(tmp_path, name):
         audio_duration_s(next(path for path in paths if path.name == name))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+@pytest.mark.parametrize("coding", ["VORBIS", "OPUS"])
+def test_an_ogg_file_without_its_end_is_refused(tmp_path, coding, share):
+    path = tmp_path / "a.ogg"
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 10 * RATE)
+    soundfile.write(path, noise, RATE, format="OGG", subtype=coding)
+    data = path.read_bytes()
+    # What some programs put behind the end says nothing about it.
+    path.write_bytes(data + b"TAG".ljust(128))
+    assert len(load_audio(path)) >= len(noise)
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match="truncated"):
+        load_audio(path)
+
+
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -355,6 +356,33 @@ def test_what_is_there_is_not_done_again(transcribe, tree):
     assert (out / "a.srt").exists()
     assert transcribe("--out", out, "--redo", tree)[0] == 0
     assert (out / "a.txt").read_text() != "mine"
+
+
+def test_a_folder_in_the_place_of_a_transcript_is_told(transcribe, tree):
+    out = tree.parent / "out"
+    (out / "a.txt").mkdir(parents=True)
+    code, _, err = transcribe("--out", out, tree)
+    assert code == 1
+    assert err[0].startswith(f"asr: {out}/a.txt: cannot be written (Is a directory")
+    assert files_below(out) == ["deep/b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "told"),
+    [(">&-", 2, "standard output is closed"), ("2>&-", 0, ""), ("2>&1 | true", 1, "")],
+)
+def test_closed_streams_are_no_traceback(model, said, closed, status, told):
+    code = "from asr.cli import main; main()"
+    words = ["transcribe", "--model", str(model), str(said[0].audio)]
+    command = shlex.join([sys.executable, "-c", code, *words])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {closed}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status
+    assert told in done.stderr
+    assert done.stderr.count("\n") == bool(told)
 
 
 def test_a_list_on_standard_input(transcribe, tree, monkeypatch):

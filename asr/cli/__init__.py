@@ -70,8 +70,25 @@ def register(commands: Sequence[str] = COMMANDS) -> None:
         import_module(f"asr.cli.{command}")
 
 
+def _occupy() -> None:
+    """Take the places of standard streams that are closed (``>&-``), before an opened file does.
+
+    What is then written to standard output fails, which is told; to standard error it is lost.
+    """
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def main() -> None:
     """Run `asr`; a user's mistake is one line on standard error and exit status 2."""
+    _occupy()
     listen()
     for stream in (sys.stdout, sys.stderr):
         # File names may hold any bytes; they are printed as they are.
@@ -91,10 +108,14 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         # What is still buffered for standard output cannot be written either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(nowhere := os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
-            # The reader (head, less) has left: that is its right.
+            # The reader (head, less) has left: that is its right; it may have read both.
+            os.dup2(nowhere, sys.stderr.fileno())
             sys.exit(0)
+        if error.errno == errno.EBADF:
+            print("asr: standard output is closed; redirect it instead", file=sys.stderr)
+            sys.exit(2)
         where = f"{error.filename}: " if error.filename else ""
         print(f"asr: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)

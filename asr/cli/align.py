@@ -79,7 +79,7 @@ def align(
     the rest goes on, and the exit status is 1.
     """
     from asr.audio import STDIN
-    from asr.files import write_text
+    from asr.files import remove_abandoned, write_text
     from asr.forced_alignment import Aligner, align_corpus, with_times
     from asr.formats import formats_named
     from asr.manifest import write_manifest
@@ -133,6 +133,8 @@ def align(
             else:
                 done[transcript.id] = transcript
 
+    if out is not None and out.is_dir():
+        remove_abandoned(out)
     found = [(u, done[u.id]) for u in utterances if u.id in done]
     for name in joined if found else ():
         suffix = ".jsonl" if name == MANIFEST else formats[name].suffix

@@ -222,7 +222,7 @@ def transcribe(
     """
     from asr.audio import STDIN
     from asr.decoding import DecodingOptions
-    from asr.files import write_text
+    from asr.files import remove_abandoned, write_text
     from asr.formats import formats_named
     from asr.sources import distinct, each_channel, find_sources
 
@@ -263,6 +263,8 @@ def transcribe(
         if not only.joins:
             raise InputError(f"--format {named}: standard output takes one such file; use --out")
     wanted = {source.id: formats for source in sources}
+    if out is not None:
+        remove_abandoned(out)
     if out is not None and not redo and not on_ray:
         wanted = {
             source.id: {n: f for n, f in formats.items() if not _is_there(out, source.id, f)}
@@ -377,7 +379,7 @@ def _place(out: Path, id: str, format: Format) -> Path:
 
 def _is_there(out: Path, id: str, format: Format) -> bool:
     # Of a place that cannot even be asked about, the attempt to write there will tell.
-    return os.path.exists(_place(out, id, format))  # noqa: PTH110
+    return os.path.isfile(_place(out, id, format))  # noqa: PTH113
 
 
 def _print(transcript: Transcript, name: str) -> None:
