@@ -19,17 +19,17 @@ from asr.errors import InputError
 from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
 if TYPE_CHECKING:
-    from asr.audio import load_audio
-    from asr.decode.beam import BeamOptions, beam_search
+    from asr.audio.features import FeatureConfig, LogMel
+    from asr.audio.read import load_audio
     from asr.decode.decoder import Decoder, DecoderConfig
     from asr.decode.greedy import greedy
     from asr.decode.lexicon import Lexicon
-    from asr.decoding import DecodingOptions
-    from asr.features import FeatureConfig, LogMel
+    from asr.decode.search.beam import BeamOptions, beam_search
     from asr.labels import Labels
     from asr.lm.ngram import NGram
     from asr.lm.query import load_lm
-    from asr.recognizer import Audio, Recognizer
+    from asr.model.options import DecodingOptions
+    from asr.recognize.recognizer import Audio, Recognizer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,19 +60,19 @@ __all__ = [
 
 # torch takes seconds to import; `asr --help` and `import asr` must not wait for it.
 _LAZY = {
-    "BeamOptions": "asr.decode.beam",
+    "BeamOptions": "asr.decode.search.beam",
     "Decoder": "asr.decode.decoder",
     "DecoderConfig": "asr.decode.decoder",
-    "DecodingOptions": "asr.decoding",
-    "FeatureConfig": "asr.features",
+    "DecodingOptions": "asr.model.options",
+    "FeatureConfig": "asr.audio.features",
     "Labels": "asr.labels",
     "Lexicon": "asr.decode.lexicon",
-    "LogMel": "asr.features",
+    "LogMel": "asr.audio.features",
     "NGram": "asr.lm.ngram",
-    "Recognizer": "asr.recognizer",
-    "beam_search": "asr.decode.beam",
+    "Recognizer": "asr.recognize.recognizer",
+    "beam_search": "asr.decode.search.beam",
     "greedy": "asr.decode.greedy",
-    "load_audio": "asr.audio",
+    "load_audio": "asr.audio.read",
     "load_lm": "asr.lm.query",
 }
 
@@ -162,8 +162,8 @@ def align(
         InputError: audio, model or lexicon cannot be read, a word cannot be spelled, or the audio
             is too short for the text.
     """
-    from asr.forced_alignment import Aligner
-    from asr.recognizer import Recognizer
+    from asr.recognize.aligner import Aligner
+    from asr.recognize.recognizer import Recognizer
 
     recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model)
     aligner = Aligner.of(recognizer.bundle, unit, lexicon)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asr.errors import InputError
-from asr.files import write_text
+from asr.system.files import write_text
 from asr.system.settings import check, setting
 from asr.types import Segment, Utterance
 

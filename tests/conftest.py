@@ -3,9 +3,9 @@ import torch
 from running import SMALL
 from tones import build
 
-from asr.config import load_config
-from asr.manifest import read_manifest
-from asr.training import train
+from asr.data.manifest import read_manifest
+from asr.train.loop import train
+from asr.train.recipe import load_config
 
 
 @pytest.fixture(autouse=True, scope="session")

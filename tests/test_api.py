@@ -42,7 +42,7 @@ def test_import_waits_for_nothing_heavy():
 
 def test_every_name_is_there_whatever_was_imported_before():
     code = (
-        "import asr.score.read, asr.forced_alignment, asr.decode.beam, inspect, asr\n"
+        "import asr.score.read, asr.recognize.aligner, asr.decode.search.beam, inspect, asr\n"
         "from asr import *\n"
         "assert inspect.isfunction(score) and inspect.isfunction(align), (score, align)\n"
         "assert all(getattr(asr, name) is not None for name in asr.__all__)"

@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio import audio_duration_s, load_audio, write_sphere
+from asr.audio.read import audio_duration_s, load_audio, write_sphere
 from asr.errors import InputError
 
 RATE = 16000
@@ -97,7 +97,7 @@ def test_loud_float_audio_is_clipped(tmp_path):
 def test_torch_is_imported_only_to_resample(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(800), RATE)
     program = (
-        "import sys; from asr.audio import load_audio; from pathlib import Path; "
+        "import sys; from asr.audio.read import load_audio; from pathlib import Path; "
         "load_audio(Path(sys.argv[1])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "a.wav"], check=True)

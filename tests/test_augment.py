@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from asr.augment import (
+from asr.audio.augment import (
     AugmentConfig,
     WaveformAugment,
     add_noise,
@@ -14,9 +14,9 @@ from asr.augment import (
     reverberate,
     spec_augment,
 )
-from asr.data import extract
+from asr.audio.features import FeatureConfig
+from asr.data.examples import extract
 from asr.errors import InputError
-from asr.features import FeatureConfig
 from asr.types import Utterance
 
 CONFIG = AugmentConfig(freq_masks=1, freq_width=4, time_masks=1, time_width=10, time_share=0.5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from asr.averaging import MovingAverage, Snapshots, in_place_of
+from asr.train.averaging import MovingAverage, Snapshots, in_place_of
 
 
 def model_of(*values):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from asr.errors import InputError
-from asr.models.cells import (
+from asr.nets.cells import (
     CELLS,
     GRUResetAfter,
     PeepholeLSTM,

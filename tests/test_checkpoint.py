@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import files_up_to
 
-from asr.checkpoint import load_tensors, save_tensors
 from asr.errors import InputError
+from asr.model.bundle import load_tensors, save_tensors
 
 TENSORS = {
     "matrix": torch.arange(6.0).reshape(2, 3).T,

@@ -9,10 +9,10 @@ import soundfile
 from praatio import textgrid
 from running import SMALL, asr
 
-from asr.config import load_config
 from asr.corpora.tree import read_segments
-from asr.manifest import read_manifest, write_manifest
-from asr.training import train
+from asr.data.manifest import read_manifest, write_manifest
+from asr.train.loop import train
+from asr.train.recipe import load_config
 
 
 def trained(corpus, run, *more, epochs=12):

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from running import asr
 
-from asr.compare import as_json, compare, draw, rows, runs_in
 from asr.errors import InputError
+from asr.report.compare import as_json, compare, draw, rows, runs_in
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import numba.core.caching
 
 import asr
-from asr import compiled as module
+from asr.system import jit as module
 
 CALLER = """
-from asr.compiled import compiled
+from asr.system.jit import compiled
 from callee import f, OFFSET
 
 @compiled
@@ -21,7 +21,7 @@ def g(x):
 print(g(1))
 """
 CALLEE = """
-from asr.compiled import inner
+from asr.system.jit import inner
 
 OFFSET = {offset}
 

@@ -5,8 +5,8 @@ import pytest
 from running import asr
 
 from asr import __version__
-from asr.config import known_keys, load_config, multirun, read_config, recipes, shipped, sweep
 from asr.errors import InputError
+from asr.train.recipe import known_keys, load_config, multirun, read_config, recipes, shipped, sweep
 
 
 def test_every_recipe_composes():

@@ -1,6 +1,6 @@
 import torch
 
-from asr.models.convolution import Convolutions
+from asr.nets.convolution import Convolutions
 
 
 def test_a_hand_made_filter():

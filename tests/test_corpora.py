@@ -15,13 +15,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio import load_audio, write_sphere
+from asr.audio.read import load_audio, write_sphere
 from asr.corpora import CORPORA, load_corpus
 from asr.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS
 from asr.corpora.tree import load_tree, read_segments
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import TIMIT_61_PHONES
-from asr.manifest import read_manifest
 from asr.types import Segment
 
 SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.augment import AugmentConfig, WaveformAugment
-from asr.config import load_config
+from asr.audio.augment import AugmentConfig, WaveformAugment
+from asr.audio.features import FeatureConfig, moments, normalize, statistics
 from asr.corpora import load_corpus
-from asr.data import (
+from asr.data.examples import (
     Example,
     Matrix,
     bucket,
@@ -23,12 +23,12 @@ from asr.data import (
     padding,
     set_statistics,
 )
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.features import FeatureConfig, moments, normalize, statistics
 from asr.labels import LabelConfig, inventory
-from asr.losses import IGNORE
-from asr.manifest import read_manifest
-from asr.training_setup import choose_sets
+from asr.nets.losses import IGNORE
+from asr.train.recipe import load_config
+from asr.train.setup import choose_sets
 from asr.types import Segment, Utterance
 
 SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"

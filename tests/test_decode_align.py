@@ -10,7 +10,8 @@ from decode_oracle import all_words, collapse, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decode.align import (
+from asr.decode.lexicon import Lexicon
+from asr.decode.paths import (
     MOST_BACK,
     best_path,
     ctc_align,
@@ -18,7 +19,6 @@ from asr.decode.align import (
     edges,
     frame_align_words,
 )
-from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 
 

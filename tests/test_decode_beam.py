@@ -9,9 +9,9 @@ from decode_oracle import BIGRAM, all_sums, draw, draw_sure, sum_of_paths, textb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decode.beam import BeamOptions, beam_search
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import Lexicon
+from asr.decode.search.beam import BeamOptions, beam_search
 from asr.errors import InputError
 from asr.lm.ngram import NGram
 

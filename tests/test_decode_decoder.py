@@ -16,8 +16,8 @@ from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
+from asr.lm.net import LanguageModel, LanguageModelConfig
 from asr.lm.ngram import NGram
-from asr.models.language import LanguageModel, LanguageModelConfig
 
 PHONES = Labels("phone", ("<blank>", "a", "b", "c", "sil"))
 LETTERS = Labels("char", ("<blank>", SPACE, "a", "b", "c"))

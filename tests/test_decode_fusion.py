@@ -9,13 +9,13 @@ from decode_oracle import all_sums, all_words, draw, draw_sure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decode import fusion
-from asr.decode.beam import BeamOptions, beam_search
-from asr.decode.fusion import fused_search
 from asr.decode.lexicon import Lexicon
+from asr.decode.search import fusion
+from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.fusion import fused_search
 from asr.errors import InputError
 from asr.lm.lstm import NeuralConfig, NeuralLM
-from asr.models.language import LanguageModel, LanguageModelConfig
+from asr.lm.net import LanguageModel, LanguageModelConfig
 
 SYMBOLS = ["<blank>", "a", "b"]
 EXACT = {"beam": 3000, "label_prune": math.inf, "score_prune": math.inf}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from decode_oracle import draw, sum_of_paths
 
-from asr.decode.beam import BeamOptions, beam_search
 from asr.decode.lexicon import Lexicon
+from asr.decode.search.beam import BeamOptions, beam_search
 from asr.lm.ngram import NGram
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_decode_fusion import LM, SYMBOLS, drawn_lm, lm_score
 
-from asr.decode.beam import BeamOptions, beam_search
-from asr.decode.fusion import fused_search
 from asr.decode.rescore import RescoreOptions, reorder, rescore, sentence_log_probs
+from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.fusion import fused_search
 from asr.errors import InputError
 from asr.lm import lstm
 from asr.lm.ngram import NGram

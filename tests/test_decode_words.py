@@ -10,9 +10,9 @@ from decode_oracle import all_sums, all_words, draw, draw_sure
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from asr.decode.beam import BeamOptions, beam_search
 from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon, parse_hotwords
+from asr.decode.search.beam import BeamOptions, beam_search
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.lm.ngram import NGram

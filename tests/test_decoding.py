@@ -2,14 +2,14 @@
 
 import pytest
 
-from asr.checkpoint import Bundle
+from asr.audio.features import FeatureConfig
 from asr.decode.decoder import DecoderConfig
-from asr.decoding import UNTUNED_WEIGHT, DecodingOptions, fitted
 from asr.errors import InputError
-from asr.features import FeatureConfig
 from asr.labels import SPACE, LabelConfig, Labels
 from asr.lm.ngram import NGram
-from asr.models.recurrent import RecurrentConfig
+from asr.model.bundle import Bundle
+from asr.model.options import UNTUNED_WEIGHT, DecodingOptions, fitted
+from asr.nets.recurrent import RecurrentConfig
 
 LETTERS = Labels("char", ("<blank>", SPACE, *"abcdefgh"))
 

@@ -17,10 +17,10 @@ from tones import build
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
 
-from asr import training
 from asr.cli import main
-from asr.distributed import own_part
 from asr.errors import InputError
+from asr.train import loop as training
+from asr.train.world import own_part
 
 DEMO = "recipes/demo/ctc.yaml"
 SHORT = ["trainer.max_epochs=3", "trainer.tune=false"]
@@ -223,7 +223,7 @@ def test_torchrun_starts_a_killed_process_again_and_the_run_goes_on(uneven, tmp_
 
 
 def test_more_processes_than_gpus(monkeypatch):
-    from asr.distributed import join
+    from asr.train.world import join
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import assert_same_run, train_tones
 
-from asr import training
-from asr.checkpoint import load_bundle
-from asr.data import Example
-from asr.epoch_picture import best_path, picture, reference
+from asr.data.examples import Example
+from asr.model.bundle import load_bundle
+from asr.plot.epoch import best_path, picture, reference
+from asr.train import loop as training
 from asr.types import Segment, Utterance
 
 WORDS = [("m", 0, 2), ("aa", 4, 7)]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from asr.data import Example
+from asr.audio.features import FeatureConfig, frame_clock
+from asr.data.examples import Example
 from asr.errors import InputError
-from asr.evaluate import emissions
-from asr.features import FeatureConfig, frame_clock
+from asr.recognize.evaluate import emissions
 from asr.types import Utterance
 
 FEATURES = FeatureConfig(n_mels=8)

@@ -14,21 +14,21 @@ import soundfile
 import torch
 from running import asr
 
-from asr.checkpoint import Bundle, load_bundle
+from asr.audio.features import FeatureConfig, Statistics
+from asr.audio.windows import WindowConfig
+from asr.data.manifest import read_manifest
 from asr.decode.decoder import DecoderConfig
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
-from asr.export import export
-from asr.features import FeatureConfig, Statistics
-from asr.foreign import load_model
 from asr.labels import LabelConfig, Labels
 from asr.lm.ngram import NGram
-from asr.long_audio import WindowConfig
-from asr.manifest import read_manifest
-from asr.models.acoustic import AcousticModel
-from asr.models.cells import CELLS
-from asr.models.recurrent import RecurrentConfig
-from asr.recognizer import Recognizer
+from asr.model.bundle import Bundle, load_bundle
+from asr.model.onnx import export
+from asr.model.pretrained import load_model
+from asr.nets.acoustic import AcousticModel
+from asr.nets.cells import CELLS
+from asr.nets.recurrent import RecurrentConfig
+from asr.recognize.recognizer import Recognizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from training_runs import assert_same_run, train_tones
 
-from asr import feature_cache
-from asr.data import extract
+from asr.audio.features import FeatureConfig
+from asr.data import cache as feature_cache
+from asr.data.cache import cached, divided, read_shard
+from asr.data.examples import extract
 from asr.errors import InputError
-from asr.feature_cache import cached, divided, read_shard
-from asr.features import FeatureConfig
 from asr.types import Utterance
 
 CONFIG = FeatureConfig(n_mels=8)

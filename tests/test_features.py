@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.errors import InputError
-from asr.features import (
+from asr.audio.features import (
     LOG_FLOOR,
     FeatureConfig,
     LogMel,
@@ -19,6 +18,7 @@ from asr.features import (
     stack_frames,
     statistics,
 )
+from asr.errors import InputError
 
 
 def noise(n_samples, seed=0):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from asr.errors import InputError
-from asr.files import remove_abandoned, walked, write_aside, write_text
+from asr.system.files import remove_abandoned, walked, write_aside, write_text
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -70,7 +70,7 @@ def test_a_name_with_nul_is_told(tmp_path):
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path):
-    killed = "from asr.files import *; import os, sys; c = write_aside(Path(sys.argv[1]));"
+    killed = "from asr.system.files import *; import os, sys; c = write_aside(Path(sys.argv[1]));"
     killed += "c.__enter__().write_text('half'); os._exit(1)"
     subprocess.run([sys.executable, "-c", killed, tmp_path / "deep" / "a.txt"], check=False)
     (half,) = (tmp_path / "deep").iterdir()

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asr.checkpoint import Bundle
+from asr.audio.features import FeatureConfig
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
-from asr.features import FeatureConfig
-from asr.forced_alignment import Aligner, batches, label_times, with_times
 from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
-from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import RecurrentConfig
+from asr.model.bundle import Bundle
+from asr.nets.acoustic import AcousticModel
+from asr.nets.recurrent import RecurrentConfig
+from asr.recognize.aligner import Aligner, batches, label_times, with_times
 from asr.types import Segment, Utterance
 
 PHONES = ("sil", "k", "ae", "t", "ah")

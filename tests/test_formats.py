@@ -17,7 +17,7 @@ from praatio import textgrid
 
 from asr.corpora.tree import read_segments
 from asr.errors import InputError
-from asr.formats import FORMATS, as_json, formats_named, to_phn
+from asr.recognize.transcripts import FORMATS, as_json, formats_named, to_phn
 from asr.score.read import match, read_transcripts
 from asr.types import Segment, Transcript
 

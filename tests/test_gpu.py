@@ -9,19 +9,19 @@ import pytest
 import torch
 from training_runs import train_tones as run
 
-from asr import training
-from asr.checkpoint import load_bundle
-from asr.data import Example, collate, pinned
-from asr.distributed import World
+from asr.data.examples import Example, collate, pinned
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.evaluate import emissions
-from asr.losses import IGNORE, ctc_loss, framewise_loss
-from asr.manifest import read_manifest
-from asr.models.acoustic import AcousticModel
-from asr.models.cells import CELLS
-from asr.models.recurrent import RecurrentConfig
-from asr.recipe import RunConfig
-from asr.recognizer import Recognizer
+from asr.model.bundle import load_bundle
+from asr.nets.acoustic import AcousticModel
+from asr.nets.cells import CELLS
+from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
+from asr.nets.recurrent import RecurrentConfig
+from asr.recognize.evaluate import emissions
+from asr.recognize.recognizer import Recognizer
+from asr.train import loop as training
+from asr.train.config import RunConfig
+from asr.train.world import World
 from asr.types import Utterance
 
 if not torch.cuda.is_available():

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from asr.interrupts import ENDINGS, deferred
+from asr.system.interrupts import ENDINGS, deferred
 
 
 @pytest.mark.parametrize("number", ENDINGS)
@@ -48,7 +48,7 @@ def test_other_threads_have_no_signals_to_hold_back():
 # Ten thousand signals a second, as many as it takes to break a heap within a second or two.
 FLOODED = """
 import signal, torch
-from asr.interrupts import listen
+from asr.system.interrupts import listen
 listen()
 torch.set_num_threads(1)
 net = torch.nn.LSTM(40, 64, 2, bidirectional=True)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from asr.errors import InputError
 from asr.lm.lstm import PAD, NeuralConfig, NeuralLM, padded_block, perplexity, stream_block, train
+from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.ngram import BOS, EOS, UNK, NGram
 from asr.lm.query import load_lm, next_log_probs, sample, summarize, token_scores
 from asr.lm.text import join, read_sentences, split, vocabulary
-from asr.models.cells import CELLS
-from asr.models.language import START, LanguageModel, LanguageModelConfig
+from asr.nets.cells import CELLS
 
 TOKENS = (UNK, BOS, EOS, *"abcdef")
 

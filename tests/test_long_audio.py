@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.long_audio import Joiner, WindowConfig, best_join, windows
+from asr.audio.windows import Joiner, WindowConfig, best_join, windows
 
 RATE, STEP = 8000, 240
 CONTEXT = 5  # 0.15 s in frames of 30 ms

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from asr.audio.features import FrameClock
 from asr.errors import InputError
-from asr.features import FrameClock
-from asr.losses import IGNORE, ctc_frames_needed, ctc_loss, frame_targets, framewise_loss
+from asr.nets.losses import IGNORE, ctc_frames_needed, ctc_loss, frame_targets, framewise_loss
 from asr.types import Segment
 
 

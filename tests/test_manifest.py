@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio import write_sphere
+from asr.audio.read import write_sphere
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest, write_manifest
 from asr.errors import InputError
-from asr.manifest import read_manifest, write_manifest
-from asr.manifest_index import index_manifest
 from asr.types import Segment, Utterance
 
 GOOD = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a", "id": "u1"}

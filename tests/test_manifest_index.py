@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.manifest import read_manifest
-from asr.manifest_index import index_manifest
 
 LINE = {"id": "u1", "audio_filepath": "a/t.tar:512:99", "duration": 1.5, "speaker": "s"}
 

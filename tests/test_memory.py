@@ -6,10 +6,10 @@ import pytest
 import torch
 from running import asr
 
-from asr import memory
-from asr.memory import NETS, QUICK, Net, Protocol, Trial, draw_sequences, gradients, run_trial
-from asr.models.cells import CELLS, LSTM, TanhRNN
-from asr.models.recurrent import count_parameters
+from asr.nets import memory
+from asr.nets.cells import CELLS, LSTM, TanhRNN
+from asr.nets.memory import NETS, QUICK, Net, Protocol, Trial, draw_sequences, gradients, run_trial
+from asr.nets.recurrent import count_parameters
 
 TINY = Protocol(
     lengths=(1, 3),

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from running import SMALL, asr
 
-from asr.config import load_config
 from asr.errors import InputError
-from asr.overfit import overfit, verdict
+from asr.train.check import overfit, verdict
+from asr.train.recipe import load_config
 
 DEMO = "recipes/demo/ctc.yaml"
 
@@ -32,7 +32,7 @@ def test_nothing_is_dropped(tones, monkeypatch):
         found.append(config.model)
         raise InputError("seen enough")
 
-    monkeypatch.setattr("asr.overfit.build", build)
+    monkeypatch.setattr("asr.train.check.build", build)
     drops = ("model.dropout=0.3", "model.drop_connect=0.3", "model.weight_noise=0.3")
     config, _ = load_config(DEMO, [f"corpus.root={tones}", *SMALL, "model.conv=[4]", *drops])
     assert config.model.conv_dropout > 0
@@ -46,7 +46,7 @@ def test_nothing_is_dropped(tones, monkeypatch):
 
 def test_too_low_a_rate_is_told(tones, monkeypatch, capsys):
     clock = SimpleNamespace(perf_counter=itertools.count(step=0.01).__next__)
-    monkeypatch.setattr("asr.overfit.time", clock)
+    monkeypatch.setattr("asr.train.check.time", clock)
     config, _ = load_config(DEMO, [f"corpus.root={tones}", *SMALL, "optim.lr=1e-9"])
     assert not overfit(config, most_s=1.0)
     assert "raise optim.lr" in capsys.readouterr().out.splitlines()[-1]

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from running import asr
 
-from asr.checkpoint import load_bundle
-from asr.epoch_picture import mark_hertz
+from asr.audio.features import FeatureConfig, FrameClock
+from asr.audio.windows import Stretch
+from asr.data.manifest import write_manifest
 from asr.errors import InputError
-from asr.features import FeatureConfig, FrameClock
 from asr.labels import Labels
-from asr.long_audio import Stretch
-from asr.manifest import write_manifest
-from asr.recognizer import Recognizer
-from asr.report.colours import cielab, distinct_colours
-from asr.report.picture import ROW_S, Scene, checked, draw_log_mel, drawn, plot_audio, rows_of
+from asr.model.bundle import load_bundle
+from asr.plot.colours import cielab, distinct_colours
+from asr.plot.epoch import mark_hertz
+from asr.plot.utterance import ROW_S, Scene, checked, draw_log_mel, drawn, plot_audio, rows_of
+from asr.recognize.recognizer import Recognizer
 from asr.types import Segment
 
 RATE = 16_000

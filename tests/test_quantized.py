@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from asr.features import mask_padding
-from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import RecurrentConfig
-from asr.quantized import quantized
+from asr.audio.features import mask_padding
+from asr.nets.acoustic import AcousticModel
+from asr.nets.quantized import quantized
+from asr.nets.recurrent import RecurrentConfig
 
 
 def batch(n, n_features):

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from running import asr
 
-from asr import ray_engine
+from asr.audio.sources import Source, find_sources
 from asr.corpora.audit import Audit
 from asr.corpora.shards import ShardSize, write_shards
+from asr.data.manifest import write_manifest
 from asr.errors import InputError
-from asr.manifest import write_manifest
-from asr.ray_engine import Done, Worker, transcribe_parts, unpacked
-from asr.recognizer import Recognizer
-from asr.sources import Source, find_sources
+from asr.recognize import ray as ray_engine
+from asr.recognize.ray import Done, Worker, transcribe_parts, unpacked
+from asr.recognize.recognizer import Recognizer
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"

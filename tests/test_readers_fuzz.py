@@ -11,19 +11,19 @@ import soundfile
 from fuzzing import mutated, peak_bytes, survives
 from tones import tone
 
-from asr.audio import audio_blocks, audio_duration_s, load_audio, sphere_bytes
-from asr.checkpoint import load_bundle
-from asr.config import load_config, read_config
+from asr.audio.read import audio_blocks, audio_duration_s, load_audio, sphere_bytes
 from asr.corpora.audit import Audit
 from asr.corpora.jsonl import load_jsonl
 from asr.corpora.kaldi import load_kaldi
 from asr.corpora.tree import Entry, phones_of, read_entries, read_segments
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest
 from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.labels import CMU_40, Labels
 from asr.lm.ngram import NGram
-from asr.manifest import read_manifest
-from asr.manifest_index import index_manifest
+from asr.model.bundle import load_bundle
+from asr.train.recipe import load_config, read_config
 
 SAMPLES = tone("aa", 900, np.random.default_rng(0))
 AUDIO = {

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import InputError
-from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import Dropout, RecurrentConfig, RecurrentStack, reverse_within
+from asr.nets.acoustic import AcousticModel
+from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, reverse_within
 
 
 def batch(lens, n_in, seed=0):

@@ -18,8 +18,8 @@ from running import asr
 from tones import TONES
 from training_runs import train_tones
 
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.manifest import read_manifest
 from asr.report.charts import Bar, columns_chart, rows_chart, ticks
 from asr.report.evidence import gather, scored, worst_and_typical
 from asr.report.html import el

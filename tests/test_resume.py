@@ -15,10 +15,11 @@ from tones import build
 from training_runs import assert_same_run, metrics_of, train_alone
 from training_runs import train_tones as run
 
-from asr import training, training_state
-from asr.checkpoint import load_tensors
 from asr.errors import InputError
-from asr.rundir import checkpoints, claim
+from asr.model.bundle import load_tensors
+from asr.train import loop as training
+from asr.train import state as training_state
+from asr.train.rundir import checkpoints, claim
 
 EACH_STEP = "trainer.save_minutes=1e-9"
 QUICK = ["trainer.max_epochs=3", "trainer.tune=false"]
@@ -314,7 +315,7 @@ def test_the_lock_dies_with_its_process(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from asr.rundir import claim\n"
+            "import sys, time; from pathlib import Path; from asr.train.rundir import claim\n"
             "with claim(Path(sys.argv[1]), False): print('held', flush=True); time.sleep(60)",
             run_dir,
         ],

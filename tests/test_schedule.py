@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from asr.recipe import OptimConfig, RunConfig, TrainerConfig
-from asr.schedule import follow_plateau, learning_rate, set_rate
-from asr.training_state import State
+from asr.train.config import OptimConfig, RunConfig, TrainerConfig
+from asr.train.optim import follow_plateau, learning_rate, set_rate
+from asr.train.state import State
 
 
 def config_of(schedule, **optim):

@@ -9,20 +9,20 @@ from functools import partial
 import pytest
 from running import asr
 
-from asr.augment import AugmentConfig
-from asr.checkpoint import load_bundle
-from asr.config import load_config
+from asr.audio.augment import AugmentConfig
+from asr.audio.features import FeatureConfig
+from asr.audio.windows import WindowConfig
 from asr.decode.decoder import DecoderConfig
 from asr.errors import InputError
-from asr.features import FeatureConfig
 from asr.labels import LabelConfig
 from asr.lm.lstm import NeuralConfig
-from asr.long_audio import WindowConfig
-from asr.losses import LossConfig
-from asr.models.acoustic import AcousticModel, sketched
-from asr.models.language import LanguageModelConfig
-from asr.models.recurrent import RecurrentConfig
-from asr.recipe import CorpusConfig, LmConfig, OptimConfig, RunConfig, TrainerConfig
+from asr.lm.net import LanguageModelConfig
+from asr.model.bundle import load_bundle
+from asr.nets.acoustic import AcousticModel, sketched
+from asr.nets.losses import LossConfig
+from asr.nets.recurrent import RecurrentConfig
+from asr.train.config import CorpusConfig, LmConfig, OptimConfig, RunConfig, TrainerConfig
+from asr.train.recipe import load_config
 
 CONFIGS = [
     AugmentConfig,

@@ -28,19 +28,19 @@ from test_resume import start as start_training
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
 
-from asr import manifest_index
-from asr.audio import load_audio
+from asr.audio.features import FeatureConfig
+from asr.audio.read import load_audio
 from asr.corpora import load_corpus
 from asr.corpora.audit import Audit
 from asr.corpora.shards import encode_flac, scan_shard, shard_size, write_shards
-from asr.data import made_ahead, padding
+from asr.data import index as manifest_index
+from asr.data.examples import made_ahead, padding
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest, write_manifest
 from asr.errors import InputError
-from asr.features import FeatureConfig
 from asr.labels import inventory
-from asr.manifest import read_manifest, write_manifest
-from asr.manifest_index import index_manifest
-from asr.recipe import AugmentConfig, RunConfig, TrainerConfig
-from asr.stream import Stream, TarPipe, members, open_stream
+from asr.train.config import AugmentConfig, RunConfig, TrainerConfig
+from asr.train.stream import Stream, TarPipe, members, open_stream
 from asr.types import Utterance
 
 DEMO = "recipes/demo/ctc.yaml"

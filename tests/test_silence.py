@@ -10,9 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.checkpoint import Bundle, load_bundle, save_config
-from asr.config import read_config
-from asr.features import (
+from asr.audio.features import (
     FLOOR,
     FeatureConfig,
     LogMel,
@@ -22,15 +20,17 @@ from asr.features import (
     statistics,
     steady,
 )
-from asr.forced_alignment import Aligner, outputs
+from asr.audio.silence import left_out
+from asr.audio.windows import WindowConfig
 from asr.labels import LabelConfig, Labels
-from asr.long_audio import WindowConfig
-from asr.models.acoustic import AcousticModel
-from asr.models.recurrent import RecurrentConfig
-from asr.recognizer import Recognizer
+from asr.model.bundle import Bundle, load_bundle, save_config
+from asr.nets.acoustic import AcousticModel
+from asr.nets.recurrent import RecurrentConfig
+from asr.recognize.aligner import Aligner, outputs
+from asr.recognize.recognizer import Recognizer
+from asr.recognize.tuning import emissions_of
 from asr.score.error_rate import score_pairs
-from asr.silence import left_out
-from asr.tuning import emissions_of
+from asr.train.recipe import read_config
 
 RATE = 16_000
 CONFIG = FeatureConfig()

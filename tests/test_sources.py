@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.sources import Source, distinct, each_channel, find_sources, read_list
+from asr.audio.sources import Source, distinct, each_channel, find_sources, read_list
 
 
 @pytest.fixture

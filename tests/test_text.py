@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 import asr
 from asr.corpora.kaldi import load_kaldi
 from asr.corpora.librispeech import load_librispeech
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.lm.ngram import NGram
 from asr.lm.text import read_sentences
-from asr.manifest import read_manifest
-from asr.manifest_index import index_manifest
 from asr.score.read import match, read_transcripts
 from asr.system import text as reading
 from asr.system.text import decoded, plain_words, read_text, without_punctuation

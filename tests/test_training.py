@@ -12,13 +12,13 @@ from running import asr
 from tones import build
 from training_runs import train_tones as run
 
-from asr import training
-from asr.checkpoint import load_bundle, load_tensors
-from asr.data import Example
+from asr.data.examples import Example
 from asr.errors import InputError
 from asr.labels import Labels
-from asr.rundir import checkpoints
-from asr.training_setup import report_rare
+from asr.model.bundle import load_bundle, load_tensors
+from asr.train import loop as training
+from asr.train.rundir import checkpoints
+from asr.train.setup import report_rare
 from asr.types import Utterance
 
 
@@ -320,7 +320,7 @@ def test_every_normalisation_trains_and_travels(tones, tmp_path, how):
 
 
 def test_an_hour_among_sentences_is_not_trained_on(tones, tmp_path, monkeypatch):
-    from asr import training_setup
+    from asr.train import setup as training_setup
 
     heard = []
 

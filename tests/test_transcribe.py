@@ -23,17 +23,17 @@ import srt
 from running import asr
 
 import asr as package
-from asr import files
-from asr.checkpoint import load_bundle
+from asr.audio.windows import WindowConfig
 from asr.cli import main
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.lm.ngram import NGram
-from asr.long_audio import WindowConfig
-from asr.manifest import read_manifest
-from asr.models.acoustic import AcousticModel
-from asr.recognizer import Recognizer, ahead, alike
+from asr.model.bundle import load_bundle
+from asr.nets.acoustic import AcousticModel
+from asr.recognize.recognizer import Recognizer, ahead, alike
 from asr.score.error_rate import score_pairs
+from asr.system import files
 
 
 def test_python_interface(model, said):

@@ -11,8 +11,16 @@ import pytest
 import torch
 from running import asr
 
-from asr import tuning
-from asr.checkpoint import (
+from asr.audio.features import FeatureConfig
+from asr.data.manifest import read_manifest, write_manifest
+from asr.decode.decoder import DecoderConfig
+from asr.decode.lexicon import Lexicon
+from asr.errors import InputError
+from asr.labels import LabelConfig, Labels
+from asr.lm.lstm import NeuralConfig, NeuralLM
+from asr.lm.net import LanguageModel, LanguageModelConfig
+from asr.lm.ngram import NGram
+from asr.model.bundle import (
     Bundle,
     load_bundle,
     replaced_together,
@@ -20,17 +28,9 @@ from asr.checkpoint import (
     save_lexicon,
     save_own_lm,
 )
-from asr.decode.decoder import DecoderConfig
-from asr.decode.lexicon import Lexicon
-from asr.errors import InputError
-from asr.features import FeatureConfig
-from asr.labels import LabelConfig, Labels
-from asr.lm.lstm import NeuralConfig, NeuralLM
-from asr.lm.ngram import NGram
-from asr.manifest import read_manifest, write_manifest
-from asr.models.language import LanguageModel, LanguageModelConfig
-from asr.models.recurrent import RecurrentConfig
-from asr.tuning import Search, adopted, calibrate, searches, tune
+from asr.nets.recurrent import RecurrentConfig
+from asr.recognize import tuning
+from asr.recognize.tuning import Search, adopted, calibrate, searches, tune
 from asr.types import Segment, Utterance
 
 LABELS = Labels("phone", ("<blank>", "a", "b"))

@@ -45,7 +45,7 @@ def test_help(fresh):
 
 def test_every_recipe_composes_there(fresh):
     code = (
-        "import asr, pathlib, sys; from asr.config import load_config, recipes\n"
+        "import asr, pathlib, sys; from asr.train.recipe import load_config, recipes\n"
         "assert pathlib.Path(asr.__file__).is_relative_to(sys.prefix), asr.__file__\n"
         "for r in recipes(): load_config(f'recipes/{r.parent.name}/{r.name}', ['run_dir=x'])\n"
         "print(len(recipes()))"

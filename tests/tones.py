@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.audio import write_sphere
+from asr.audio.read import write_sphere
 
 RATE = 16_000
 TONES = {"aa": 400.0, "iy": 900.0, "s": 3000.0, "m": 1700.0}

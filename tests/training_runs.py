@@ -6,10 +6,10 @@ import os
 import torch
 from running import SMALL
 
-from asr import training
-from asr.checkpoint import load_tensors
-from asr.config import load_config
-from asr.rundir import checkpoints
+from asr.model.bundle import load_tensors
+from asr.train import loop as training
+from asr.train.recipe import load_config
+from asr.train.rundir import checkpoints
 
 
 def train_tones(recipe, root, run_dir, *overrides, resume=False):

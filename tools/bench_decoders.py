@@ -39,14 +39,14 @@ import numpy as np
 import torch
 import torchaudio
 
-from asr.decode.align import BEGIN, spelled
-from asr.decode.beam import BeamOptions, beam_search
+from asr.data.manifest import read_manifest
 from asr.decode.lexicon import Lexicon
+from asr.decode.paths import BEGIN, spelled
+from asr.decode.search.beam import BeamOptions, beam_search
 from asr.labels import BLANK, SPACE, Labels, fold, unit_symbols
 from asr.lm.ngram import NGram
-from asr.manifest import read_manifest
-from asr.recognizer import Recognizer
-from asr.rundir import processor_name
+from asr.recognize.recognizer import Recognizer
+from asr.train.rundir import processor_name
 
 BEAM, LM_WEIGHT, LN_10 = 50, 0.5, math.log(10.0)
 PEERS = ("flashlight-text", "kenlm", "pyctcdecode", "fast-ctc-decode")

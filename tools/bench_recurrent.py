@@ -25,9 +25,9 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from asr.models.cells import CELLS, LSTM, GRUResetAfter, TanhRNN, to_torch
-from asr.models.recurrent import RecurrentConfig, RecurrentLayer, RecurrentStack
-from asr.rundir import processor_name
+from asr.nets.cells import CELLS, LSTM, GRUResetAfter, TanhRNN, to_torch
+from asr.nets.recurrent import RecurrentConfig, RecurrentLayer, RecurrentStack
+from asr.train.rundir import processor_name
 
 THREADS, B, T, F, H, LAYERS = 2, 16, 400, 256, 256, 3
 ROUNDS = 7

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr.audio import load_audio, tar_member
-from asr.config import load_config
+from asr.audio.features import FeatureConfig, LogMel
+from asr.audio.read import load_audio, tar_member
 from asr.corpora import load_corpus
-from asr.data import collate, made_ahead, padding
-from asr.distributed import World
-from asr.features import FeatureConfig, LogMel
-from asr.manifest import read_manifest, write_manifest
-from asr.recipe import RunConfig
-from asr.rundir import processor_name
-from asr.stream import Stream
-from asr.training import step
-from asr.training_setup import build, choose_sets
+from asr.data.examples import collate, made_ahead, padding
+from asr.data.manifest import read_manifest, write_manifest
+from asr.train.config import RunConfig
+from asr.train.loop import step
+from asr.train.recipe import load_config
+from asr.train.rundir import processor_name
+from asr.train.setup import build, choose_sets
+from asr.train.stream import Stream
+from asr.train.world import World
 from asr.types import Batch
 
 PER_TAR = 1000
@@ -48,7 +48,7 @@ FIRST_STEP = """
 import json, os, resource, sys, time
 began = float(sys.argv[1])
 from asr import training
-from asr.config import load_config
+from asr.train.recipe import load_config
 step = training.step
 def first(*args):
     step(*args)

@@ -39,18 +39,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr.augment import WaveformAugment
-from asr.data import Example, bucket, collate, padding, seed_of
-from asr.distributed import World
+from asr.audio.augment import WaveformAugment
+from asr.data.examples import Example, bucket, collate, padding, seed_of
 from asr.errors import InputError
 from asr.labels import BLANK
-from asr.losses import ctc_loss
-from asr.models.acoustic import AcousticModel
-from asr.recipe import RunConfig
-from asr.rundir import environment
-from asr.training import begin, run_epoch, step
-from asr.training_setup import pick_device
-from asr.training_state import State
+from asr.nets.acoustic import AcousticModel
+from asr.nets.losses import ctc_loss
+from asr.train.config import RunConfig
+from asr.train.loop import begin, run_epoch, step
+from asr.train.rundir import environment
+from asr.train.setup import pick_device
+from asr.train.state import State
+from asr.train.world import World
 from asr.types import Batch, Utterance
 
 THREADS, N_LABELS = 2, 40

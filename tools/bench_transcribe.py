@@ -33,16 +33,16 @@ import soundfile
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from asr.audio import audio_blocks, load_audio
-from asr.decoding import DecodingOptions
-from asr.foreign import load_model
-from asr.formats import to_json
+from asr.audio.read import audio_blocks, load_audio
+from asr.audio.windows import WindowConfig, windows
+from asr.data.manifest import read_manifest
 from asr.labels import unit_symbols
-from asr.long_audio import WindowConfig, windows
-from asr.manifest import read_manifest
-from asr.recognizer import PRECISIONS, Recognizer
-from asr.rundir import processor_name
+from asr.model.options import DecodingOptions
+from asr.model.pretrained import load_model
+from asr.recognize.recognizer import PRECISIONS, Recognizer
+from asr.recognize.transcripts import to_json
 from asr.score.error_rate import phone_policy
+from asr.train.rundir import processor_name
 from asr.types import Utterance
 
 RATE = 16_000

@@ -15,7 +15,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asr.files import write_aside
+from asr.system.files import write_aside
 
 
 def curve(folder: Path) -> tuple[list[float], list[float]]:

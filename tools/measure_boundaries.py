@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.checkpoint import load_bundle
+from asr.data.manifest import read_manifest
 from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
-from asr.forced_alignment import Aligner, label_times, outputs
 from asr.labels import fold_segments
-from asr.manifest import read_manifest
+from asr.model.bundle import load_bundle
+from asr.recognize.aligner import Aligner, label_times, outputs
 from asr.types import Utterance
 
 HEAD = ("model", "unit", "boundaries", "n", "mean", "median", "mean abs.", "median abs.",

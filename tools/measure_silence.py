@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.data.manifest import read_manifest
 from asr.decode.lexicon import SILENCES
-from asr.decoding import DecodingOptions
-from asr.foreign import load_model
-from asr.manifest import read_manifest
-from asr.recognizer import Recognizer
+from asr.model.options import DecodingOptions
+from asr.model.pretrained import load_model
+from asr.recognize.recognizer import Recognizer
 from asr.score.error_rate import error_rate, phone_policy, score_pairs
 from asr.types import Utterance
 

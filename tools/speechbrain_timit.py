@@ -37,11 +37,11 @@ from speechbrain.processing.features import InputNormalization
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio import load_audio
+from asr.audio.read import load_audio
 from asr.corpora import load_corpus
-from asr.files import write_text
 from asr.labels import BLANK, unit_symbols
 from asr.score.error_rate import error_rate, score_pairs
+from asr.system.files import write_text
 from asr.types import Utterance
 
 RATE, FOLDING, BATCH, EPOCHS, LR = 16_000, "cmu40", 8, 50, 1.0

@@ -14,7 +14,7 @@ import typer
 
 from asr import __version__
 from asr.errors import InputError
-from asr.interrupts import listen
+from asr.system.interrupts import listen
 
 app = typer.Typer(
     name="asr",

@@ -18,7 +18,7 @@ from asr.errors import InputError, one_line
 if TYPE_CHECKING:
     from asr.types import Transcript, Utterance
 
-#: A format besides those of `asr.formats`: the manifest with the times found, to train on.
+#: A format besides those of `recognize.transcripts`: the manifest with the times found.
 MANIFEST = "manifest"
 
 
@@ -78,12 +78,12 @@ def align(
     What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
     the rest goes on, and the exit status is 1.
     """
-    from asr.audio import STDIN
-    from asr.files import remove_abandoned, write_text
-    from asr.forced_alignment import Aligner, align_corpus, with_times
-    from asr.formats import formats_named
-    from asr.manifest import write_manifest
-    from asr.progress import progress_bar
+    from asr.audio.read import STDIN
+    from asr.data.manifest import write_manifest
+    from asr.recognize.aligner import Aligner, align_corpus, with_times
+    from asr.recognize.transcripts import formats_named
+    from asr.system.files import remove_abandoned, write_text
+    from asr.system.progress import progress_bar
 
     names = list(dict.fromkeys(name.strip().lower() for name in format.split(",")))
     others = [name for name in names if name != MANIFEST]
@@ -181,8 +181,8 @@ def utterances_of(
 
     ``failed`` gets a line of the manifest that cannot be used.
     """
-    from asr.audio import STDIN, audio_duration_s
-    from asr.manifest import read_manifest
+    from asr.audio.read import STDIN, audio_duration_s
+    from asr.data.manifest import read_manifest
     from asr.system.text import read_text
     from asr.types import Segment, Utterance
 
@@ -203,8 +203,8 @@ def utterances_of(
 
 def written(name: str, transcript: Transcript) -> str:
     """The transcript in the named format; TIMIT's count the samples of the audio."""
-    from asr.audio import audio_rate
-    from asr.formats import FORMATS, to_phn, to_wrd
+    from asr.audio.read import audio_rate
+    from asr.recognize.transcripts import FORMATS, to_phn, to_wrd
 
     timit = {"phn": to_phn, "wrd": to_wrd}
     if name in timit and transcript.audio is not None:

@@ -27,8 +27,8 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from asr.compare import as_json, draw, rows
-    from asr.compare import compare as compare_runs
+    from asr.report.compare import as_json, draw, rows
+    from asr.report.compare import compare as compare_runs
 
     comparison = compare_runs(runs)
     if out is not None:

@@ -25,11 +25,11 @@ def demo(
     import json
 
     from asr.cli.train import summarise
-    from asr.config import load_config, read_config
     from asr.corpora.synthetic import synthesize
-    from asr.manifest import read_manifest
-    from asr.recognizer import Recognizer
-    from asr.training import train
+    from asr.data.manifest import read_manifest
+    from asr.recognize.recognizer import Recognizer
+    from asr.train.loop import train
+    from asr.train.recipe import load_config, read_config
 
     corpus, run = out / "corpus", out / "run"
     if not corpus.is_dir():

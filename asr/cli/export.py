@@ -29,8 +29,8 @@ def export(
     The labels, the sample rate and the settings of the decoder are in the file's metadata. Lexicon
     and language models are not: give them to asr transcribe --model FILE.onnx.
     """
-    from asr.checkpoint import load_bundle
-    from asr.export import export as write
+    from asr.model.bundle import load_bundle
+    from asr.model.onnx import export as write
 
     if onnx.suffix != ".onnx":
         raise InputError(f"--onnx {onnx}: expected a name that ends in .onnx")

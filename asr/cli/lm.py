@@ -127,8 +127,8 @@ def train(
     its end, so that their perplexities compare where the vocabularies (--min-count) are the same.
     """
     from asr.lm.lstm import NeuralConfig
+    from asr.lm.net import LanguageModelConfig
     from asr.lm.text import read_sentences
-    from asr.models.language import LanguageModelConfig
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
     given = [n for n in [*NEURAL_ONLY, "order"] if _is_given(context, n)]
@@ -199,8 +199,8 @@ def _train_neural(
 ) -> None:
     from asr.lm.lstm import Chunk, Epoch, NeuralLM
     from asr.lm.lstm import train as train_lm
-    from asr.models.recurrent import count_parameters
-    from asr.progress import progress_bar
+    from asr.nets.recurrent import count_parameters
+    from asr.system.progress import progress_bar
 
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out}: exists and is not an empty folder; choose another")

@@ -36,10 +36,10 @@ def memory(
     from rich.console import Console
     from rich.table import Table
 
-    from asr.files import write_text
-    from asr.memory import QUICK, Protocol, count_trials, measure
-    from asr.memory_pictures import TITLES, draw_gradient, draw_recall
-    from asr.progress import progress_bar
+    from asr.nets.memory import QUICK, Protocol, count_trials, measure
+    from asr.plot.memory import TITLES, draw_gradient, draw_recall
+    from asr.system.files import write_text
+    from asr.system.progress import progress_bar
 
     try:
         out.mkdir(parents=True, exist_ok=True)

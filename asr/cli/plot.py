@@ -32,11 +32,11 @@ def plot(
     ] = None,
 ) -> None:
     """Draw waveform, log-mel and, with a model, posteriors with the labels and words found."""
-    from asr.audio import audio_duration_s, load_audio
-    from asr.decoding import DecodingOptions
-    from asr.recognizer import Recognizer
-    from asr.report.picture import CONTEXT_S, checked, plot_audio
-    from asr.report.said import known
+    from asr.audio.read import audio_duration_s, load_audio
+    from asr.model.options import DecodingOptions
+    from asr.plot.said import known
+    from asr.plot.utterance import CONTEXT_S, checked, plot_audio
+    from asr.recognize.recognizer import Recognizer
 
     duration_s = audio_duration_s(audio)
     end_s = checked_end_s(start, end, audio, duration_s)

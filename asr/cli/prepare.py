@@ -42,9 +42,9 @@ def prepare(
 
     from asr.corpora import load_corpus
     from asr.corpora.shards import shard_size, write_shards, write_summary
-    from asr.files import write_text
-    from asr.manifest import write_manifest
-    from asr.progress import progress_bar
+    from asr.data.manifest import write_manifest
+    from asr.system.files import write_text
+    from asr.system.progress import progress_bar
 
     size = shard_size(shards) if shards else None
     if corpus == "streamed":

@@ -23,8 +23,8 @@ def report(
 ) -> None:
     """Write learning curves, error rates and confusions of RUN, with utterances to see and hear."""
     from asr.errors import InputError
-    from asr.files import write_text
     from asr.report.page import report as report_of
+    from asr.system.files import write_text
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: expected a name ending in .html")

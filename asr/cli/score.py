@@ -188,7 +188,7 @@ def score(
     if report:
         _write(report, systems)
     if report and compare:
-        from asr.files import write_text
+        from asr.system.files import write_text
 
         write_text(report / "comparison.txt", text + "\n")
         write_text(report / "comparison.json", json.dumps(document, indent=2) + "\n")

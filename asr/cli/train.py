@@ -10,10 +10,10 @@ import typer
 
 from asr.cli import app
 from asr.errors import InputError
-from asr.interrupts import ignore, listen
+from asr.system.interrupts import ignore, listen
 
 if TYPE_CHECKING:
-    from asr.recipe import RunConfig
+    from asr.train.config import RunConfig
 
 
 @app.command()
@@ -41,12 +41,12 @@ def train(
     ] = False,
 ) -> None:
     """Train a recipe into run_dir, choose the best epoch on dev, score dev and test."""
-    from asr.config import load_config, read_config
-    from asr.config import multirun as run_all
+    from asr.train.recipe import load_config, read_config
+    from asr.train.recipe import multirun as run_all
 
     changes = list(overrides or [])
     if show:
-        from asr.recipe import described
+        from asr.train.config import described
 
         if resume:
             config, _ = read_config(Path(recipe) / "config.yaml", changes)
@@ -96,8 +96,8 @@ def run_one(config: RunConfig, resolved: str) -> float | None:
 
 def run(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
     """Train, summarise, return the results; stopped by a signal, say how to go on."""
-    from asr.distributed import OtherProcessError, from_torchrun
-    from asr.training import train
+    from asr.train.loop import train
+    from asr.train.world import OtherProcessError, from_torchrun
 
     rank, size = from_torchrun("RANK", 0), from_torchrun("WORLD_SIZE", 1)
     # Once more for the processes that a sweep's launcher has made.
@@ -128,7 +128,7 @@ def run(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any
 
 def learn_by_heart(config: RunConfig) -> None:
     """Overfit one batch; exit with 1 where the model does not learn it."""
-    from asr.overfit import overfit
+    from asr.train.check import overfit
 
     if not overfit(config):
         raise typer.Exit(1)

@@ -21,10 +21,10 @@ from asr.cli import app
 from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
-    from asr.decoding import DecodingOptions
-    from asr.formats import Format
-    from asr.recognizer import Recognizer
-    from asr.sources import Failed, Source
+    from asr.audio.sources import Failed, Source
+    from asr.model.options import DecodingOptions
+    from asr.recognize.recognizer import Recognizer
+    from asr.recognize.transcripts import Format
     from asr.types import Transcript
 
 
@@ -220,11 +220,11 @@ def transcribe(
     The search, its lexicon, language models and weights are the model's own (see asr tune) where
     no option changes them. Weights and boosts are in natural logarithms.
     """
-    from asr.audio import STDIN
-    from asr.decoding import DecodingOptions
-    from asr.files import remove_abandoned, write_text
-    from asr.formats import formats_named
-    from asr.sources import distinct, each_channel, find_sources
+    from asr.audio.read import STDIN
+    from asr.audio.sources import distinct, each_channel, find_sources
+    from asr.model.options import DecodingOptions
+    from asr.recognize.transcripts import formats_named
+    from asr.system.files import remove_abandoned, write_text
 
     on_ray = engine is Engine.ray
     if on_ray and (out is None or format not in (None, "jsonl")):
@@ -249,7 +249,7 @@ def transcribe(
 
     sources = find_sources(_names(files or [], listed, on_ray), failed)
     if on_ray:
-        from asr.ray_engine import unpacked
+        from asr.recognize.ray import unpacked
 
         sources = unpacked(sources, failed)
     if channels is Channels.each:
@@ -297,7 +297,7 @@ def transcribe(
     how = (model, options, window, keep_silence, precision.value)
     try:
         if sources and on_ray and out is not None:
-            from asr.ray_engine import transcribe_parts
+            from asr.recognize.ray import transcribe_parts
 
             make = partial(_recognizer, *how)
             transcribe_parts(sources, out, make, repr(how), redo, tell, failed)
@@ -321,8 +321,8 @@ def transcribe(
 
 def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[str]:
     """The names of audio on the command line, and those of the list."""
-    from asr.audio import STDIN
-    from asr.sources import read_list
+    from asr.audio.read import STDIN
+    from asr.audio.sources import read_list
 
     if on_ray and str(STDIN) in named:
         raise InputError("-: --engine ray reads files, and standard input is none; name files")
@@ -350,9 +350,9 @@ def _recognizer(
 ) -> Recognizer:
     import torch
 
-    from asr.foreign import WaveformModel, load_model
-    from asr.long_audio import WindowConfig
-    from asr.recognizer import Recognizer
+    from asr.audio.windows import WindowConfig
+    from asr.model.pretrained import WaveformModel, load_model
+    from asr.recognize.recognizer import Recognizer
 
     bundle = load_model(model)
     windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
@@ -383,7 +383,7 @@ def _is_there(out: Path, id: str, format: Format) -> bool:
 
 
 def _print(transcript: Transcript, name: str) -> None:
-    from asr.formats import FORMATS, to_jsonl
+    from asr.recognize.transcripts import FORMATS, to_jsonl
 
     if name == TEXT:
         channel = f".ch{transcript.channel}" if transcript.channel else ""
@@ -402,7 +402,7 @@ def _transcribe_all(
     n_writers: int,
 ) -> None:
     """Transcribe one after the other, and deliver ``n_writers`` at once, with a bar."""
-    from asr.progress import progress_bar
+    from asr.system.progress import progress_bar
 
     begun, heard_s = time.perf_counter(), 0.0
     writing: deque[tuple[str, Future[None]]] = deque()

@@ -21,14 +21,14 @@ from asr.cli.transcribe import (
     tell,
 )
 from asr.errors import InputError
-from asr.interrupts import deferred
+from asr.system.interrupts import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from asr.tuning import Calibrated, Trial, Tuned
+    from asr.recognize.tuning import Calibrated, Trial, Tuned
 
 
 @app.command()
@@ -51,7 +51,8 @@ def tune(
     """
     from rich.console import Console
 
-    from asr.checkpoint import (
+    from asr.data.manifest import read_manifest
+    from asr.model.bundle import (
         CONFIG,
         load_bundle,
         model_folder,
@@ -60,11 +61,9 @@ def tune(
         save_lexicon,
         save_own_lm,
     )
-    from asr.decoding import DecodingOptions, fitted
-    from asr.foreign import TORCHAUDIO
-    from asr.manifest import read_manifest
-    from asr.progress import progress_bar
-    from asr.tuning import (
+    from asr.model.options import DecodingOptions, fitted
+    from asr.model.pretrained import TORCHAUDIO
+    from asr.recognize.tuning import (
         BEAMS,
         adopted,
         cached_emissions,
@@ -72,7 +71,8 @@ def tune(
         rescoring_search,
         searches,
     )
-    from asr.tuning import tune as search_weights
+    from asr.recognize.tuning import tune as search_weights
+    from asr.system.progress import progress_bar
 
     if not force and is_test(manifest):
         raise InputError(

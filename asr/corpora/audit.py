@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asr.audio import MAX_OVERSHOOT_S, audio_duration_s
+from asr.audio.read import MAX_OVERSHOOT_S, audio_duration_s
 from asr.errors import InputError
 from asr.types import Utterance
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track, lies_within, measured
+from asr.data.index import index_manifest
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.manifest import read_manifest
-from asr.manifest_index import index_manifest
 
 
 def load_jsonl(root: Path, track: Track) -> Corpus:

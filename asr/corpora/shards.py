@@ -23,11 +23,11 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from asr.audio import audio_rate, file_state, load_audio
+from asr.audio.read import audio_rate, file_state, load_audio
 from asr.corpora.audit import Audit, Corpus, Track
+from asr.data.manifest import parsed, record_of, utterance_of
 from asr.errors import InputError
-from asr.files import remove_leftovers, write_aside, write_text
-from asr.manifest import parsed, record_of, utterance_of
+from asr.system.files import remove_leftovers, write_aside, write_text
 from asr.system.text import decoded
 from asr.types import Utterance
 

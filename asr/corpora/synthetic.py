@@ -35,7 +35,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from asr.audio import sphere_bytes
+from asr.audio.read import sphere_bytes
 from asr.errors import InputError
 
 ESPEAK_RATE = 22050

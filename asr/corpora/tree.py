@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.audio import audio_rate
+from asr.audio.read import audio_rate
 from asr.corpora.audit import Audit, Corpus, Track, audited_duration_s
 from asr.errors import InputError
 from asr.system.text import nfc, plain_words, read_text

@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from asr.decode.beam import BeamOptions, beam_search
 from asr.decode.confidence import Calibration, calibrated
-from asr.decode.fusion import fused_search
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import Hotwords, Lexicon
 from asr.decode.rescore import RescoreOptions, rescore
+from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.fusion import fused_search
 from asr.decode.viterbi import Transitions, ViterbiOptions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels

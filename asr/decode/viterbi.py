@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.compiled import compiled
-from asr.decode.align import MOST_BACK, best_path
 from asr.decode.emission import checked, confidences
-from asr.decode.kernels import find_child, hash_table, resized
+from asr.decode.paths import MOST_BACK, best_path
+from asr.decode.search.kernels import find_child, hash_table, resized
 from asr.errors import InputError
+from asr.system.jit import compiled
 from asr.types import Hypothesis
 
 #: What the scores and histories of all states may take.

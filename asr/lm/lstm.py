@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asr.errors import InputError
-from asr.files import write_aside, write_text
 from asr.labels import FOLDINGS, UNITS
+from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.ngram import BOS, EOS, UNK
 from asr.lm.text import vocabulary
-from asr.models.acoustic import sketched
-from asr.models.language import START, LanguageModel, LanguageModelConfig
+from asr.nets.acoustic import sketched
+from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
 
 FORMAT = "carousel-lm-1"

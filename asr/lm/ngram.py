@@ -20,9 +20,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.compiled import compiled
 from asr.errors import InputError
-from asr.files import write_aside
+from asr.system.files import write_aside
+from asr.system.jit import compiled
 from asr.system.text import nfc
 
 log = logging.getLogger(__name__)

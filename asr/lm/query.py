@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from asr.errors import InputError
 from asr.labels import SPACE
 from asr.lm.lstm import END, NeuralLM, perplexity
+from asr.lm.net import START
 from asr.lm.ngram import NGram, advance
-from asr.models.language import START
 
 LanguageModel = NGram | NeuralLM
 

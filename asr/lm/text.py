@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import SPACE, fold, unit_symbols
 from asr.lm.ngram import BOS, EOS, UNK, UNKNOWNS
-from asr.manifest import read_manifest
 from asr.system.text import read_text
 
 

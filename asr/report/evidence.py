@@ -13,13 +13,13 @@ import torch
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from asr.audio import load_audio
-from asr.checkpoint import Bundle
-from asr.decode.align import ctc_align, frame_align_words
+from asr.audio.features import LogMel
+from asr.audio.read import load_audio
+from asr.decode.paths import ctc_align, frame_align_words
 from asr.errors import InputError
-from asr.features import LogMel
-from asr.forced_alignment import Aligner, label_times, outputs
 from asr.labels import BLANK_SYMBOL, SILENCES, SPACE, fold, unit_symbols
+from asr.model.bundle import Bundle
+from asr.recognize.aligner import Aligner, label_times, outputs
 from asr.report.run import Judged
 from asr.score.alignment import Alignment, Column
 from asr.types import Segment, Utterance

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asr.evaluate import policy
-from asr.models.recurrent import count_parameters
+from asr.nets.recurrent import count_parameters
+from asr.recognize.evaluate import policy
 from asr.report.curves import best_epoch, dev_rate, training
 from asr.report.errors import confusions, lengths, speakers, tokens
 from asr.report.html import Child, Html, el

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from asr.checkpoint import Bundle, load_bundle
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.evaluate import policy
 from asr.labels import unit_symbols
-from asr.manifest import read_manifest
-from asr.rundir import METRICS
+from asr.model.bundle import Bundle, load_bundle
+from asr.recognize.evaluate import policy
 from asr.score.alignment import Alignments, align, align_texts
 from asr.score.error_rate import RATE_NAMES, error_rate, phone_policy, policy_name, total
 from asr.score.lines import Line
 from asr.score.read import read_transcripts
 from asr.score.significance import Interval, intervals
+from asr.train.rundir import METRICS
 from asr.types import Scores, Utterance
 
 

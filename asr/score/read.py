@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from asr.errors import InputError
-from asr.files import walked
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
 from asr.score.lines import Line, Matched, Transcripts, short
 from asr.score.table import read_table, separator_of
 from asr.score.timed import read_ctm, read_stm, segmented
+from asr.system.files import walked
 from asr.system.text import decoded, nfc, read_bytes
 
 #: How a format is chosen, as users read it; `_detect` does it.

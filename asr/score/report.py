@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from asr.files import write_text
 from asr.score.alignment import Alignments
 from asr.score.error_rate import RATE_NAMES, error_rate, reference_length, utterance_error_rate
 from asr.score.show import aligned_text, as_json, shown, summary_line
+from asr.system.files import write_text
 from asr.types import Scores
 
 ERROR_NAMES = {"S": "substitution", "D": "deletion", "I": "insertion"}

@@ -1,0 +1,1 @@
+"""Audio in: reading files, cutting long recordings, log-mel features, augmentation."""

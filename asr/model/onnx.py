@@ -1,0 +1,540 @@
+"""A model as one ONNX file: waveforms in, log-probabilities out, in any language that runs ONNX.
+
+The graph is written node by node, as the equations of `asr.audio.features` and `asr.models` say, with the
+features inside; docs/export.md tells how to run it. Batches are exact: what lies beyond a row's
+length has no influence on the row.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save as tensor_bytes
+from torch import nn
+
+from asr.audio.features import (
+    BACKGROUND_DB,
+    BELOW_DB,
+    DIGITAL_SILENCE_DB,
+    FLOOR,
+    LEAST_VARIANCE,
+    LOG_FLOOR,
+    NEPER_PER_DB,
+    PEAK_FRAMES,
+    SPEECH_RANGE_DB,
+    STEADY_DB,
+    STEADY_FRAMES,
+    FeatureConfig,
+    LogMel,
+)
+from asr.errors import InputError
+from asr.model.bundle import Bundle, settings
+from asr.nets.acoustic import AcousticModel
+from asr.nets.cells import (
+    LSTM,
+    Cell,
+    CoupledLSTM,
+    GRUResetAfter,
+    GRUResetBefore,
+    PeepholeLSTM,
+    TanhRNN,
+)
+from asr.nets.convolution import Convolutions
+from asr.nets.recurrent import RecurrentLayer, RecurrentStack
+from asr.recognize.evaluate import certain_silence
+from asr.system.files import write_aside
+
+if TYPE_CHECKING:
+    import onnx
+
+#: LayerNormalization came with 17; the version of the file format is the one of that time.
+OPSET, IR_VERSION = 17, 8
+#: The operator of each cell, and the order in which it wants the gates.
+OPERATORS: dict[type[Cell], tuple[str, str]] = {
+    TanhRNN: ("RNN", "h"),
+    LSTM: ("LSTM", "iofg"),
+    PeepholeLSTM: ("LSTM", "iofg"),
+    CoupledLSTM: ("LSTM", "iofg"),
+    GRUResetAfter: ("GRU", "zrn"),
+    GRUResetBefore: ("GRU", "zrn"),
+}
+
+
+def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
+    """Write the model to ``path``; a file that is there is replaced.
+
+    Inputs are ``waveform`` (B, N) float32 in [-1, 1] at the model's rate and ``n_samples`` (B,)
+    int64; outputs ``log_probs`` (B, T, V) float32, natural logarithms, blank 0, and ``lens`` (B,)
+    int64, which tell how many of a row's T frames are its own.
+
+    streaming: for waveforms that come piece by piece. There is no ``n_samples`` and no ``lens``;
+    the states of the recurrent layers, ``h0``, ``c0``, ``h1`` ... (B, H) float32, go in, and come
+    out as ``next_h0`` ...; each piece overlaps the next as docs/export.md says.
+
+    The metadata are those of `metadata`. Lexicon and language models stay where they are.
+
+    Raises:
+        InputError: the onnx package is not installed, the model cannot stream, or the file cannot
+            be written.
+    """
+    net = bundle.model
+    if not isinstance(net, AcousticModel):
+        raise InputError("export is for models that were trained here: give their model directory")
+    graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle, net)
+    model = graph.model(metadata(bundle) | {"streaming": json.dumps(streaming)})
+    with write_aside(path) as aside:
+        aside.write_bytes(model.SerializeToString())
+
+
+def metadata(bundle: Bundle) -> dict[str, str]:
+    """What using the file takes beside the graph; values are JSON, but for the last.
+
+    labels: the V symbols, blank first. unit: what they are. sample_rate: in Hz. frame_shift_s:
+    seconds from an output frame to the next. carousel: the settings of a model directory's
+    config.json, the decoder without lexicon and language models. transitions: of a framewise model,
+    as a safetensors file in base64.
+    """
+    decoder = replace(bundle.decoder, lexicon=False)
+    if bundle.label_lm is not None:
+        # The bonus was tuned along with the weight.
+        decoder = replace(decoder, lm_weight=0.0, bonus=0.0)
+    values = {
+        "labels": bundle.labels.symbols,
+        "unit": bundle.labels.unit,
+        "sample_rate": bundle.features.sample_rate,
+        "frame_shift_s": bundle.clock.shift_s,
+        "carousel": settings(replace(bundle, decoder=decoder)),
+    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    if bundle.transitions is not None:
+        arrays = {k: np.ascontiguousarray(a) for k, a in bundle.transitions.to_arrays().items()}
+        texts["transitions"] = base64.b64encode(tensor_bytes(arrays)).decode("ascii")
+    return texts
+
+
+class Graph:
+    """An ONNX graph under construction; values go by their names."""
+
+    def __init__(self) -> None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise InputError(
+                "asr export needs the onnx package: pip install 'carousel-asr[onnx]'"
+            ) from error
+        self.onnx = onnx
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: type, *shape: str | int) -> str:
+        """Declare an input; a name among the dimensions stands for any number."""
+        self.inputs.append(self._value(name, dtype, shape))
+        return name
+
+    def output(self, name: str, value: str, dtype: type, *shape: str | int) -> None:
+        """Declare ``value`` to be the output ``name``."""
+        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
+        self.outputs.append(self._value(name, dtype, shape))
+
+    def _value(self, name: str, dtype: type, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
+
+    def constant(self, value: Any, dtype: type = np.float32) -> str:
+        """A tensor that the file holds."""
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        name = f"constant{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.array(value, dtype), name))
+        return name
+
+    def integer(self, *values: int) -> str:
+        """A vector of integers, as the operators want axes, shapes and bounds."""
+        return self.constant(values, np.int64)
+
+    def apply(
+        self, operator: str, *inputs: str, n_outputs: int = 1, **attributes: Any
+    ) -> list[str]:
+        """Add a node; the names of its outputs. An input that is "" is left out."""
+        outputs = [f"{operator}{len(self.nodes)}.{i}" for i in range(n_outputs)]
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, outputs, **attributes))
+        return outputs
+
+    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """`apply` for an operator with one output."""
+        return self.apply(operator, *inputs, **attributes)[0]
+
+    def size(self, value: str, axis: int) -> str:
+        """The size (1,) of a dimension."""
+        return self("Shape", value, start=axis, end=axis + 1)
+
+    def count(self, n: str) -> str:
+        """0 ... n - 1 (n,) for an n of shape (1,)."""
+        stop = self("Squeeze", n)
+        return self("Range", self.constant(0, np.int64), stop, self.constant(1, np.int64))
+
+    def column(self, values: str) -> str:
+        """(B,) -> (B, 1)."""
+        return self("Unsqueeze", values, self.integer(1))
+
+    def model(self, properties: Mapping[str, str]) -> onnx.ModelProto:
+        """The model, checked."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(
+            self.nodes, "carousel", self.inputs, self.outputs, initializer=self.constants
+        )
+        model = helper.make_model(
+            graph,
+            producer_name="carousel-asr",
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        helper.set_model_props(model, dict(properties))
+        self.onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
+    graph, config = Graph(), bundle.features
+    waveform = graph.input("waveform", np.float32, "B", "N")
+    n_samples = graph.input("n_samples", np.int64, "B")
+
+    inside = graph("Less", graph.count(graph.size(waveform, 1)), graph.column(n_samples))
+    waveform = graph("Where", inside, waveform, graph.constant(0))
+    # The windows of the first and last frames are centred on the first and last hop.
+    lead = config.n_fft // 2 - _window_offset(config)
+    x = _log_mel(graph, config, waveform, [lead, config.win_length - lead])
+    lens = graph("Div", n_samples, graph.integer(config.hop_length))
+    lens = graph("Add", lens, graph.integer(1))
+
+    inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))
+    inside = graph("Unsqueeze", inside, graph.integer(2))
+    speech = _speech(graph, x, inside)
+    x = _normalized(graph, bundle, x, speech if config.ignore_silence else inside)
+    x = _with_deltas(graph, x, lens, config.deltas)
+    x, lens = _stacked(graph, x, lens, config.stack, config.size)
+    if net.conv is not None:
+        x = _convolutions(graph, net.conv, x, lens)
+    x, lens, _ = _recurrent_stack(graph, net.stack, x, lens)
+    has_speech = graph("Greater", _total(graph, speech, np.float32), graph.constant(0))
+    silence = graph.constant(certain_silence(bundle))
+    _log_probs_output(graph, net, graph("Where", has_speech, _log_probs(graph, net, x), silence))
+    graph.output("lens", lens, np.int64, "B")
+    return graph
+
+
+def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
+    config = bundle.features
+    for wrong, why in (
+        (bundle.architecture.bidirectional, "is bidirectional: it needs the end of an utterance"),
+        (
+            config.normalize not in ("global", "none"),
+            f"normalises each {config.normalize} as a whole: train with features.normalize=global",
+        ),
+        (net.conv is not None, "has convolutions, which look ahead: train with model.conv=[]"),
+        (config.deltas > 0, "looks ahead for its deltas: train with features.deltas=0"),
+    ):
+        if wrong:
+            raise InputError(f"--streaming: this model {why}")
+    graph = Graph()
+    waveform = graph.input("waveform", np.float32, "B", "N")
+    layers: Any = net.stack.layers
+    cells: list[Cell] = [layer.ahead for layer in layers]
+    states = [
+        [graph.input(f"{name}{i}", np.float32, "B", cell.hidden) for name in cell.states]
+        for i, cell in enumerate(cells)
+    ]
+    x = _log_mel(graph, config, waveform, [0, 0])
+    # All rows are as long as their piece.
+    ones = graph("Expand", graph.integer(1), graph.size(waveform, 0))
+    lens = graph("Mul", ones, graph.size(x, 1))
+    x = _normalized(graph, bundle, x)
+    x, lens = _stacked(graph, x, lens, config.stack, config.size)
+    x, lens, after = _recurrent_stack(graph, net.stack, x, lens, states)
+    _log_probs_output(graph, net, _log_probs(graph, net, x))
+    for before, values, cell in zip(states, after, cells, strict=True):
+        for name, value in zip(before, values, strict=True):
+            graph.output(f"next_{name}", value, np.float32, "B", cell.hidden)
+    return graph
+
+
+def _window_offset(config: FeatureConfig) -> int:
+    """Where in the n_fft samples of a frame its window begins; torch.stft centres it."""
+    return (config.n_fft - config.win_length) // 2
+
+
+def _log_mel(graph: Graph, config: FeatureConfig, waveform: str, pads: list[int]) -> str:
+    """Waveform (B, N) -> log-mel (B, T, n_mels); the spectrum is a convolution with waves."""
+    mel = LogMel(config).mel
+    filters = mel.mel_scale.fb.double().numpy()  # (n_fft / 2 + 1, n_mels)
+    used = np.flatnonzero(filters.any(axis=1))
+    times = np.arange(config.win_length)
+    # Whole turns are taken off as integers, exactly.
+    phases = 2 * np.pi * (np.outer(used, times) % config.n_fft) / config.n_fft
+    window = mel.spectrogram.window.double().numpy()
+    waves = np.concatenate([np.cos(phases), np.sin(phases)]) * window  # (2 * used, win_length)
+
+    x = graph("Unsqueeze", waveform, graph.integer(1))
+    kernel = graph.constant(waves[:, None])
+    x = graph("Conv", x, kernel, strides=[config.hop_length], pads=pads)  # (B, 2 * used, T)
+    power = graph("Transpose", graph("Mul", x, x), perm=[0, 2, 1])
+    x = graph("MatMul", power, graph.constant(np.concatenate([filters[used]] * 2)))
+    return graph("Log", graph("Max", x, graph.constant(LOG_FLOOR)))
+
+
+def _total(graph: Graph, values: str, dtype: type) -> str:
+    """Sums over the frames of (B, T, n), in a type of their own: (B, 1, n)."""
+    kind = graph.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return graph("ReduceSum", graph("Cast", values, to=kind), graph.integer(1), keepdims=1)
+
+
+def _pool(graph: Graph, operator: str, values: str, n: int, pad: int = 0) -> str:
+    """AveragePool or MaxPool over ``n`` frames of (B, T, 1)."""
+    more = {"count_include_pad": 1} if operator == "AveragePool" else {}
+    turned = graph("Transpose", values, perm=[0, 2, 1])
+    pooled = graph(operator, turned, kernel_shape=[n], pads=[pad, pad], **more)
+    return graph("Transpose", pooled, perm=[0, 2, 1])
+
+
+def _relative_levels(graph: Graph, x: str, inside: str) -> tuple[str, str]:
+    """`features.relative_levels` of each row's frames ``inside``: (B, 1, 1), and (B, T, 1)."""
+    levels = graph("ReduceMean", x, axes=[2], keepdims=1)
+    levels = graph("Div", levels, graph.constant(NEPER_PER_DB))
+    levels = graph("Where", inside, levels, graph.constant(0))
+    own = graph("Cast", inside, to=graph.onnx.TensorProto.FLOAT)
+    total, n = (
+        _pool(graph, "AveragePool", each, PEAK_FRAMES, PEAK_FRAMES // 2) for each in (levels, own)
+    )
+    smooth = graph("Where", inside, graph("Div", total, n), graph.constant(-np.inf))
+    loudest = graph("ReduceMax", smooth, axes=[1], keepdims=1)
+    return loudest, graph("Sub", levels, loudest)
+
+
+def _steady(graph: Graph, levels: str, inside: str) -> str:
+    """`features.steady` by relative levels (B, T, 1)."""
+    own = graph("Cast", inside, to=graph.onnx.TensorProto.FLOAT)
+    levels = graph("Where", inside, levels, graph.constant(0))
+    mean, square, whole = (
+        _pool(graph, "AveragePool", each, STEADY_FRAMES, STEADY_FRAMES - 1)
+        for each in (levels, graph("Mul", levels, levels), own)
+    )
+    variance = graph("Sub", square, graph("Mul", mean, mean))
+    found = graph("Less", variance, graph.constant(STEADY_DB**2))
+    found = graph("And", found, graph("Less", mean, graph.constant(-BELOW_DB)))
+    found = graph("And", found, graph("Greater", whole, graph.constant(1 - 0.5 / STEADY_FRAMES)))
+    found = graph("Cast", found, to=graph.onnx.TensorProto.FLOAT)
+    return graph("Greater", _pool(graph, "MaxPool", found, STEADY_FRAMES), graph.constant(0))
+
+
+def _speech(graph: Graph, x: str, inside: str) -> str:
+    """`features.speech` of log-mel (B, T, n_mels) whose own frames are ``inside``: (B, T, 1)."""
+    loudest, levels = _relative_levels(graph, x, inside)
+    least = graph("Sub", graph.constant(DIGITAL_SILENCE_DB), loudest)
+    least = graph("Max", least, graph.constant(-SPEECH_RANGE_DB))
+    found = graph("And", graph("GreaterOrEqual", levels, least), inside)
+    found = graph("And", found, graph("Not", _steady(graph, levels, inside)))
+    _, variance = _mean_and_variance(graph, levels, found)
+    is_quiet = graph("Less", loudest, graph.constant(BACKGROUND_DB))
+    is_even = graph("Less", variance, graph.constant(STEADY_DB**2))
+    return graph("And", found, graph("Not", graph("And", is_quiet, is_even)))
+
+
+def _mean_and_variance(graph: Graph, x: str, counted: str) -> tuple[str, str]:
+    """Of the frames of (B, T, n) that count, both (B, 1, n), in double precision within; 0 of
+    none.
+    """
+    kinds = graph.onnx.TensorProto
+    n_frames = graph("Max", _total(graph, counted, np.float64), graph.constant(1, np.float64))
+    exact = graph("Cast", x, to=kinds.DOUBLE)
+
+    def mean(values: str) -> str:
+        kept = graph("Where", counted, values, graph.constant(0, np.float64))
+        return graph("Div", _total(graph, kept, np.float64), n_frames)
+
+    centre = mean(exact)
+    centred = graph("Sub", exact, centre)
+    variance = mean(graph("Mul", centred, centred))
+    return graph("Cast", centre, to=kinds.FLOAT), graph("Cast", variance, to=kinds.FLOAT)
+
+
+def _normalized(graph: Graph, bundle: Bundle, x: str, counted: str = "") -> str:
+    """`features.normalize` of log-mel (B, T, n_mels); of a row the frames ``counted`` (B, T, 1).
+
+    A row without others of its speaker is its own speaker.
+    """
+    config = bundle.features
+    if config.normalize == "none":
+        return x
+    if config.normalize == "global":
+        assert bundle.stats is not None
+        mean, std = graph.constant(bundle.stats.mean), graph.constant(bundle.stats.std)
+    else:
+        mean, variance = _mean_and_variance(graph, x, counted)
+        variance = graph("Max", variance, graph.constant(LEAST_VARIANCE))
+        some = graph("Greater", _total(graph, counted, np.float32), graph.constant(0))
+        std = graph("Where", some, graph("Sqrt", variance), graph.constant(1))
+    x = graph("Div", graph("Sub", x, mean), std)
+    return graph("Max", x, graph.constant(-FLOOR)) if config.ignore_silence else x
+
+
+def _repeat_last(graph: Graph, x: str, lens: str, n_frames: str, first: int = 0) -> str:
+    """`features.repeat_last`."""
+    wanted = graph("Add", graph.count(n_frames), graph.integer(first))
+    wanted = graph("Max", wanted, graph.integer(0))
+    last = graph.column(graph("Sub", lens, graph.integer(1)))
+    index = graph("Min", wanted, last)  # (B, n_frames)
+    return graph("GatherND", x, graph("Unsqueeze", index, graph.integer(2)), batch_dims=1)
+
+
+def _with_deltas(graph: Graph, x: str, lens: str, order: int) -> str:
+    """`features.add_deltas`."""
+    parts = [x]
+    for _ in range(order):
+        n_frames = graph.size(x, 1)
+        weighted = [
+            graph(
+                "Mul",
+                _repeat_last(graph, parts[-1], lens, n_frames, offset),
+                graph.constant(offset / 10),
+            )
+            for offset in (-2, -1, 1, 2)
+        ]
+        parts.append(graph("Sum", *weighted))
+    return graph("Concat", *parts, axis=2) if order else x
+
+
+def _convolutions(graph: Graph, net: Convolutions, x: str, lens: str) -> str:
+    """`convolution.Convolutions`."""
+    inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))  # (B, T)
+    inside = graph("Unsqueeze", inside, graph.integer(1, 3))
+    # 0 keeps a dimension as it is.
+    x = graph("Reshape", x, graph.integer(0, 0, -1, net.n_bins))
+    x = graph("Transpose", x, perm=[0, 2, 1, 3])  # (B, channels, T, bins)
+    layers: Any = net.layers
+    for layer in layers:
+        # A convolution sees a frame beyond the end.
+        x = graph("Where", inside, x, graph.constant(0))
+        weights = graph.constant(layer.weight), graph.constant(layer.bias)
+        x = graph("Relu", graph("Conv", x, *weights, strides=[1, 2], pads=[1, 1, 1, 1]))
+    x = graph("Transpose", x, perm=[0, 2, 1, 3])
+    return graph("Reshape", x, graph.integer(0, 0, net.size))
+
+
+def _stacked(graph: Graph, x: str, lens: str, factor: int, size: int) -> tuple[str, str]:
+    """`features.stack_frames`; ``size`` is what it makes of the features."""
+    if factor == 1:
+        return x, lens
+
+    def groups(n: str) -> str:
+        return graph("Div", graph("Add", n, graph.integer(factor - 1)), graph.integer(factor))
+
+    n_frames = graph("Mul", groups(graph.size(x, 1)), graph.integer(factor))
+    filled = _repeat_last(graph, x, lens, n_frames)
+    return graph("Reshape", filled, graph.integer(0, -1, size)), groups(lens)
+
+
+def _recurrent_stack(
+    graph: Graph, stack: RecurrentStack, x: str, lens: str, states: Sequence[Sequence[str]] = ()
+) -> tuple[str, str, list[list[str]]]:
+    """`RecurrentStack` -> outputs, lengths, and each layer's states after the last frame.
+
+    states: each layer's before the first frame; zero if there are none.
+    """
+    config, after = stack.config, []
+    for depth, (layer, norm, mlp) in enumerate(
+        zip(stack.layers, stack.norms, stack.mlps, strict=True)
+    ):
+        assert isinstance(layer, RecurrentLayer)
+        assert isinstance(mlp, nn.Sequential)
+        y, last = _recurrent_layer(graph, layer, x, lens, states[depth] if states else ())
+        after.append(last)
+        if isinstance(norm, nn.LayerNorm):
+            scale, bias = graph.constant(norm.weight), graph.constant(norm.bias)
+            y = graph("LayerNormalization", y, scale, bias, epsilon=norm.eps)
+        x = graph("Add", x, y) if config.residual and layer.ahead.n_in == layer.size else y
+        if config.subsample:
+            factor = config.subsample[depth]
+            x, lens = _stacked(graph, x, lens, factor, layer.size * factor)
+        for module in mlp:
+            if isinstance(module, nn.Linear):
+                x = _linear(graph, module, x)
+            elif isinstance(module, nn.ReLU):
+                x = graph("Relu", x)
+    return x, lens, after
+
+
+def _recurrent_layer(
+    graph: Graph, layer: RecurrentLayer, x: str, lens: str, state: Sequence[str]
+) -> tuple[str, list[str]]:
+    """(B, T, F) -> (B, T, size) and the states (B, H) after the last frame."""
+    cells = [layer.ahead] if layer.back is None else [layer.ahead, layer.back]
+    operator, _ = OPERATORS[type(layer.ahead)]
+    W, R, B, P = zip(*map(_weights, cells), strict=True)
+    inputs = [
+        graph("Transpose", x, perm=[1, 0, 2]),
+        *(graph.constant(np.stack(each)) for each in (W, R, B)),
+        graph("Cast", lens, to=graph.onnx.TensorProto.INT32),
+        *(graph("Unsqueeze", each, graph.integer(0)) for each in state),
+    ]
+    attributes: dict[str, Any] = {
+        "hidden_size": layer.ahead.hidden,
+        "direction": "forward" if layer.back is None else "bidirectional",
+    }
+    if isinstance(layer.ahead, PeepholeLSTM):
+        inputs += [""] * (7 - len(inputs)) + [graph.constant(np.stack(P))]
+    if operator == "GRU":
+        attributes["linear_before_reset"] = int(isinstance(layer.ahead, GRUResetAfter))
+    n_states = len(layer.ahead.states)
+    y, *last = graph.apply(operator, *inputs, n_outputs=1 + n_states, **attributes)
+    # (T, directions, B, H) -> (B, T, directions, H) -> (B, T, directions * H)
+    y = graph("Transpose", y, perm=[2, 0, 1, 3])
+    y = graph("Reshape", y, graph.integer(0, 0, layer.size))
+    return y, [graph("Squeeze", each, graph.integer(0)) for each in last[: len(state)]]
+
+
+def _weights(cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A cell's W (gates * H, F), R (gates * H, H), B (2 * gates * H,) and P (peepholes * H,)."""
+
+    def by_gate(rows: torch.Tensor) -> dict[str, np.ndarray]:
+        chunks = rows.detach().cpu().numpy().astype(np.float32)
+        gates = dict(zip(cell.gates, np.split(chunks, len(cell.gates)), strict=True))
+        if isinstance(cell, CoupledLSTM):
+            # 1 - s(a) = s(-a): the input gate is a forget gate with its weights turned round.
+            gates["i"] = -gates["f"]
+        return gates
+
+    _, order = OPERATORS[type(cell)]
+    W, R, b_in = (
+        np.concatenate([by_gate(rows)[gate] for gate in order])
+        for rows in (cell.weight_ih, cell.weight_hh, cell.bias)
+    )
+    b_hidden = np.zeros_like(b_in)
+    if isinstance(cell, GRUResetAfter):
+        b_hidden[2 * cell.hidden :] = cell.bias_hn.detach().cpu().numpy()
+    P = np.zeros(0, np.float32)
+    if isinstance(cell, PeepholeLSTM):
+        p_i, p_f, p_o = cell.peepholes.detach().cpu().numpy()
+        P = np.concatenate([p_i, p_o, p_f])
+    return W, R, np.concatenate([b_in, b_hidden]), P
+
+
+def _linear(graph: Graph, module: nn.Linear, x: str) -> str:
+    product = graph("MatMul", x, graph.constant(module.weight.t()))
+    return graph("Add", product, graph.constant(module.bias))
+
+
+def _log_probs(graph: Graph, net: AcousticModel, x: str) -> str:
+    return graph("LogSoftmax", _linear(graph, net.output, x), axis=-1)
+
+
+def _log_probs_output(graph: Graph, net: AcousticModel, value: str) -> None:
+    graph.output("log_probs", value, np.float32, "B", "T", net.output.out_features)

@@ -1,1 +1,0 @@
-"""Recurrent nets: cells, stacks of them, and the acoustic model."""

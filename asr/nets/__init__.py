@@ -1,0 +1,1 @@
+"""Recurrent nets: cells, stacks of them, the acoustic model and its losses."""

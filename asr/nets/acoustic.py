@@ -1,0 +1,59 @@
+"""The acoustic model: features in, label log-probabilities out, in training and in use alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from asr.errors import InputError
+from asr.nets.convolution import Convolutions
+from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_parameters
+
+#: Ten times the largest recurrent nets; training takes 16 bytes for each.
+MOST_PARAMETERS = 1_000_000_000
+
+
+class AcousticModel(nn.Module):
+    """A recurrent stack and a softmax over V labels (Graves et al. 2006 for CTC; blank is 0).
+
+    n_bins: mel bins, of which a frame's ``n_features`` are a multiple; only convolutions, where
+    the configuration asks for them before the stack, need to know.
+    """
+
+    def __init__(
+        self, config: RecurrentConfig, n_features: int, n_labels: int, n_bins: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = Convolutions(config.conv, n_features, n_bins) if config.conv else None
+        self.conv_dropout = Dropout(config.conv_dropout)
+        self.stack = RecurrentStack(config, self.conv.size if self.conv else n_features)
+        self.output = nn.Linear(self.stack.size, n_labels)
+
+    def forward(
+        self, features: torch.Tensor, lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """features (B, T, F), lens (B,) frames -> log-probabilities (B, T', V), lengths (B,)."""
+        x = features
+        if self.conv is not None:
+            x = self.conv_dropout(self.conv(x, lens))
+        x, lens = self.stack(x, lens)
+        # In float32 even where the layers before compute in bfloat16.
+        return self.output(x).float().log_softmax(dim=2), lens
+
+
+def sketched(make: Callable[[], nn.Module]) -> nn.Module:
+    """The net that ``make`` makes, with names and shapes of its weights and no memory for them.
+
+    Raises:
+        InputError: it has more than `MOST_PARAMETERS`.
+    """
+    with torch.device("meta"):
+        net = make()
+    if (n := count_parameters(net)) > MOST_PARAMETERS:
+        raise InputError(
+            f"the configured net has {n / 1e6:.0f} M parameters; expected up to "
+            f"{MOST_PARAMETERS / 1e6:.0f} M: make its layers fewer or narrower"
+        )
+    return net

@@ -1,0 +1,1 @@
+"""Pictures of an utterance, of an epoch, and of what a net remembers."""

