@@ -11,7 +11,7 @@ from torch import nn
 from asr.audio.features import FeatureConfig, frame_clock
 from asr.data.examples import Example
 from asr.errors import InputError
-from asr.recognize.evaluate import emissions
+from asr.model.emissions import emissions
 from asr.types import Utterance
 
 FEATURES = FeatureConfig(n_mels=8)

@@ -13,11 +13,11 @@ from asr.data.examples import Example, collate, pinned
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.model.bundle import load_bundle
+from asr.model.emissions import emissions
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.nets.recurrent import RecurrentConfig
-from asr.recognize.evaluate import emissions
 from asr.recognize.recognizer import Recognizer
 from asr.train import loop as training
 from asr.train.config import RunConfig

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from asr.labels import SPACE
 from asr.score.alignment import TIES, align, align_texts, sequences, split_words
-from asr.score.nist import GAP, SUBSTITUTION_COST
 from asr.score.nist import TIES as NIST_TIES
-from asr.score.sequences import CELLS, MAX_CHOICES, align_sequences
+from asr.score.sequences import CELLS, GAP, MAX_CHOICES, SUBSTITUTION_COST, align_sequences
 
 SHORT = st.lists(st.sampled_from("abc"), max_size=9)
 

@@ -1,7 +1,7 @@
 """A model as one ONNX file: waveforms in, log-probabilities out, in any language that runs ONNX.
 
-The graph is written node by node, as the equations of `asr.audio.features` and `asr.models` say, with the
-features inside; docs/export.md tells how to run it. Batches are exact: what lies beyond a row's
+The graph is written node by node, as the equations of `asr.audio.features` and `asr.nets` say, with
+the features inside; docs/export.md tells how to run it. Batches are exact: what lies beyond a row's
 length has no influence on the row.
 """
 
@@ -36,6 +36,7 @@ from asr.audio.features import (
 )
 from asr.errors import InputError
 from asr.model.bundle import Bundle, settings
+from asr.model.emissions import certain_silence
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import (
     LSTM,
@@ -48,7 +49,6 @@ from asr.nets.cells import (
 )
 from asr.nets.convolution import Convolutions
 from asr.nets.recurrent import RecurrentLayer, RecurrentStack
-from asr.recognize.evaluate import certain_silence
 from asr.system.files import write_aside
 
 if TYPE_CHECKING:

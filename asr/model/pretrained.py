@@ -125,7 +125,7 @@ def torchaudio_model(name: str, weights: Path | None = None) -> Bundle:
 
 
 def onnx_model(path: Path) -> Bundle:
-    """A CTC model in an ONNX file: one that `asr.model.onnx` wrote, or any that a `Sidecar` describes.
+    """A CTC model in an ONNX file: one that `model.onnx` wrote, or any that a `Sidecar` describes.
 
     Raises:
         InputError: onnxruntime is not installed, or the file cannot be read or has other inputs

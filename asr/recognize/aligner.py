@@ -21,8 +21,8 @@ from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
 from asr.labels import SILENCES, SPACE, fold
 from asr.model.bundle import Bundle
+from asr.model.emissions import emissions
 from asr.model.pretrained import WaveformModel, load_model
-from asr.recognize.evaluate import emissions
 from asr.system.text import nfc
 from asr.types import Segment, Transcript, Utterance
 

@@ -25,12 +25,12 @@ from asr.decode.decoder import Decoder
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
+from asr.model.emissions import emissions
 from asr.model.options import DecodingOptions, fitted
 from asr.model.pretrained import WaveformModel, load_model
 from asr.nets.acoustic import AcousticModel
 from asr.nets.quantized import quantized
 from asr.recognize.aligner import label_times
-from asr.recognize.evaluate import emissions
 from asr.types import Hypothesis, Segment, Transcript, Utterance
 
 log = logging.getLogger(__name__)

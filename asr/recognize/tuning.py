@@ -32,7 +32,8 @@ from asr.errors import InputError
 from asr.labels import fold, unit_symbols
 from asr.lm.lstm import NeuralLM
 from asr.model.bundle import WEIGHTS, Bundle, load_tensors, save_tensors
-from asr.recognize.evaluate import decode_set, decoders_of, emissions, score_hypotheses
+from asr.model.emissions import emissions
+from asr.recognize.evaluate import decode_set, decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.score.error_rate import error_rate
 from asr.types import Hypothesis, Scores, Utterance

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from asr.audio.features import LogMel
 from asr.audio.read import load_audio
-from asr.decode.paths import ctc_align, frame_align_words
 from asr.errors import InputError
-from asr.labels import BLANK_SYMBOL, SILENCES, SPACE, fold, unit_symbols
+from asr.labels import BLANK_SYMBOL, SILENCES, fold
 from asr.model.bundle import Bundle
-from asr.recognize.aligner import Aligner, label_times, outputs
+from asr.plot.said import grouped, reference, spelled, timed, word_times
+from asr.recognize.aligner import outputs
 from asr.report.run import Judged
 from asr.score.alignment import Alignment, Column
 from asr.types import Segment, Utterance
@@ -137,52 +137,6 @@ def _evidence(judged: Judged, i: int, bundle: Bundle, log_probs: np.ndarray) -> 
     )
 
 
-def timed(
-    bundle: Bundle, log_probs: np.ndarray, symbols: Sequence[str], duration_s: float
-) -> list[Segment]:
-    """Labels with the times at which the model's output (T, V) shows them; none that do not fit."""
-    labels, transitions = bundle.labels, bundle.transitions
-    try:
-        ids = labels.encode(symbols)
-        if bundle.criterion == "framewise" and transitions is not None:
-            log_priors = bundle.decoder.prior_weight * transitions.log_priors
-            spans = frame_align_words(
-                log_probs,
-                [((i,),) for i in ids],
-                min_durations=transitions.min_durations,
-                log_priors=log_priors,
-            )[2]
-        else:
-            spans = ctc_align(log_probs, ids)[0]
-    except InputError:
-        return []
-    times = label_times(bundle, log_probs, ids, spans, duration_s)
-    return [Segment(s, *time) for s, time in zip(symbols, times, strict=True)]
-
-
-def reference(
-    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance
-) -> tuple[list[Segment], list[Segment]]:
-    """Words and labels that were said, at their known times, else where the model has them."""
-    unit = bundle.labels.unit
-    words, labels = with_times(utterance.words), with_times(utterance.phones)
-    if unit != "phone":
-        labels = _spelled(bundle, log_probs, utterance, utterance.text)
-        return words or _grouped(labels, unit), labels
-    if utterance.phones and not labels:
-        symbols = unit_symbols(utterance, unit, bundle.label_config.fold)
-        labels = timed(bundle, log_probs, symbols, utterance.duration_s)
-    return words or _word_times(bundle, log_probs, utterance, utterance.text), labels
-
-
-def _spelled(
-    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance, text: str | None
-) -> list[Segment]:
-    """The letters (or words) of a text in time."""
-    symbols = unit_symbols(replace(utterance, text=text or ""), bundle.labels.unit)
-    return timed(bundle, log_probs, symbols, utterance.duration_s)
-
-
 def scored(symbols: Sequence[str], folding: str, silence: str) -> list[int]:
     """Places of the phones that `phone_policy` leaves."""
     kept: list[tuple[int, bool]] = []
@@ -203,10 +157,10 @@ def _lanes(
     said_words, said = reference(bundle, log_probs, utterance)
     if unit == "phone":
         heard = timed(bundle, log_probs, line.phones or (), utterance.duration_s)
-        heard_words = _word_times(bundle, log_probs, utterance, line.text)
+        heard_words = word_times(bundle, log_probs, utterance, line.text)
     else:
-        heard = _spelled(bundle, log_probs, utterance, line.text)
-        heard_words = _grouped(heard, unit)
+        heard = spelled(bundle, log_probs, utterance, line.text)
+        heard_words = grouped(heard, unit)
     names = {"phone": "phones", "char": "letters"}
     lanes = []
     for side, words, labels in (("said", said_words, said), ("heard", heard_words, heard)):
@@ -245,42 +199,6 @@ def _errors(
         for i, (_, error) in zip(places, tokens, strict=True):
             errors[i] = error
     return errors
-
-
-def with_times(segments: Sequence[Segment] | None) -> list[Segment]:
-    """The segments, if all have times."""
-    known = all(s.start_s is not None and s.end_s is not None for s in segments or ())
-    return list(segments or ()) if known else []
-
-
-def _word_times(
-    bundle: Bundle, log_probs: np.ndarray, utterance: Utterance, text: str | None
-) -> list[Segment]:
-    """Words aligned by the model's lexicon; none where it has none, or lacks a word."""
-    if not text or bundle.lexicon is None:
-        return []
-    try:
-        aligner = Aligner(bundle, "word", bundle.lexicon)
-        return list(aligner.align(replace(utterance, text=text), log_probs).words)
-    except InputError:
-        return []
-
-
-def _grouped(labels: Sequence[Segment], unit: str) -> list[Segment]:
-    """Words out of letters between spaces; word labels as they are."""
-    if unit == "word":
-        return list(labels)
-    words: list[Segment] = []
-    starts_word = True
-    for letter in labels:
-        if letter.label == SPACE:
-            starts_word = True
-        elif starts_word:
-            words.append(letter)
-            starts_word = False
-        else:
-            words[-1] = replace(words[-1], label=words[-1].label + letter.label, end_s=letter.end_s)
-    return words
 
 
 def _wav(waveform: np.ndarray, rate: int) -> bytes:

@@ -8,8 +8,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.score.nist import NULL_NULL, OPTIONAL_GAP, SUBSTITUTION_COST
-from asr.score.sequences import DELETION, HIT, INSERTION, SUBSTITUTION
+from asr.score.sequences import (
+    DELETION,
+    HIT,
+    INSERTION,
+    NULL_NULL,
+    OPTIONAL_GAP,
+    SUBSTITUTION,
+    SUBSTITUTION_COST,
+)
 
 
 class Networks(NamedTuple):

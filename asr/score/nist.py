@@ -26,9 +26,13 @@ from asr.errors import InputError
 from asr.score.alignment import Alignments, align_words, placed, sequences, split_words
 from asr.score.sequences import (
     DELETION,
+    GAP,
     HIT,
     INSERTION,
     MAX_CHOICES,
+    NULL_GAP,
+    OPTIONAL_GAP,
+    SUBSTITUTION_COST,
     Sequences,
     Ties,
     align_sequences,
@@ -37,7 +41,6 @@ from asr.score.sequences import (
 if TYPE_CHECKING:
     from asr.score.kernels import Networks
 
-SUBSTITUTION_COST, GAP, OPTIONAL_GAP, NULL_GAP, NULL_NULL = 4, 3, 2, 0.001, 1
 TIES = Ties(hit=0, substitution=1, insertion=2, deletion=3)
 
 NULL = "@"

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 #: Codes of columns, in the order of `alignment.ERRORS`.
 HIT, SUBSTITUTION, DELETION, INSERTION = range(4)
+#: sclite's costs: a word for another, a word for nothing, an ``(optional)`` or ``@`` for nothing,
+#: ``@`` for ``@``.
+SUBSTITUTION_COST, GAP, OPTIONAL_GAP, NULL_GAP, NULL_NULL = 4, 3, 2, 0.001, 1
 #: Pairs that are aligned at once have about so many cells on an anti-diagonal (fits the cache).
 CELLS = 1 << 16
 #: Bytes for the choices to go back; where they do not fit, the table is filled twice, in blocks.

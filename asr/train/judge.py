@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any
 
 from asr.model.bundle import Bundle, save_bundle
+from asr.model.emissions import emissions
 from asr.nets.recurrent import count_parameters
-from asr.recognize.evaluate import decode_set, decoders_of, emissions, policy
+from asr.recognize.evaluate import decode_set, decoders_of, policy
 from asr.recognize.tuning import adopted, calibrate, searches, tune
 from asr.score.error_rate import error_rate
 from asr.score.show import as_json

@@ -34,9 +34,10 @@ from asr.data.index import IndexedManifest
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
 from asr.model.bundle import Bundle, load_bundle, save_bundle, save_lexicon, save_weights
+from asr.model.emissions import blank_rate, emissions, is_out_of_memory
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.nets.recurrent import count_parameters
-from asr.recognize.evaluate import blank_rate, decode_set, decoders_of, emissions, is_out_of_memory
+from asr.recognize.evaluate import decode_set, decoders_of
 from asr.score.error_rate import RATE_NAMES, error_rate
 from asr.system.files import write_text
 from asr.system.interrupts import deferred

@@ -1,11 +1,11 @@
 """Prefix beam search with a recurrent language model in every step (shallow fusion).
 
-The score of a hypothesis is that of `asr.decode.search.beam`, with the recurrent model in the place of the
-n-gram (Gulcehre et al. 2015). Only compiled code is fast enough for the search, and only large
-products are fast for the model, so the two take turns: each utterance's search runs on alone until
-it meets words so far (a history) whose next words it cannot do without; what all searches lack is
-then computed as one batch, and they go on. A history that nothing could follow and survive in the
-beam, whatever its probability, is never computed.
+The score of a hypothesis is that of `asr.decode.search.beam`, with the recurrent model in the place
+of the n-gram (Gulcehre et al. 2015). Only compiled code is fast enough for the search, and only
+large products are fast for the model, so the two take turns: each utterance's search runs on alone
+until it meets words so far (a history) whose next words it cannot do without; what all searches
+lack is then computed as one batch, and they go on. A history that nothing could follow and survive
+in the beam, whatever its probability, is never computed.
 
 Labels without a lexicon are the words of a lexicon in which each label spells itself.
 """
