@@ -31,7 +31,7 @@ from asr.train.recipe import load_config
 from asr.train.setup import choose_sets
 from asr.types import Segment, Utterance
 
-SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"
+SO762 = Path(__file__).parents[3] / "shared" / "data" / "so762"
 
 
 @given(

@@ -33,7 +33,7 @@ from asr.recognize.recognizer import Recognizer
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-DOCS = Path(__file__).parents[1] / "docs" / "export.md"
+DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 LABELS = Labels("char", ("<blank>", "<space>", *"abcdé"))
 LENGTHS = [1, 159, 160, 161, 479, 480, 1000, 4321, 16_000, 16_007, 25_000]
 

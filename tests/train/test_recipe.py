@@ -235,7 +235,7 @@ def installed(plugin):
     ],
 )
 def test_launchers_run_it_in_other_processes(tmp_path, monkeypatch, launcher):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     overrides = ["seed=1,2", f"run_dir={tmp_path}/s", *launcher]
     multirun("recipes/so762/ctc.yaml", overrides, leave_note)
     assert notes(tmp_path / "s") == [["3", "1"], ["3", "2"]]

@@ -24,7 +24,7 @@ from asr.errors import InputError
 from asr.labels import TIMIT_61_PHONES
 from asr.types import Segment
 
-SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"
+SO762 = Path(__file__).parents[3] / "shared" / "data" / "so762"
 NEED_SO762 = pytest.mark.skipif(not SO762.is_dir(), reason="so762 is not here")
 ASR = [sys.executable, "-c", "from asr.cli import main; main()"]
 
@@ -454,7 +454,7 @@ def run_prepare(*arguments):
         [*ASR, "prepare", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
 
 

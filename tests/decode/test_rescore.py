@@ -8,7 +8,7 @@ import pytest
 from decode_oracle import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decode_fusion import LM, SYMBOLS, drawn_lm, lm_score
+from test_search_fusion import LM, SYMBOLS, drawn_lm, lm_score
 
 from asr.decode.rescore import RescoreOptions, reorder, rescore, sentence_log_probs
 from asr.decode.search.beam import BeamOptions, beam_search

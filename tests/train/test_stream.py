@@ -22,9 +22,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import SMALL, asr
-from test_distributed import two_processes
 from test_resume import interrupt
 from test_resume import start as start_training
+from test_world import two_processes
 from training_runs import assert_same_run, metrics_of
 from training_runs import train_tones as run
 

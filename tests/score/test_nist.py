@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asr.errors import InputError
 from asr.score.nist import align_nist
 
-SO762 = Path(__file__).parents[2] / "shared" / "data" / "so762"
+SO762 = Path(__file__).parents[3] / "shared" / "data" / "so762"
 
 
 def columns(reference, hypothesis):
