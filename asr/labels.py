@@ -126,7 +126,8 @@ def unit_symbols(utterance: Utterance, unit: str, folding: str = "none") -> list
     if unit == "phone":
         if utterance.phones is None:
             raise InputError(
-                f"utterance {utterance.id}: has no phones; choose labels.unit=char or word"
+                f"utterance {utterance.id}: has no phones; name a lexicon for its words "
+                "(corpus.lexicon=FILE), or choose labels.unit=char or word"
             )
         return fold([p.label for p in utterance.phones], folding, f"utterance {utterance.id}")
     if utterance.text is None:

@@ -33,7 +33,7 @@ from asr.train.config import RunConfig
 from asr.train.loop import step
 from asr.train.recipe import load_config
 from asr.train.rundir import processor_name
-from asr.train.setup import build, choose_sets
+from asr.train.setup import Pronounced, build, choose_sets
 from asr.train.stream import Stream
 from asr.train.world import World
 from asr.types import Batch
@@ -199,7 +199,11 @@ def training(shards: Path) -> None:
     settings += ["lm=none", "corpus.test=[]", "loss.framewise_epochs=0", "model=blstm_3x256"]
     config, _ = load_config("recipes/so762/ctc.yaml", settings)
     sets = choose_sets(config.corpus, load_corpus("streamed", shards))
-    bundle, examples, _ = build(config, {"train": sets["train"], "dev": sets["dev"][:8]}, None)
+    bundle, examples, _ = build(
+        config,
+        Pronounced({"train": sets["train"], "dev": sets["dev"][:8]}),
+        None,
+    )
     stream = examples["train"]
     assert isinstance(stream, Stream)
     began = time.perf_counter()

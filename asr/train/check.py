@@ -20,7 +20,15 @@ from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
 from asr.train.config import LmConfig, RunConfig
 from asr.train.loop import ALL_BLANK, OPTIMIZERS, judge_dev, step
-from asr.train.setup import build, choose_sets, corpus_root, pick_device
+from asr.train.setup import (
+    Pronounced,
+    build,
+    choose_sets,
+    corpus_root,
+    find_lexicon,
+    pick_device,
+    pronounced,
+)
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -58,9 +66,10 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     world = World(pick_device(config.trainer.device))
     corpus = load_corpus(config.corpus.kind, corpus_root(config))
     # Of a corpus beyond memory a part will do.
-    some = choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]
-    chosen = choose(some, config)
-    bundle, examples, _ = build(config, {"train": chosen, "dev": chosen}, None)
+    some = {"train": choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]}
+    said = pronounced(config.labels, some, find_lexicon(config.corpus, corpus))
+    chosen = choose(said.sets["train"], config)
+    bundle, examples, _ = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
     model, criterion = bundle.model.to(world.device), bundle.criterion
     optimizer = OPTIMIZERS[config.optim.name](model.parameters(), lr=config.optim.lr)
     batch = collate(examples["train"], config.features, criterion == "framewise")

@@ -31,7 +31,9 @@ class CorpusConfig:
     dev: str = setting("dev", "the set that chooses the best epoch and the decoder's weights")
     test: list[str] = setting(["test"], "the sets to score in the end")
     lexicon: str = setting(
-        "", "a file (word TAB phones) to decode words from phones with, relative to the root"
+        "",
+        "a file (word TAB phones, CMUdict's, MFA's or Kaldi's lines), relative to the root: words "
+        "are decoded from phones with it, and utterances of words alone get their phones from it",
     )
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ from asr.train.setup import (
     corpus_root,
     find_lexicon,
     pick_device,
+    pronounced,
     report_lost,
 )
 from asr.train.state import Checkpoint, State, Totals, Training, load_state
@@ -112,22 +113,23 @@ def train_in(
             corpus_root(config),
             lambda files: progress.track(files, description="reading the corpus"),
         )
-    sets = choose_sets(config.corpus, corpus)
     lexicon = find_lexicon(config.corpus, corpus)
+    sets = choose_sets(config.corpus, corpus)
     open_log(run, world.is_main)
+    said = pronounced(config.labels, sets, lexicon)
     if world.is_main:
         if not resume:
             write_text(run / "config.yaml", resolved)
             write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
         write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
-        for name, utterances in sets.items():
+        for name, utterances in said.sets.items():
             if not isinstance(utterances, IndexedManifest):
                 write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
     for deviation in corpus.audit.deviations:
         log.warning("corpus: %s", deviation)
     report_lost(corpus.audit, config.trainer.max_skipped)
 
-    bundle, examples, skipped = build(config, sets, lexicon, world.size)
+    bundle, examples, skipped = build(config, said, lexicon, world.size)
     log.info(
         "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
         len(bundle.labels) - 1,

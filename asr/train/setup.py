@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from asr.data.cache import cached
 from asr.data.examples import Example, extract, join_speeds, make_examples, pooled, set_statistics
 from asr.data.index import IndexedManifest, join_manifests
 from asr.decode.lexicon import Lexicon
-from asr.decode.pronunciations import MOST_TOLD
+from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
-from asr.labels import LabelConfig, Labels, inventory, unit_symbols
+from asr.labels import LabelConfig, Labels, fold, folding_named, inventory, unit_symbols
 from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
@@ -30,7 +30,7 @@ from asr.system.progress import progress_bar
 from asr.train.config import CorpusConfig, RunConfig
 from asr.train.rundir import log
 from asr.train.stream import Stream, open_stream
-from asr.types import Utterance
+from asr.types import Segment, Utterance
 
 #: Computing features for longer than this is worth keeping them.
 LONG_S = 30.0
@@ -119,6 +119,82 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
     return sets
 
 
+@dataclass(frozen=True)
+class Pronounced:
+    """Sets whose utterances have phones, as far as a lexicon tells them.
+
+    left_out: by set, utterances with words that it lacks, and the reason. phones: all those of the
+    lexicon, where any utterance has its phones from there.
+    """
+
+    sets: Mapping[str, Sequence[Utterance]]
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    phones: tuple[str, ...] = ()
+
+    @property
+    def vocabulary(self) -> list[Utterance]:
+        """An utterance that says every phone of the lexicon once, or none."""
+        phones = tuple(map(Segment, self.phones))
+        return [Utterance("of the lexicon", Path(), "", 0.0, phones=phones)] if phones else []
+
+
+def pronounced(
+    config: LabelConfig, sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
+) -> Pronounced:
+    """Give utterances of words alone their phones: the first pronunciation of each word.
+
+    Words are looked up as `look_up` does, and become what the lexicon calls them.
+
+    Whether there is silence between words nobody knows, so there is none among the labels: CTC's
+    blank takes its place. Words that the lexicon lacks are summed up.
+
+    Raises:
+        InputError: the corpus is streamed, or the lexicon cannot be read or has stray phones.
+    """
+    wordy = config.unit == "phone" and lexicon is not None
+    if isinstance(train := sets["train"], IndexedManifest):
+        if wordy and train.vocabulary().phones is None:
+            raise InputError(
+                f"{train.vocabulary().id}: has no phones, and a streamed corpus does not get them "
+                "from a lexicon; write them into its manifests"
+            )
+        wordy = False
+    if lexicon is None or not wordy or all(u.phones is not None for s in sets.values() for u in s):
+        return Pronounced(sets)
+    first: dict[str, tuple[Segment, ...]] = {}
+    for where, word, symbols, _ in read_entries(lexicon, folding_named(config.fold) or ()):
+        fold(symbols, config.fold, where)
+        first.setdefault(word, tuple(map(Segment, symbols)))
+    found: dict[str, Sequence[Utterance]] = {}
+    left_out: dict[str, dict[str, str]] = {}
+    for name, utterances in sets.items():
+        kept, lacking = [], {}
+        for u in utterances:
+            words, missing = look_up(u.text or "", first.get)
+            if u.phones is not None:
+                kept.append(u)
+            elif missing:
+                lacking[u.id] = missing
+            else:
+                phones = tuple(p for word in words for p in first[word])
+                kept.append(replace(u, text=" ".join(words), phones=phones))
+        left_out[name] = {
+            i: f"words without a pronunciation: {' '.join(dict.fromkeys(ws))}"
+            for i, ws in lacking.items()
+        }
+        if lacking:
+            log.warning("%s: %s", name, sum_up(lacking, "without a pronunciation, left out"))
+        if not kept:
+            raise InputError(
+                f"{lexicon}: lacks words of every utterance of {name}, such as "
+                f"{next(iter(lacking.values()))[0]!r}: is it one of another language?"
+            )
+        found[name] = kept
+    return Pronounced(
+        found, left_out, tuple(sorted({p.label for said in first.values() for p in said}))
+    )
+
+
 def report_lost(audit: Audit, most: float) -> None:
     """Log the corpus files that were missing or corrupt; their utterances are in no set.
 
@@ -137,7 +213,7 @@ def report_lost(audit: Audit, most: float) -> None:
 
 def build(
     config: RunConfig,
-    sets: Mapping[str, Sequence[Utterance]],
+    said: Pronounced,
     lexicon: Path | None,
     n_processes: int = 1,
 ) -> tuple[Bundle, dict[str, Sequence[Example]], dict[str, dict[str, str]]]:
@@ -150,9 +226,9 @@ def build(
     # first step.
     sketched(partial(net, n_labels=2, n_bins=config.features.n_mels))
     WaveformAugment(config.augment, config.features)
-    skipped: dict[str, dict[str, str]] = {name: {} for name in sets}
-    train = sets["train"]
-    held = dict(sets)
+    skipped = {name: dict(said.left_out.get(name, {})) for name in said.sets}
+    train = said.sets["train"]
+    held = dict(said.sets)
     if isinstance(train, IndexedManifest):
         del held["train"]
     else:
@@ -191,7 +267,7 @@ def build(
         stream = open_stream(config, train, labels, skipped["train"], n_processes)
         examples["train"], stats = stream, stream.stats
     else:
-        labels = inventory(train, config.labels.unit, config.labels.fold)
+        labels = inventory([*train, *said.vocabulary], config.labels.unit, config.labels.fold)
         if config.features.normalize == "global":
             stats = pooled([m for s in speeds["train"] for m in matrices["train", s].values()])
 
@@ -227,7 +303,8 @@ def build(
         if n_fewer:
             log.info("%s: %d copies are too short for their labels at their speed", name, n_fewer)
         skipped[name] |= {i: why for told in unfit for i, why in told.items() if i not in usable}
-        report_skipped(name, len(utterances), skipped[name], config.trainer.max_skipped)
+        n_all = len(utterances) + len(said.left_out.get(name, {}))
+        report_skipped(name, n_all, skipped[name], config.trainer.max_skipped)
         report_strays(name, utterances, labels.symbols, config.labels)
         if training:
             report_rare(examples[name], labels)

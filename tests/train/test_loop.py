@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from running import asr
-from tones import build
+from tones import LEXICON, build
 from training_runs import train_tones as run
 
 from asr.data.examples import Example
+from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.model.bundle import load_bundle, load_tensors
@@ -378,3 +379,44 @@ def test_labels_that_train_says_once_are_told(caplog):
     caplog.clear()
     report_rare(examples * 2, labels)
     assert not caplog.text
+
+
+def test_phones_come_from_words_and_a_lexicon(tones, tmp_path):
+    root = tmp_path / "words"
+    for name, folder in (("train", "TRAIN"), ("dev", "DEV"), ("test", "TEST")):
+        lines = [
+            {"audio_filepath": str(path), "text": " ".join(text.split()[2:]).capitalize() + "."}
+            for path in sorted((tones / folder).rglob("*.WAV"))
+            for text in [path.with_suffix(".TXT").read_text()]
+        ]
+        if name == "train":
+            lines[0]["text"] = "ma zork zork"
+        root.mkdir(exist_ok=True)
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    changed = ("corpus=jsonl", "trainer.max_epochs=12", "corpus.lexicon=lexicon.txt")
+    with pytest.raises(InputError, match=r"has no phones; name a lexicon .*corpus\.lexicon"):
+        run("recipes/demo/ctc.yaml", root, tmp_path / "none", *changed[:2], "decoder.lexicon=false")
+    entries = [f"{w.upper()}  {p.upper()}\n" for w, p in LEXICON.items()]
+    text = ";;; as CMUdict writes\n" + "".join([*entries, "MA(2)  S S\n", "THIN  TH IH1 N\n"])
+    (root / "lexicon.txt").write_text(text)
+    results = run("recipes/demo/ctc.yaml", root, tmp_path / "run", *changed)
+    assert results["skipped"] == {"train": 1, "dev": 0, "test": 0}
+    assert results["sets"]["test"]["greedy"]["PER"]["error_rate"] < 0.3
+    assert results["sets"]["test"]["beam+lexicon"]["WER"]["error_rate"] < 0.3
+    told = (tmp_path / "run/train.log").read_text()
+    assert "left out: 1, said 2 times in 1 utterances: zork (2, first in U000" in told
+    said = read_manifest(tmp_path / "run/manifests/train.jsonl")[0]
+    phones = [p for word in said.text.split() for p in LEXICON[word.lower()].split()]
+    assert [p.label for p in said.phones] == phones
+    # Labels as the dictionary has them, where nothing folds them, and all that it has.
+    folded = ("labels.fold=none", "labels.score_fold=none", "trainer.max_epochs=1")
+    run(
+        "recipes/demo/ctc.yaml",
+        root,
+        tmp_path / "own",
+        *changed[::2],
+        *folded,
+        "trainer.tune=false",
+    )
+    labels = load_bundle(tmp_path / "own").labels
+    assert labels.symbols == ("<blank>", "AA", "IH1", "IY", "M", "N", "S", "TH")
