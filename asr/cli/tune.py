@@ -65,13 +65,12 @@ def tune(
     from asr.model.pretrained import TORCHAUDIO
     from asr.recognize.tuning import (
         BEAMS,
-        adopted,
         cached_emissions,
         calibrate,
         rescoring_search,
         searches,
+        tune_all,
     )
-    from asr.recognize.tuning import tune as search_weights
     from asr.system.progress import progress_bar
 
     if not force and is_test(manifest):
@@ -113,20 +112,10 @@ def tune(
         heard = [u for u in utterances if u.id in log_probs]
         if not heard:
             raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
-        found = []
-        for search in wanted:
-            task = progress.add_task(f"{search.title} weights", total=search.n_trials)
-            found.append(
-                search_weights(heard, log_probs, bundle, search, partial(progress.advance, task))
-            )
-        bundle.decoder = adopted(bundle, found)
+        found = tune_all(heard, log_probs, bundle, wanted, progress)
         if bundle.rescore_lm is not None and rescore != "none":
             search = rescoring_search(bundle)
-            task = progress.add_task(f"{search.title} weights", total=search.n_trials)
-            second = search_weights(
-                heard, log_probs, bundle, search, partial(progress.advance, task)
-            )
-            bundle.decoder = adopted(bundle, [second])
+            (second,) = tune_all(heard, log_probs, bundle, [search], progress)
             if any(t.search.title == own and t.best.rate <= second.best.rate for t in found):
                 tell(f"{second.search.title} is no better than {own}: rescoring is left off")
                 bundle.decoder = replace(bundle.decoder, rescore_weight=0.0)

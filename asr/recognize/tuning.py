@@ -10,11 +10,13 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress
 
 from asr.audio.read import file_state
 from asr.data.examples import extract, make_examples, set_statistics
@@ -157,7 +159,7 @@ def tune(
         rates = [t.rate for t in trials if t.config == config]
         if not rates:
             scores = score_hypotheses(utterances, hypotheses_of(config), bundle)
-            rates = [error_rate(judged(scores))]
+            rates = [error_rate(main_scores(scores))]
         if math.isnan(rates[0]):
             raise InputError("tuning: the transcripts are empty, there are no errors to count")
         trials.append(Trial(stage, config, rates[0]))
@@ -246,9 +248,26 @@ def _step(values: tuple[float, ...], value: float) -> float:
     return min(abs(value - other) for other in values if other != value)
 
 
-def judged(scores: dict[str, Scores]) -> Scores:
+def main_scores(scores: dict[str, Scores]) -> Scores:
     """The error rate that counts: of words, where there are words, or else of the labels."""
     return scores["WER"] if "WER" in scores else next(iter(scores.values()))
+
+
+def tune_all(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    wanted: Sequence[Search],
+    progress: Progress,
+) -> list[Tuned]:
+    """Make the searches, one after the other; the bundle's decoder gets what they find."""
+    found = []
+    for search in wanted:
+        task = progress.add_task(f"{search.title} weights", total=search.n_trials)
+        tick = partial(progress.advance, task)
+        found.append(tune(utterances, log_probs, bundle, search, tick))
+    bundle.decoder = adopted(bundle, found)
+    return found
 
 
 def adopted(bundle: Bundle, found: Sequence[Tuned]) -> DecoderConfig:

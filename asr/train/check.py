@@ -19,7 +19,8 @@ from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
 from asr.train.config import LmConfig, RunConfig
-from asr.train.loop import ALL_BLANK, OPTIMIZERS, judge_dev, step
+from asr.train.loop import ALL_BLANK, rate_on_dev, step
+from asr.train.optim import new_optimizer
 from asr.train.setup import (
     Pronounced,
     build,
@@ -71,7 +72,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     chosen = choose(said.sets["train"], config)
     bundle, examples, _ = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
     model, criterion = bundle.model.to(world.device), bundle.criterion
-    optimizer = OPTIMIZERS[config.optim.name](model.parameters(), lr=config.optim.lr)
+    optimizer = new_optimizer(config.optim, model)
     batch = collate(examples["train"], config.features, criterion == "framewise")
     rate_name = RATE_NAMES[config.labels.unit]
     print(
@@ -89,7 +90,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         if not done.is_good:
             break
         if len(losses) >= next_look:
-            rate, blanks = judge_dev(bundle, criterion, examples["dev"], world.device)
+            rate, blanks = rate_on_dev(bundle, criterion, examples["dev"], world.device)
             print(
                 f"step {len(losses):5d}  loss {done.loss:8.4f}  {rate_name} {100 * rate:6.2f} %  "
                 f"blank {100 * blanks:3.0f} %",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
+import torch
+
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
 from asr.decode.decoder import DecoderConfig
@@ -17,7 +19,7 @@ from asr.system.settings import check, expected, is_bounded, setting
 #: More epochs, or seconds in a batch, than there ever are.
 MOST = 1_000_000
 MOST_ORDER = 16
-OPTIMIZERS = ("adamw", "adam")
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 SCHEDULES = ("constant", "linear", "cosine", "plateau", "one_cycle")
 
 
@@ -44,7 +46,7 @@ class CorpusConfig:
 class OptimConfig:
     """Optimizer and learning rate."""
 
-    name: str = setting("adamw", "the optimizer", choices=OPTIMIZERS)
+    name: str = setting("adamw", "the optimizer", choices=tuple(OPTIMIZERS))
     lr: float = setting(1e-3, "learning rate, at its highest", above=0, most=100)
     weight_decay: float = setting(1e-2, "share of the weights taken off, times lr", 0, 1000)
     clip_norm: float = setting(5.0, "longer gradients are shortened to it", above=0)

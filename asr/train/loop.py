@@ -44,8 +44,14 @@ from asr.system.interrupts import deferred
 from asr.system.progress import progress_bar
 from asr.train.averaging import MovingAverage, Snapshots, in_place_of
 from asr.train.config import RunConfig
-from asr.train.judge import judge
-from asr.train.optim import follow_plateau, learning_rate, rate_of_extension, set_rate
+from asr.train.optim import (
+    follow_plateau,
+    learning_rate,
+    new_optimizer,
+    rate_of_extension,
+    set_rate,
+)
+from asr.train.results import tune_and_score
 from asr.train.rundir import (
     RESULTS,
     add_metrics,
@@ -71,7 +77,6 @@ from asr.train.stream import Stream
 from asr.train.world import World, join, restarts
 from asr.types import Batch
 
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 # Share of the training time that pictures for TensorBoard may take: where epochs last seconds, not
 # every one of them gets its picture.
 DRAWING = 0.02
@@ -173,7 +178,7 @@ def train_in(
     kept = keep_best(training, bundle)
     bundle = load_bundle(run / "model")
     n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
-    return judge(training, bundle, kept, skipped, n_lost)
+    return tune_and_score(training, bundle, kept, skipped, n_lost)
 
 
 def begin(
@@ -192,12 +197,7 @@ def begin(
         examples=examples,
         model=model,
         parallel=world.wrap(model),
-        optimizer=OPTIMIZERS[config.optim.name](
-            model.parameters(),
-            lr=config.optim.lr,
-            weight_decay=config.optim.weight_decay,
-            fused=True,
-        ),
+        optimizer=new_optimizer(config.optim, model),
         moving=MovingAverage(model, config.optim.ema) if config.optim.ema else None,
         snapshots={
             "last": Snapshots(config.trainer.average_last, best=False),
@@ -264,7 +264,7 @@ def end_epoch(
     weights = training.weights
     if world.is_main:
         with in_place_of(training.model, weights):
-            rate, blanks = judge_dev(bundle, criterion, dev, world.device)
+            rate, blanks = rate_on_dev(bundle, criterion, dev, world.device)
     rate, blanks = world.from_main(rate, blanks)
     # From here to the checkpoint all or nothing, as far as signals are concerned.
     with deferred():
@@ -384,7 +384,7 @@ def keep_best(training: Training, bundle: Bundle) -> str:
             continue
         average = snapshot.average()
         with in_place_of(training.model, average):
-            rate, _ = judge_dev(bundle, criterion, dev, device)
+            rate, _ = rate_on_dev(bundle, criterion, dev, device)
         is_better = best_rate is None or rate < best_rate
         name = f"average of the {which} {len(snapshot.kept)} epochs"
         log.info(
@@ -421,7 +421,7 @@ def find_checkpoint(run: Path, world: World) -> Checkpoint | None:
     return found
 
 
-def judge_dev(
+def rate_on_dev(
     bundle: Bundle, criterion: str, examples: Sequence[Example], device: torch.device
 ) -> tuple[float, float]:
     """Error rate on dev with the plainest decoder, and the share of blank frames.

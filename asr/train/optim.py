@@ -1,4 +1,4 @@
-"""The learning rate over a training: a function of the epoch, save for what the plateau adds."""
+"""The optimizer, and the learning rate: a function of the epoch, save for what the plateau adds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import math
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from asr.train.config import OptimConfig, RunConfig
+from asr.train.config import OPTIMIZERS, OptimConfig, RunConfig
 from asr.train.state import State
 
 # One-cycle (Smith 2018) with the figures of torch's OneCycleLR: where the rate begins and ends as
 # shares of its peak, and Adam's first moment, which falls while the rate rises.
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4
 ONE_CYCLE_BETA_HIGH, ONE_CYCLE_BETA_LOW = 0.95, 0.85
+
+
+def new_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The configured optimizer of the model's weights."""
+    kind = OPTIMIZERS[config.name]
+    return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: RunConfig, state: State, epoch: float) -> float:
