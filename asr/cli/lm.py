@@ -176,7 +176,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _train_ngram(
     sentences: list[list[str]], dev: list[list[str]] | None, order: int, least: int, out: Path
 ) -> None:
-    from asr.lm.ngram import UNK, NGram
+    from asr.lm.arpa import UNK
+    from asr.lm.ngram import NGram
     from asr.lm.query import summarize, token_scores
     from asr.lm.text import vocabulary
 

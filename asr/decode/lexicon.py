@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from asr.decode.pronunciations import MOST_TOLD, read_entries, sum_up
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE, Labels, fold, folding_named
-from asr.lm.ngram import MISSING_UNK, BoundNGram, NGram
+from asr.lm.arpa import MISSING_UNK
+from asr.lm.ngram import BoundNGram, NGram
 from asr.system.text import nfc
 from asr.types import Utterance
 

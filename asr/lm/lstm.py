@@ -30,8 +30,8 @@ from torch.nn import functional as F
 
 from asr.errors import InputError
 from asr.labels import FOLDINGS, UNITS
+from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
-from asr.lm.ngram import BOS, EOS, UNK
 from asr.lm.text import vocabulary
 from asr.nets.acoustic import sketched
 from asr.system.files import write_aside, write_text

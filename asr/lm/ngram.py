@@ -1,4 +1,4 @@
-"""Backoff n-gram language models: estimate, read and write ARPA, query.
+"""Backoff n-gram language models: estimate and query.
 
 An n-gram model is a tree: the root is the empty context, the node reached by the tokens
 w1 .. wn is that n-gram, and a node is at the same time the context (the state) in which the next
@@ -7,40 +7,28 @@ token is looked up. Probabilities are base-10 logarithms, as ARPA files have the
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
-import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.system.files import write_aside
+from asr.lm import arpa
+from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS, Grams
 from asr.system.jit import compiled
-from asr.system.text import nfc
 
 log = logging.getLogger(__name__)
 
-UNK, BOS, EOS = "<unk>", "<s>", "</s>"
-#: How texts and ARPA files write the unknown token.
-UNKNOWNS = (UNK, "<UNK>")
-#: log10 P(<unk>) where the ARPA file has none, as KenLM's ``unknown_missing_logprob``.
-MISSING_UNK = -100.0
 #: D1, D2, D3+ where the counts give none, as ``lmplz --discount_fallback``.
 #: Of so many n-grams of one order, discounts ought to be there.
 MANY = 1000
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-#: Real n-grams unpack to some 5 times their size in gzip, ever the same line to 1000 times.
-MOST_PACKED = 100
-LONGEST_LINE = 1 << 20
-
-
 #: Peak memory of estimating, for each token and order, where every n-gram is different (measured).
 BYTES_A_TOKEN = 170
 
@@ -172,17 +160,7 @@ class NGram:
         for node, parent in enumerate(_parents(self.trie.first_child).tolist(), start=1):
             depths[node] = depths[parent] + 1
         counts = np.bincount(depths, minlength=self.order + 1)[1:]
-        with write_aside(path) as aside, _open(aside, "wt") as out:
-            out.write("\\data\\\n")
-            out.writelines(f"ngram {n}={count}\n" for n, count in enumerate(counts, start=1))
-            depth = 0
-            for gram, prob, backoff in self.grams():
-                if len(gram) > depth:
-                    depth = len(gram)
-                    out.write(f"\n\\{depth}-grams:\n")
-                tail = f"\t{backoff:.7g}" if depth < self.order else ""
-                out.write(f"{prob:.7g}\t{' '.join(gram)}{tail}\n")
-            out.write("\n\\end\\\n")
+        arpa.write(path, counts.tolist(), self.grams())
 
     @classmethod
     def read_arpa(cls, path: Path) -> NGram:
@@ -191,10 +169,7 @@ class NGram:
         Raises:
             InputError: no such file, or a malformed line, with its number.
         """
-        try:
-            return _parse_arpa(_lines(Path(path)), path)
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-            raise InputError(f"{path}: cannot be read as an ARPA file ({error})") from error
+        return cls._of(arpa.read(Path(path)))
 
     @classmethod
     def estimate(cls, sentences: Iterable[Sequence[str]], order: int) -> NGram:
@@ -215,66 +190,81 @@ class NGram:
             raise InputError(f"n-gram order must be 1 or more, found {order}")
         tokens, stream = _number(sentences)
         _check_memory(len(stream), order)
-        room = _positions_in_sentence(stream)
-        order = min(order, int(room.max()) + 1)
-        # Per order (index n - 1): each n-gram's parent node, last token, suffix (a row of the order
-        # below) and counts. `ending` is the n-gram that ends at each position of the stream.
-        ending = stream.astype(np.int64) + 1
-        parents = [np.zeros(len(tokens), np.int64)]
-        last = [np.arange(len(tokens))]
-        suffix = [np.zeros(len(tokens), np.int64)]
-        counts = [np.bincount(stream, minlength=len(tokens))]
-        from_bos = [last[0] == 1]
-        offset = 1
-        for n in range(2, order + 1):
-            at = np.flatnonzero(room >= n - 1)
-            keys = ending[at - 1] * len(tokens) + stream[at]
-            unique, example, inverse, count = np.unique(
-                keys, return_index=True, return_inverse=True, return_counts=True
-            )
-            parents.append(unique // len(tokens))
-            last.append(unique % len(tokens))
-            suffix.append(ending[at][example] - offset)
-            counts.append(count)
-            from_bos.append(from_bos[-1][parents[-1] - offset])
-            offset += len(parents[-2])
-            ending = np.zeros(len(stream), np.int64)
-            ending[at] = offset + inverse
-        # Below the highest order, count the distinct tokens to the left instead of occurrences.
-        for n in range(order - 1):
-            left = np.bincount(suffix[n + 1], minlength=len(counts[n]))
-            counts[n] = np.where(from_bos[n], counts[n], left)
-        counts[0][1] = 0
-
-        size = 1 + sum(len(c) for c in counts)
+        levels = _counted(stream, order, len(tokens))
+        size = 1 + sum(len(level.counts) for level in levels)
         prob, backoff = np.zeros(size), np.ones(size)
         lower = np.array([1.0 / (len(tokens) - 1)])  # uniform; <s> is never predicted
         first = 1
-        for n in range(order):
-            discount = np.array([0.0, *_discounts(counts[n], n + 1)])
-            grade = np.minimum(counts[n], 3)
-            total = np.bincount(parents[n], counts[n], minlength=size)
-            freed = np.bincount(parents[n], discount[grade], minlength=size)
+        for n, (parents, _, suffix, counts) in enumerate(levels, start=1):
+            discount = np.array([0.0, *_discounts(counts, n)])
+            grade = np.minimum(counts, 3)
+            total = np.bincount(parents, counts, minlength=size)
+            freed = np.bincount(parents, discount[grade], minlength=size)
             context = total > 0
             backoff[context] = freed[context] / total[context]
-            here = (counts[n] - discount[grade]) / total[parents[n]]
-            here += backoff[parents[n]] * lower[suffix[n]]
-            if n == 0:
+            here = (counts - discount[grade]) / total[parents]
+            here += backoff[parents] * lower[suffix]
+            if n == 1:
                 here[1] = 1.0
             prob[first : first + len(here)] = here
             first += len(here)
             lower = here
-        return cls(
-            order,
-            tuple(tokens),
-            _trie(
-                np.concatenate(parents),
-                np.concatenate(last),
-                len(tokens),
+        return cls._of(
+            Grams(
+                len(levels),
+                tuple(tokens),
+                np.concatenate([level.parents for level in levels]),
+                np.concatenate([level.last for level in levels]),
                 np.log10(np.maximum(prob, 1e-99)),
                 np.log10(np.maximum(backoff, 1e-99)),
-            ),
+            )
         )
+
+    @classmethod
+    def _of(cls, grams: Grams) -> NGram:
+        return cls(grams.order, grams.tokens, _trie(grams))
+
+
+class _Level(NamedTuple):
+    """The n-grams of one order: parent node, last token, suffix (a row of the order below)."""
+
+    parents: NDArray[np.int64]
+    last: NDArray[np.int64]
+    suffix: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def _counted(stream: NDArray[np.int32], order: int, n_tokens: int) -> list[_Level]:
+    """The n-grams of the sentences in ``stream``, counted as Kneser and Ney do.
+
+    The order is lower where no sentence is that long.
+    """
+    room = _positions_in_sentence(stream)
+    unigrams = np.arange(n_tokens)
+    nothing = np.zeros(n_tokens, np.int64)
+    levels = [_Level(nothing, unigrams, nothing, np.bincount(stream, minlength=n_tokens))]
+    from_bos = [unigrams == 1]
+    # The n-gram that ends at each position of the stream.
+    ending = stream.astype(np.int64) + 1
+    offset = 1
+    for n in range(2, min(order, int(room.max()) + 1) + 1):
+        at = np.flatnonzero(room >= n - 1)
+        keys = ending[at - 1] * n_tokens + stream[at]
+        unique, example, inverse, count = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+        parents = unique // n_tokens
+        levels.append(_Level(parents, unique % n_tokens, ending[at][example] - offset, count))
+        from_bos.append(from_bos[-1][parents - offset])
+        offset += len(levels[-2].parents)
+        ending = np.zeros(len(stream), np.int64)
+        ending[at] = offset + inverse
+    # Below the highest order, count the distinct tokens to the left instead of occurrences.
+    for n, (level, above) in enumerate(pairwise(levels)):
+        left = np.bincount(above.suffix, minlength=len(level.counts))
+        levels[n] = level._replace(counts=np.where(from_bos[n], level.counts, left))
+    levels[0].counts[1] = 0
+    return levels
 
 
 def _number(sentences: Iterable[Sequence[str]]) -> tuple[list[str], NDArray[np.int32]]:
@@ -343,17 +333,12 @@ def _discounts(counts: NDArray[np.int64], n: int) -> tuple[float, float, float]:
     return FALLBACK_DISCOUNTS
 
 
-def _trie(
-    parents: NDArray[np.int64],
-    last: NDArray[np.int64],
-    n_tokens: int,
-    log10_prob: NDArray[np.float64],
-    log10_backoff: NDArray[np.float64],
-) -> Trie:
-    """Build the tree from the parent and last token of each n-gram, sorted by (parent, token)."""
-    size = 1 + len(parents)
-    parents = np.concatenate([[-1], parents])
-    token = np.concatenate([[-1], last])
+def _trie(grams: Grams) -> Trie:
+    """Build the tree for queries."""
+    n_tokens, log10_prob, log10_backoff = len(grams.tokens), grams.log10_prob, grams.log10_backoff
+    size = 1 + len(grams.parents)
+    parents = np.concatenate([[-1], grams.parents])
+    token = np.concatenate([[-1], grams.last])
     keys = parents * n_tokens + token  # rising, because a parent stands before its children
     first_child = np.searchsorted(parents, np.arange(size + 1))
     # shorter(s w) is shorter(s) w where that is a node, else shorter(shorter(s)) w, and so on
@@ -393,146 +378,3 @@ def _trie(
 def _parents(first_child: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return the parent of each node but the root."""
     return np.repeat(np.arange(len(first_child) - 1), np.diff(first_child))
-
-
-def _open(path: Path, mode: str) -> IO[str]:
-    encoding = "utf-8-sig" if mode == "rt" else "utf-8"
-    if path.suffix == ".gz":
-        return gzip.open(path, mode, encoding=encoding)  # type: ignore[return-value]
-    return path.open(mode.rstrip("t"), encoding=encoding)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, which may be a bomb: gzip packs a gigabyte of zeros in a megabyte."""
-    most = path.stat().st_size * MOST_PACKED if path.suffix == ".gz" else math.inf
-    n_read = 0
-    with _open(path, "rt") as handle:
-        while line := handle.readline(LONGEST_LINE):
-            n_read += len(line)
-            if len(line) == LONGEST_LINE:
-                raise InputError(f"{path}: no ARPA file: a line has {LONGEST_LINE} characters")
-            if n_read > most:
-                raise InputError(f"{path}: no ARPA file: unpacks to {MOST_PACKED} times its size")
-            yield nfc(line)
-
-
-def _parse_arpa(lines: Iterable[str], path: Path) -> NGram:
-    """Read the sections of an ARPA file; the n-grams of a section may stand in any order."""
-    declared: dict[int, int] = {}
-    tokens = {UNK: 0, BOS: 1, EOS: 2}
-    # Node of each n-gram by (node of its context, token), and by node: that key and its values.
-    # Nodes are numbered as read here and sorted at the end.
-    keys: dict[tuple[int, int], int] = {}
-    probs, backoffs = [0.0], [0.0]
-    section = 0  # 0 is \data\, n is \n-grams:
-    found = 0
-    number = 0
-    state = "head"
-
-    def fail(number: int, message: str) -> InputError:
-        return InputError(f"{path}:{number}: {message}")
-
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if state == "head":
-            if text == "\\data\\":
-                state = "data"
-            continue
-        if not text:
-            continue
-        if text.startswith("\\") and (text.endswith("-grams:") or text == "\\end\\"):
-            if not declared:
-                raise fail(number, "no 'ngram N=COUNT' line before the first section")
-            if section and found != declared[section]:
-                raise fail(
-                    number, f"\\data\\ promises {declared[section]} {section}-grams, found {found}"
-                )
-            expected = "\\end\\" if section == len(declared) else f"\\{section + 1}-grams:"
-            if text != expected:
-                raise fail(number, f"expected {expected}, found {text}")
-            if text == "\\end\\":
-                state = "end"
-                break
-            section, found, state = section + 1, 0, "grams"
-        elif state == "data":
-            name, _, count = text.partition("=")
-            order = name.removeprefix("ngram").strip()
-            if not re.fullmatch(r"ngram\s*\d{1,9}\s*=\s*\d{1,15}", text):
-                raise fail(number, f"expected 'ngram N=COUNT', found {text!r}")
-            if int(order) != len(declared) + 1:
-                raise fail(number, f"expected 'ngram {len(declared) + 1}=COUNT', found {text!r}")
-            declared[int(order)] = int(count)
-        else:
-            fields = text.split()
-            if len(fields) not in (section + 1, section + 2):
-                raise fail(
-                    number,
-                    f"expected a log10 probability, {section} tokens and perhaps a backoff weight, "
-                    f"found {len(fields)} fields",
-                )
-            try:
-                prob = float(fields[0])
-                backoff = float(fields[section + 1]) if len(fields) == section + 2 else 0.0
-            except ValueError as error:
-                raise fail(number, f"not a number ({error})") from error
-            if math.isnan(prob) or math.isnan(backoff) or prob > 0 or backoff == math.inf:
-                raise fail(number, "a log10 probability must be a number of at most 0")
-            gram = [UNK if w in UNKNOWNS else w for w in fields[1 : section + 1]]
-            if section == 1:
-                tokens.setdefault(gram[0], len(tokens))
-            context = 0
-            for depth, token in enumerate(gram):
-                number_of = tokens.get(token)
-                if number_of is None:
-                    raise fail(number, f"token {token!r} is not among the 1-grams")
-                key = (context, number_of)
-                if depth == section - 1:
-                    if key in keys:
-                        raise fail(number, f"{section}-gram {' '.join(gram)!r} stands twice")
-                    keys[key] = len(probs)
-                    probs.append(prob)
-                    backoffs.append(backoff)
-                elif key not in keys:
-                    raise fail(
-                        number, f"context {' '.join(gram[: depth + 1])!r} is not among its n-grams"
-                    )
-                else:
-                    context = keys[key]
-            found += 1
-    if state != "end":
-        missing = "\\data\\" if state == "head" else "\\end\\"
-        raise fail(number, f"the file ends before {missing}")
-    return _sorted_model(len(declared), tokens, keys, probs, backoffs)
-
-
-def _sorted_model(
-    order: int,
-    tokens: dict[str, int],
-    keys: dict[tuple[int, int], int],
-    probs: list[float],
-    backoffs: list[float],
-) -> NGram:
-    """Number the nodes by (order, parent, token)."""
-    for special, prob in ((0, MISSING_UNK), (1, 0.0), (2, MISSING_UNK)):
-        if (0, special) not in keys:
-            keys[(0, special)] = len(probs)
-            probs.append(prob)
-            backoffs.append(0.0)
-    levels: list[list[tuple[int, int, int]]] = [[] for _ in range(order)]
-    depth = {0: 0}
-    for (context, token), node in sorted(keys.items(), key=lambda item: item[1]):
-        depth[node] = depth[context] + 1
-        levels[depth[context]].append((context, token, node))
-    renumbered = {0: 0}
-    rows: list[tuple[int, int, int]] = []
-    for level in levels:
-        for context, token, node in sorted((renumbered[c], t, n) for c, t, n in level):
-            renumbered[node] = len(rows) + 1
-            rows.append((context, token, node))
-    parents, last, nodes = np.array(rows, np.int64).T
-    picked = np.concatenate([[0], nodes])
-    return NGram(
-        order,
-        tuple(tokens),
-        _trie(parents, last, len(tokens), np.array(probs)[picked], np.array(backoffs)[picked]),
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import SPACE, fold, unit_symbols
-from asr.lm.ngram import BOS, EOS, UNK, UNKNOWNS
+from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS
 from asr.system.text import read_text
 
 

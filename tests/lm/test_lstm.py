@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import InputError
+from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.lstm import PAD, NeuralConfig, NeuralLM, padded_block, perplexity, stream_block, train
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
-from asr.lm.ngram import BOS, EOS, UNK, NGram
+from asr.lm.ngram import NGram
 from asr.lm.query import load_lm, next_log_probs, sample, summarize, token_scores
 from asr.lm.text import join, read_sentences, split, vocabulary
 from asr.nets.cells import CELLS

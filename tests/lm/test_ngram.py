@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import InputError
-from asr.lm.ngram import MISSING_UNK, NGram, _discounts
+from asr.lm.arpa import MISSING_UNK
+from asr.lm.ngram import NGram, _discounts
 
 sentences = st.lists(st.lists(st.sampled_from("abcde"), max_size=8), min_size=1, max_size=20)
 SMALL_ARPA = """made by hand
