@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from asr.report.html import Html, el
 
 Format = Callable[[float], str]
+Place = Callable[[float], float]
 #: Letters of a name before a row.
 NAME = 24
 
@@ -55,6 +57,41 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
+class _Frame(NamedTuple):
+    """The size of a picture, and where the chart lies in it."""
+
+    width: float
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    @property
+    def floor(self) -> float:
+        """The y of the chart's lower edge."""
+        return self.height - self.bottom
+
+    @property
+    def end(self) -> float:
+        """The x of the chart's right edge."""
+        return self.width - self.right
+
+    def lines(self, ys: Sequence[float], y_at: Place, shown: Format) -> list[Html]:
+        """Lines across at ``ys``, each with its number before it."""
+        parts = []
+        for y in ys:
+            place = {"y1": y_at(y), "y2": y_at(y)}
+            parts.append(el("line", x1=self.left, x2=self.end, **place, class_="grid"))
+            parts.append(el("text", shown(y), x=self.left - 7, y=y_at(y) + 3.5, text_anchor="end"))
+        return parts
+
+    def hit(self, x: float, width: float, **tip: str) -> Html:
+        """What shows a tip wherever the pointer is, in the column around ``x``."""
+        place = {"x": x - width / 2, "y": self.top, "width": width, "height": self.floor - self.top}
+        return el("rect", **place, class_="hit", **tip)
+
+
 def line_chart(
     title: str,
     series: Sequence[Series],
@@ -63,77 +100,55 @@ def line_chart(
     from_zero: bool = True,
 ) -> Html:
     """Curves over epochs. marked: an epoch that stands out, and why."""
-    width, height, left, right, top, bottom = 440, 220, 52, 14, 14, 30
+    frame = _Frame(width=440, height=220, left=52, right=14, top=14, bottom=30)
     points = [point for one in series for point in one.points]
     xs = sorted({x for x, _ in points})
     highest = max(y for _, y in points)
     lowest = min(0.0 if from_zero else math.inf, *(y for _, y in points))
     if highest <= lowest:
         highest = lowest + (abs(lowest) or 1.0)
-    y_ticks = ticks(lowest, highest * 1.04, 5)
     first, last = xs[0], max(xs[-1], xs[0] + 1)
 
     def x_at(x: float) -> float:
-        return left + (width - left - right) * (x - first) / (last - first)
+        return frame.left + (frame.end - frame.left) * (x - first) / (last - first)
 
     def y_at(y: float) -> float:
-        return (
-            height
-            - bottom
-            - (height - top - bottom) * (y - lowest) / (highest * 1.04 - lowest or 1)
-        )
+        span = highest * 1.04 - lowest or 1
+        return frame.floor - (frame.floor - frame.top) * (y - lowest) / span
 
-    parts: list[Html] = []
-    for y in y_ticks:
-        parts.append(el("line", x1=left, x2=width - right, y1=y_at(y), y2=y_at(y), class_="grid"))
-        parts.append(el("text", shown(y), x=left - 7, y=y_at(y) + 3.5, text_anchor="end"))
+    parts = frame.lines(ticks(lowest, highest * 1.04, 5), y_at, shown)
+    below = frame.floor + 17.0
     for x in sorted({first, *ticks(first, last, 6)}):
-        if x == int(x) and (x == first or x_at(x) - left > 20):
-            place = {"x": x_at(x), "y": height - bottom + 17.0}
-            parts.append(el("text", f"{x:.0f}", **place, text_anchor="middle"))
-    parts.append(el("text", "epoch", x=left - 7, y=height - bottom + 17.0, text_anchor="end"))
+        if x == int(x) and (x == first or x_at(x) - frame.left > 20):
+            parts.append(el("text", f"{x:.0f}", x=x_at(x), y=below, text_anchor="middle"))
+    parts.append(el("text", "epoch", x=frame.left - 7, y=below, text_anchor="end"))
     if marked is not None:
-        x = x_at(marked[0])
-        parts.append(el("line", x1=x, x2=x, y1=top, y2=height - bottom, class_="mark"))
-        before = marked[0] > (first + last) / 2
-        parts.append(
-            el(
-                "text",
-                marked[1],
-                x=x - 5 if before else x + 5,
-                y=top + 8,
-                text_anchor="end" if before else "start",
-                class_="strong",
-            )
-        )
+        parts += _mark(frame, x_at(marked[0]), marked[1], marked[0] > (first + last) / 2)
     for one in series:
         places = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in one.points)
         parts.append(el("polyline", points=places, class_=f"curve {one.colour}"))
         if len(one.points) == 1:
             ((x, y),) = one.points
             parts.append(el("circle", cx=x_at(x), cy=y_at(y), r=3, class_=f"dot {one.colour}"))
-    step = (width - left - right) / max(len(xs) - 1, 1)
+    step = (frame.end - frame.left) / max(len(xs) - 1, 1)
     for x in xs:
-        values = [
-            f"{one.name} {shown(y)}" for one in series for other, y in one.points if other == x
-        ]
-        parts.append(
-            el(
-                "rect",
-                x=x_at(x) - step / 2,
-                y=top,
-                width=step,
-                height=height - top - bottom,
-                class_="hit",
-                data_tip=f"epoch {x:.0f}: {', '.join(values)}",
-                data_at=f"{x:.0f}",
-            )
-        )
+        values = [f"{one.name} {shown(y)}" for one in series for at, y in one.points if at == x]
+        tip = f"epoch {x:.0f}: {', '.join(values)}"
+        parts.append(frame.hit(x_at(x), step, data_tip=tip, data_at=f"{x:.0f}"))
     latest = "; ".join(
         f"{one.name} from {shown(one.points[0][1])} to {shown(one.points[-1][1])}" for one in series
     )
     label = f"{title} over {len(xs)} epochs: {latest}"
-    return _svg(width, height, parts, label)
+    return _svg(frame.width, frame.height, parts, label)
+
+
+def _mark(frame: _Frame, x: float, name: str, before: bool) -> list[Html]:
+    """A line at ``x`` with its name beside it, on the left if ``before``."""
+    x_name, anchor = (x - 5, "end") if before else (x + 5, "start")
+    return [
+        el("line", x1=x, x2=x, y1=frame.top, y2=frame.floor, class_="mark"),
+        el("text", name, x=x_name, y=frame.top + 8, text_anchor=anchor, class_="strong"),
+    ]
 
 
 def interval_bar(
@@ -182,36 +197,32 @@ def interval_axis(axis: tuple[float, float]) -> Html:
 
 def columns_chart(title: str, bars: Sequence[Bar], overall: float, x_name: str) -> Html:
     """Rates side by side with their intervals and names below; ``overall`` is a line across."""
-    width, height, left, right, top, bottom = 900, 250, 52, 92, 14, 46
+    frame = _Frame(width=900, height=250, left=52, right=92, top=14, bottom=46)
     top_value = _top_value(bars, overall)
 
     def y_at(y: float) -> float:
-        return height - bottom - (height - top - bottom) * min(y, top_value) / top_value
+        return frame.floor - (frame.floor - frame.top) * min(y, top_value) / top_value
 
-    step = (width - left - right) / len(bars)
-    parts: list[Html] = []
-    for y in ticks(0, top_value, 5):
-        parts.append(el("line", x1=left, x2=width - right, y1=y_at(y), y2=y_at(y), class_="grid"))
-        parts.append(el("text", percent(y), x=left - 7, y=y_at(y) + 3.5, text_anchor="end"))
+    step = (frame.end - frame.left) / len(bars)
+    parts = frame.lines(ticks(0, top_value, 5), y_at, percent)
     for i, bar in enumerate(bars):
-        x, thick = left + step * (i + 0.5), min(step * 0.6, 90.0)
+        x, thick = frame.left + step * (i + 0.5), min(step * 0.6, 90.0)
         if math.isfinite(bar.rate):
-            y, tall = y_at(bar.rate), height - bottom - y_at(bar.rate)
+            y, tall = y_at(bar.rate), frame.floor - y_at(bar.rate)
             place = {"x": x - thick / 2, "y": y, "width": thick, "height": tall}
             parts.append(el("rect", **place, class_="column"))
         if math.isfinite(bar.low):
             ends = {"y1": y_at(bar.low), "y2": y_at(bar.high)}
             parts.append(el("line", x1=x, x2=x, **ends, class_="whisker"))
-        parts.append(el("text", bar.name, x=x, y=height - bottom + 17, text_anchor="middle"))
-        place = {"x": x - step / 2, "y": top, "width": step, "height": height - top - bottom}
-        parts.append(el("rect", **place, class_="hit", data_tip=bar.tip))
+        parts.append(el("text", bar.name, x=x, y=frame.floor + 17, text_anchor="middle"))
+        parts.append(frame.hit(x, step, data_tip=bar.tip))
     # Beside the columns, not above them, where it would hide them.
     y = y_at(overall)
-    parts.append(el("line", x1=left, x2=width - right, y1=y, y2=y, class_="mark"))
-    parts.append(el("text", _overall(overall), x=width - right + 6, y=y + 4, class_="strong"))
-    middle = {"x": (left + width - right) / 2, "y": height - 8.0}
+    parts.append(el("line", x1=frame.left, x2=frame.end, y1=y, y2=y, class_="mark"))
+    parts.append(el("text", _overall(overall), x=frame.end + 6, y=y + 4, class_="strong"))
+    middle = {"x": (frame.left + frame.end) / 2, "y": frame.height - 8.0}
     parts.append(el("text", x_name, **middle, text_anchor="middle", class_="axis"))
-    return _svg(width, height, parts, title)
+    return _svg(frame.width, frame.height, parts, title)
 
 
 def rows_chart(title: str, bars: Sequence[Bar], overall: float) -> Html:

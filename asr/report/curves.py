@@ -40,7 +40,7 @@ def training(run: Run) -> Child:
                 "figcaption",
                 el("strong", title),
                 el("span", more),
-                legend(series) if len(series) > 1 else None,
+                legend((one.colour, one.name) for one in series) if len(series) > 1 else None,
             ),
             charts.line_chart(title, series, show, mark),
             class_="card",

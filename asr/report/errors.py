@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from asr.report import charts
 from asr.report.charts import Bar, percent
 from asr.report.html import Child, Html, el
-from asr.report.pieces import figure, folded, interval_shown, rate_shown, table
+from asr.report.pieces import figure, folded, heads, interval_shown, legend, rate_shown, table
 from asr.report.run import Judged, Rate, subset
 from asr.score.alignment import Alignments
 from asr.score.error_rate import UNIT_NAMES, error_rate, reference_length, total
@@ -110,93 +111,69 @@ def _bar(name: str, group: Alignments, rate: Rate) -> Bar:
 
 def tokens(rate: Rate, units: str, looked_into: str) -> Child:
     """How often each phone (character, word) was right, substituted, deleted and inserted."""
-    said, right, deleted, inserted, heard_as = _token_counts(rate.alignments)
-    wrong = {token: n - right[token] for token, n in said.items()}
+    counts = _token_counts(rate.alignments)
+    said, unit = counts.said, units.removesuffix("s")
+    wrong = {token: n - counts.right[token] for token, n in said.items()}
     names = sorted(said, key=lambda t: (-wrong[t], t))[:MOST_TOKENS]
-    rows = []
-    for token in names:
-        n = said[token]
-        substituted = n - right[token] - deleted[token]
-        taken_for = [f"{shown(other)} {count}" for other, count in heard_as[token].most_common(3)]
-        parts = [
-            (right[token] / n, "right"),
-            (substituted / n, "substituted"),
-            (deleted[token] / n, "deleted"),
-        ]
-        bar = el(
-            "span",
-            [
-                el("i", class_=kind, style=f"width:{100 * share:.2f}%")
-                for share, kind in parts
-                if share
-            ],
-            class_="stack",
-            role="img",
-            aria_label=", ".join(f"{percent(share)} {kind}" for share, kind in parts),
-            data_tip=f"{shown(token)}: "
-            + ", ".join(f"{percent(share)} {kind}" for share, kind in parts),
-        )
-        rows.append(
-            el(
-                "tr",
-                el("th", shown(token), scope="row"),
-                el("td", str(n), class_="num soft"),
-                el("td", f"{100 * wrong[token] / n:.1f} %", class_="num"),
-                el("td", bar, class_="wide"),
-                el("td", str(inserted[token]), class_="num soft"),
-                el("td", ", ".join(taken_for), class_="soft"),
-            )
-        )
-    heads = [
-        (units.removesuffix("s"), ""),
-        ("said", "num"),
-        ("wrong", "num"),
-        ("", "wide"),
-        ("inserted", "num"),
-        ("most often heard as", ""),
-    ]
+    rows = [_token_row(token, counts) for token in names]
+    columns = [(unit, ""), ("said", "num"), ("wrong", "num"), ("", "wide"), ("inserted", "num")]
+    columns += [("most often heard as", "")]
     half = (len(rows) + 1) // 2
     tables = [
-        el(
-            "table",
-            el("thead", el("tr", [el("th", h, class_=c or None) for h, c in heads])),
-            el("tbody", part),
-            class_="tokens",
-        )
+        el("table", heads(columns), el("tbody", part), class_="tokens")
         for part in (rows[:half], rows[half:])
         if part
     ]
     of_all = f"the {len(names)} with most errors of {len(said)}" if len(said) > len(names) else ""
-    legend = el(
+    return figure(
+        f"Errors by {unit}",
+        ", ".join(filter(None, [looked_into, of_all, "most errors first"])),
+        el("div", tables, class_="columns"),
+        keys=legend((kind, kind) for kind in ("right", "substituted", "deleted")),
+    )
+
+
+def _token_row(token: str, counts: _TokenCounts) -> Html:
+    n, right, deleted = counts.said[token], counts.right[token], counts.deleted[token]
+    parts = [
+        (right / n, "right"),
+        ((n - right - deleted) / n, "substituted"),
+        (deleted / n, "deleted"),
+    ]
+    told = ", ".join(f"{percent(share)} {kind}" for share, kind in parts)
+    bar = el(
         "span",
-        [
-            el("span", el("i", class_=f"key {kind}", aria_hidden="true"), kind)
-            for kind in ("right", "substituted", "deleted")
-        ],
-        class_="legend",
+        [el("i", class_=kind, style=f"width:{100 * share:.2f}%") for share, kind in parts if share],
+        class_="stack",
+        role="img",
+        aria_label=told,
+        data_tip=f"{shown(token)}: {told}",
     )
+    taken_for = [f"{shown(t)} {count}" for t, count in counts.heard_as[token].most_common(3)]
     return el(
-        "figure",
-        el(
-            "figcaption",
-            el("strong", f"Errors by {units.removesuffix('s')}"),
-            el("span", ", ".join(filter(None, [looked_into, of_all, "most errors first"]))),
-            legend,
-        ),
-        el("div", el("div", tables, class_="columns"), class_="scroll"),
-        class_="card",
+        "tr",
+        el("th", shown(token), scope="row"),
+        el("td", str(n), class_="num soft"),
+        el("td", f"{100 * (n - right) / n:.1f} %", class_="num"),
+        el("td", bar, class_="wide"),
+        el("td", str(counts.inserted[token]), class_="num soft"),
+        el("td", ", ".join(taken_for), class_="soft"),
     )
 
 
-def _token_counts(
-    alignments: Alignments,
-) -> tuple[Counter[str], Counter[str], Counter[str], Counter[str], dict[str, Counter[str]]]:
+class _TokenCounts(NamedTuple):
     """How often each token was said, right, deleted, inserted; and what it was taken for."""
-    said: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    deleted: Counter[str] = Counter()
-    inserted: Counter[str] = Counter()
-    heard_as: dict[str, Counter[str]] = {}
+
+    said: Counter[str]
+    right: Counter[str]
+    deleted: Counter[str]
+    inserted: Counter[str]
+    heard_as: dict[str, Counter[str]]
+
+
+def _token_counts(alignments: Alignments) -> _TokenCounts:
+    counts = _TokenCounts(Counter(), Counter(), Counter(), Counter(), {})
+    said, right, deleted, inserted, heard_as = counts
     hits = alignments.codes == 0
     for number, count in zip(*np.unique(alignments.said[hits], return_counts=True), strict=True):
         token = alignments.tokens[number]
@@ -213,7 +190,7 @@ def _token_counts(
             heard_as.setdefault(kind.reference, Counter())[kind.hypothesis] += count
     for token in said:
         heard_as.setdefault(token, Counter())
-    return said, right, deleted, inserted, heard_as
+    return counts
 
 
 def confusions(rate: Rate, units: str, looked_into: str) -> Child:

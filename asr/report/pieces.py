@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
-from asr.report.charts import Series
 from asr.report.html import Child, Html, el
 from asr.score.significance import CONFIDENCE
 
 CONFIDENCE_SHOWN = f"{100 * CONFIDENCE:g} %"
 
 
-def legend(series: Sequence[Series]) -> Html:
-    """Which colour is which curve."""
-    keys = [
-        el("span", el("i", class_=f"key {one.colour}", aria_hidden="true"), one.name)
-        for one in series
+def legend(keys: Iterable[tuple[str, str]]) -> Html:
+    """Which class (of a colour) is which name."""
+    shown = [
+        el("span", el("i", class_=f"key {kind}", aria_hidden="true"), name) for kind, name in keys
     ]
-    return el("span", keys, class_="legend")
+    return el("span", shown, class_="legend")
 
 
-def figure(title: str, more: str, content: Child, kind: str = "") -> Html:
+def figure(title: str, more: str, content: Child, kind: str = "", keys: Html | None = None) -> Html:
     """A card with a title, what it shows, and a content that may be wider than the window."""
     return el(
         "figure",
-        el("figcaption", el("strong", title), el("span", more)),
+        el("figcaption", el("strong", title), el("span", more), keys),
         el("div", content, class_="scroll"),
         class_=f"card {kind}".rstrip(),
     )
@@ -36,6 +34,11 @@ def figure(title: str, more: str, content: Child, kind: str = "") -> Html:
 def folded(title: str, content: Child) -> Html:
     """What is shown on demand, and on paper."""
     return el("details", el("summary", title), el("div", content, class_="scroll"))
+
+
+def heads(names: Sequence[tuple[str, str]]) -> Html:
+    """The head of a table: the name of each column, and its class."""
+    return el("thead", el("tr", [el("th", name, class_=kind or None) for name, kind in names]))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:

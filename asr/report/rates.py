@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from asr.report import charts
 from asr.report.html import Child, Html, el
-from asr.report.pieces import CONFIDENCE_SHOWN, interval_shown, rate_shown
+from asr.report.pieces import CONFIDENCE_SHOWN, figure, heads, interval_shown, rate_shown
 from asr.report.run import Judged, Rate, Run
 from asr.score.error_rate import reference_length
 
@@ -15,96 +15,66 @@ from asr.score.error_rate import reference_length
 def error_rates(run: Run, judged: Judged) -> Child:
     """A table for each rate; the row of ``judged`` is highlighted."""
     names = list(dict.fromkeys(name for j in run.judged for name in j.rates))
-    parts: list[Html] = []
-    for name in names:
-        rows = [(j, j.rates[name]) for j in run.judged if name in j.rates]
-        axis = _axis([rate for _, rate in rows])
-        body = []
-        for i, (j, rate) in enumerate(rows):
-            scores = rate.scores
-            is_first = i == 0 or rows[i - 1][0].set != j.set
-            marks = ["first"] * is_first + ["chosen"] * (j is judged)
-            over_speakers = rate.over_speakers
-            inner = (rate.over_utterances.low, rate.over_utterances.high)
-            outer = (over_speakers.low, over_speakers.high) if over_speakers else None
-            tip = f"over {rate.over_utterances.groups} utterances {interval_shown(*inner)}"
-            if over_speakers and outer:
-                tip += f", over {over_speakers.groups} speakers {interval_shown(*outer)}"
-            n = reference_length(scores)
-            body.append(
-                el(
-                    "tr",
-                    el("th", j.set if is_first else "", scope="row"),
-                    el("td", j.decoder),
-                    el("td", el("b", rate_shown(rate.value)), class_="num"),
-                    el("td", interval_shown(*inner), class_="num soft"),
-                    el(
-                        "td",
-                        charts.interval_bar(rate.value, inner, outer, axis),
-                        class_="bar",
-                        data_tip=tip,
-                    ),
-                    *(
-                        el("td", rate_shown(count / n if n else math.nan), class_="num soft")
-                        for count in (scores.substitutions, scores.deletions, scores.insertions)
-                    ),
-                    el(
-                        "td", f"{scores.wrong_utterances} of {scores.utterances}", class_="num soft"
-                    ),
-                    class_=" ".join(marks) or None,
-                )
-            )
-        heads = [
-            ("set", ""),
-            ("decoder", ""),
-            (name, "num"),
-            ("interval", "num"),
-            ("", "bar"),
-            ("substituted", "num"),
-            ("deleted", "num"),
-            ("inserted", "num"),
-            ("wrong utterances", "num"),
-        ]
-        parts.append(
-            el(
-                "figure",
-                el(
-                    "figcaption",
-                    el("strong", _rate_title(name)),
-                    el("span", rows[0][1].scores.policy),
-                ),
-                el(
-                    "div",
-                    el(
-                        "table",
-                        el("thead", el("tr", [el("th", h, class_=c or None) for h, c in heads])),
-                        el("tbody", body),
-                        el(
-                            "tfoot",
-                            el(
-                                "tr",
-                                el("td", "", colspan=4),
-                                el("td", charts.interval_axis(axis), class_="bar"),
-                                el("td", "", colspan=4),
-                            ),
-                        ),
-                        class_="rates",
-                    ),
-                    class_="scroll",
-                ),
-                class_="card",
-            )
-        )
-    parts.append(
-        el(
-            "p",
-            f"Intervals hold the rate with {CONFIDENCE_SHOWN} confidence (bootstrap): the thick "
-            "line over utterances, the thin one over speakers. The highlighted row is looked into "
-            "below.",
-            class_="hint",
-        )
+    hint = (
+        f"Intervals hold the rate with {CONFIDENCE_SHOWN} confidence (bootstrap): the thick line "
+        "over utterances, the thin one over speakers. The highlighted row is looked into below."
     )
-    return parts
+    return [*(_table(name, run, judged) for name in names), el("p", hint, class_="hint")]
+
+
+def _table(name: str, run: Run, judged: Judged) -> Html:
+    rows = [(j, j.rates[name]) for j in run.judged if name in j.rates]
+    axis = _axis([rate for _, rate in rows])
+    body = []
+    before = None
+    for j, rate in rows:
+        is_first = j.set != before
+        before = j.set
+        marks = ["first"] * is_first + ["chosen"] * (j is judged)
+        body.append(
+            el(
+                "tr",
+                el("th", j.set if is_first else "", scope="row"),
+                el("td", j.decoder),
+                _cells(rate, axis),
+                class_=" ".join(marks) or None,
+            )
+        )
+    columns = [("set", ""), ("decoder", ""), (name, "num"), ("interval", "num"), ("", "bar")]
+    columns += [(kind, "num") for kind in ("substituted", "deleted", "inserted")]
+    columns += [("wrong utterances", "num")]
+    foot = el(
+        "tr",
+        el("td", "", colspan=4),
+        el("td", charts.interval_axis(axis), class_="bar"),
+        el("td", "", colspan=4),
+    )
+    content = el("table", heads(columns), el("tbody", body), el("tfoot", foot), class_="rates")
+    return figure(_rate_title(name), rows[0][1].scores.policy, content)
+
+
+def _cells(rate: Rate, axis: tuple[float, float]) -> list[Html]:
+    """The rate, its intervals as numbers and drawn, and the shares of each kind of error."""
+    scores, over_speakers = rate.scores, rate.over_speakers
+    inner = (rate.over_utterances.low, rate.over_utterances.high)
+    outer = None
+    tip = f"over {rate.over_utterances.groups} utterances {interval_shown(*inner)}"
+    if over_speakers:
+        outer = (over_speakers.low, over_speakers.high)
+        tip += f", over {over_speakers.groups} speakers {interval_shown(*outer)}"
+    bar = charts.interval_bar(rate.value, inner, outer, axis)
+    n = reference_length(scores)
+    shares = [
+        rate_shown(count / n if n else math.nan)
+        for count in (scores.substitutions, scores.deletions, scores.insertions)
+    ]
+    wrong = f"{scores.wrong_utterances} of {scores.utterances}"
+    return [
+        el("td", el("b", rate_shown(rate.value)), class_="num"),
+        el("td", interval_shown(*inner), class_="num soft"),
+        el("td", bar, class_="bar", data_tip=tip),
+        *(el("td", shown, class_="num soft") for shown in (*shares, wrong)),
+    ]
 
 
 def _rate_title(name: str) -> str:

@@ -50,18 +50,7 @@ def align_networks(said, heard):  # type: ignore[no-untyped-def]  # pragma: no c
     first_step = np.zeros(n_utterances + 1, np.int64)
     for u in range(n_utterances):
         first_a, first_b = said.first_arc[u], heard.first_arc[u]
-        n_a = said.first_arc[u + 1] - first_a
-        n_b = heard.first_arc[u + 1] - first_b
-        back_a, back_b = _fill_networks(
-            said.words[first_a : first_a + n_a],
-            heard.words[first_b : first_b + n_b],
-            said.gaps[first_a : first_a + n_a],
-            heard.gaps[first_b : first_b + n_b],
-            said.first_predecessor[first_a : first_a + n_a + 1],
-            heard.first_predecessor[first_b : first_b + n_b + 1],
-            said.predecessors,
-            heard.predecessors,
-        )
+        back_a, back_b = _fill_networks(said, heard, u)
         a, b = back_a[-1, -1], back_b[-1, -1]
         n = first_step[u]
         while a > 0 or b > 0:
@@ -92,14 +81,19 @@ def align_networks(said, heard):  # type: ignore[no-untyped-def]  # pragma: no c
 
 
 @numba.njit(cache=True)
-def _fill_networks(  # type: ignore[no-untyped-def]  # pragma: no cover
-    words_a, words_b, gaps_a, gaps_b, first_a, first_b, predecessors_a, predecessors_b
-):
-    """Cheapest ways to every pair of arcs (a, b) of one utterance; those to the tails at the end.
+def _fill_networks(said, heard, u):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Cheapest ways to every pair of arcs (a, b) of utterance ``u``; those to the tails at the end.
 
     Returns (back_a, back_b), both (A, B) int32: the pair before.
     """
-    n_a, n_b = len(words_a), len(words_b)
+    begin_a, end_a = said.first_arc[u], said.first_arc[u + 1]
+    begin_b, end_b = heard.first_arc[u], heard.first_arc[u + 1]
+    n_a, n_b = end_a - begin_a, end_b - begin_b
+    words_a, words_b = said.words[begin_a:end_a], heard.words[begin_b:end_b]
+    gaps_a, gaps_b = said.gaps[begin_a:end_a], heard.gaps[begin_b:end_b]
+    first_a = said.first_predecessor[begin_a : end_a + 1]
+    first_b = heard.first_predecessor[begin_b : end_b + 1]
+    predecessors_a, predecessors_b = said.predecessors, heard.predecessors
     costs = np.empty((n_a, n_b), np.float32)
     back_a = np.zeros((n_a, n_b), np.int32)
     back_b = np.zeros((n_a, n_b), np.int32)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,21 +170,44 @@ def align_nist(
     Raises:
         InputError: braces that do not match, or an utterance too long to be aligned.
     """
-    n = len(references)
     if not any(mark in text for text in map("".join, (references, hypotheses)) for mark in _MARKS):
         return align_plain(references, hypotheses)
 
-    keys, first, words = split_words([*references, *hypotheses], nist=True)
     vocabulary = _Vocabulary()
-    _, places, ids = np.unique(keys, return_index=True, return_inverse=True)
-    entries = np.array([vocabulary[words[i]] for i in places.tolist()], np.int32)[ids]
     plain = np.array(
         [
             not any(mark in side for side in pair for mark in _NETWORK_MARKS)
             for pair in zip(references, hypotheses, strict=True)
         ]
     )
-    # An utterance that is no plain sequence is an empty one here.
+    found = _align_sequences(references, hypotheses, plain, vocabulary)
+    if not plain.all():
+        marked = np.flatnonzero(~plain)
+        of_marked = _align_networks(references, hypotheses, marked, vocabulary, wheres)
+        found = _merged(found, marked, of_marked)
+    return Alignments(found.codes, found.first, lambda: (vocabulary.shown, found.said, found.heard))
+
+
+class _Columns(NamedTuple):
+    """The columns of utterances and where those of each begin, as in `Alignments`."""
+
+    codes: NDArray[np.uint8]
+    first: NDArray[np.int64]
+    said: NDArray[np.int32]
+    heard: NDArray[np.int32]
+
+
+def _align_sequences(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    plain: NDArray[np.bool_],
+    vocabulary: _Vocabulary,
+) -> _Columns:
+    """Align the utterances that are ``plain`` sequences; others have no columns."""
+    n = len(references)
+    keys, first, words = split_words([*references, *hypotheses], nist=True)
+    _, places, ids = np.unique(keys, return_index=True, return_inverse=True)
+    entries = np.array([vocabulary[words[i]] for i in places.tolist()], np.int32)[ids]
     entries = entries[np.repeat(np.tile(plain, 2), np.diff(first))]
     lengths = np.diff(first) * np.tile(plain, 2)
     n_said = int(lengths[:n].sum())
@@ -196,16 +219,23 @@ def align_nist(
         for of, side in ((said, lengths[:n]), (heard, lengths[n:]))
     )
     codes, first_step = align_sequences(a, b, SUBSTITUTION_COST, TIES, False, False, MAX_CHOICES)
-    said, heard = placed(codes, said, heard)
     said_gaps, heard_gaps = placed(codes, a.gaps, b.gaps)
+    found = _Columns(codes, first_step, *placed(codes, said, heard))
     codes[(codes == DELETION) & (said_gaps == OPTIONAL_GAP)] = HIT
     codes[(codes == INSERTION) & (heard_gaps == OPTIONAL_GAP)] = HIT
-    if plain.all():
-        return Alignments(codes, first_step, lambda: (vocabulary.shown, said, heard))
+    return found
 
+
+def _align_networks(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    marked: NDArray[np.int64],
+    vocabulary: _Vocabulary,
+    wheres: tuple[Sequence[str], Sequence[str]] | None,
+) -> _Columns:
+    """Align the utterances ``marked`` as networks."""
     from asr.score.kernels import align_networks
 
-    marked = np.flatnonzero(~plain)
     builders = _Builder(vocabulary), _Builder(vocabulary)
     for u in marked.tolist():
         for side, texts in enumerate((references, hypotheses)):
@@ -213,38 +243,32 @@ def align_nist(
                 builders[side].add(texts[u])
             except InputError as error:
                 raise InputError(f"{_where(u, side, wheres)}: {error}") from None
-    networks = [builder.networks() for builder in builders]
-    cells = np.diff(networks[0].first_arc) * np.diff(networks[1].first_arc)
+    said, heard = (builder.networks() for builder in builders)
+    cells = np.diff(said.first_arc) * np.diff(heard.first_arc)
     if cells.max() > MAX_CELLS:
         raise InputError(
             f"{_where(int(marked[cells.argmax()]), 0, wheres)}: is too long for alternatives "
             f"({cells.max():.2g} pairs of words, limit {MAX_CELLS:.2g}); split it"
         )
-    steps_said, steps_heard, codes_marked, first_marked = align_networks(networks[0], networks[1])
-    said_marked, heard_marked = (
-        np.array([*builder.entries, -1], np.int32)[steps]
-        for builder, steps in zip(builders, (steps_said, steps_heard), strict=True)
-    )
-    # The columns of both kinds of utterances, in the order of utterances.
-    n_columns = np.diff(first_step)
-    n_columns[marked] = np.diff(first_marked)
-    order = np.argsort(
-        np.concatenate(
-            (
-                np.repeat(np.arange(n), np.diff(first_step)),
-                np.repeat(marked, np.diff(first_marked)),
-            )
-        ),
-        kind="stable",
-    )
-    return Alignments(
-        np.concatenate((codes, codes_marked))[order],
+    *steps, codes, first = align_networks(said, heard)
+    entries = [
+        np.array([*builder.entries, -1], np.int32)[of]
+        for builder, of in zip(builders, steps, strict=True)
+    ]
+    return _Columns(codes, first, *entries)
+
+
+def _merged(plain: _Columns, marked: NDArray[np.int64], of_marked: _Columns) -> _Columns:
+    """The columns of both kinds of utterances, in the order of utterances."""
+    n_columns, n_of_marked = np.diff(plain.first), np.diff(of_marked.first)
+    utterances = np.repeat(np.arange(len(n_columns)), n_columns), np.repeat(marked, n_of_marked)
+    order = np.argsort(np.concatenate(utterances), kind="stable")
+    n_columns[marked] = n_of_marked
+    return _Columns(
+        np.concatenate((plain.codes, of_marked.codes))[order],
         np.concatenate(([0], np.cumsum(n_columns))),
-        lambda: (
-            vocabulary.shown,
-            np.concatenate((said, said_marked))[order],
-            np.concatenate((heard, heard_marked))[order],
-        ),
+        np.concatenate((plain.said, of_marked.said))[order],
+        np.concatenate((plain.heard, of_marked.heard))[order],
     )
 
 

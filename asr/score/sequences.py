@@ -200,97 +200,131 @@ class _Pairs(NamedTuple):
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
         """(lengths, codes, costs): columns of every pair, their codes pair after pair, the costs.
 
-        Costs are multiplied by 4, and the rank of a way is added while ways are compared: the
-        least sum is the cheapest way of the lowest rank, and its last two bits say which.
+        ``below``, ``above``: as `_band` gives.
         """
-        longest_a, longest_b = len(self.words_a) - 1, len(self.words_b) - 1
-        n_pairs = len(self.n_a)
-        n_diagonals = longest_a + longest_b + 1
-        dearest = max(substitution, int(self.gaps_a.max()), int(self.gaps_b.max()))
-        dtype = np.int16 if 4 * dearest * n_diagonals < 1 << 14 else np.int32
-        far = (1 << 14) if dtype is np.int16 else (1 << 29)
-        # Cell (a, b) is on diagonal a + b. Words of B are turned round, so that along a diagonal
-        # both go up.
-        words_b = self.words_b[::-1].copy()
-        gaps_a = (4 * self.gaps_a + ties.deletion).astype(dtype)
-        gaps_b = (4 * self.gaps_b[::-1] + ties.insertion).astype(dtype)
-        wrong = dtype(4 * substitution + ties.substitution)
-        right_less_wrong = dtype(ties.hit - wrong)
-
-        diagonals = np.arange(n_diagonals)
-        lows = np.maximum(np.maximum(0, diagonals - longest_b), (diagonals - above + 1) // 2)
-        highs = np.minimum(np.minimum(longest_a, diagonals), (diagonals + below) // 2)
-        width = int((highs - lows).max()) + 1
-        block = n_diagonals
-        if block * width * n_pairs > max_choices:
-            block = max(int(np.sqrt(block)), max_choices // (width * n_pairs), 1)
-        choices = np.empty((block, width, n_pairs), np.uint8)
-        # Row a + 1 has the cost of cell a; the rows at both ends are out of reach.
-        costs = np.full((3, longest_a + 3, n_pairs), far, dtype)
-        costs[0, 1] = 0
-        equal = np.empty((width, n_pairs), np.bool_)
-        best, other = np.empty_like(equal, dtype), np.empty_like(equal, dtype)
-        total = np.zeros(n_pairs, np.int64)
-        ends = self.n_a + self.n_b
-        by_end = np.argsort(ends)
-        first_ending = np.searchsorted(ends[by_end], np.arange(n_diagonals + 1)).tolist()
-
-        def fill(begin: int, end: int) -> None:
-            for k in range(begin, end):
-                low, high = int(lows[k]), int(highs[k])
-                n = high - low + 1
-                b = slice(longest_b - k + low, longest_b - k + high + 1)
-                before, two_before = costs[(k - 1) % 3], costs[(k - 2) % 3]
-                np.equal(self.words_a[low : high + 1], words_b[b], out=equal[:n])
-                np.multiply(equal[:n], right_less_wrong, out=best[:n])
-                np.add(best[:n], wrong, out=best[:n])
-                np.add(best[:n], two_before[low : high + 1], out=best[:n])
-                np.add(before[low : high + 1], gaps_a[low : high + 1], out=other[:n])
-                np.minimum(best[:n], other[:n], out=best[:n])
-                np.add(before[low + 1 : high + 2], gaps_b[b], out=other[:n])
-                np.minimum(best[:n], other[:n], out=best[:n])
-                now = costs[k % 3]
-                np.bitwise_and(best[:n], 3, out=choices[k - begin, :n], casting="unsafe")
-                np.bitwise_and(best[:n], ~3, out=now[low + 1 : high + 2])
-                now[low] = now[high + 2] = far
-                if first_ending[k] < first_ending[k + 1]:
-                    ending = by_end[first_ending[k] : first_ending[k + 1]]
-                    total[ending] = now[self.n_a[ending] + 1, ending]
-
-        begins = list(range(1, n_diagonals, block))
+        table = _Table(self, below, above, substitution, ties, max_choices)
+        begins = list(range(1, table.n_diagonals, table.block))
         kept = []
         for begin in begins:
             if len(begins) > 1:
-                kept.append(costs.copy())
-            fill(begin, min(begin + block, n_diagonals))
+                kept.append(table.costs.copy())
+            table.fill(begin)
 
-        # Back from the ends of all pairs at once; by rank, how far each way goes.
-        codes_of = np.argsort([ties.hit, ties.substitution, ties.deletion, ties.insertion])
-        codes_of = codes_of.astype(np.uint8)
-        steps_k = np.array([2, 2, 1, 1])[codes_of]
-        steps_a = np.array([1, 1, 1, 0])[codes_of]
-        k, a = ends, self.n_a.copy()
-        lanes = np.arange(n_pairs)
-        path = []
+        # Back from the ends of all pairs at once.
+        way = _Way(ties, self.n_a + self.n_b, self.n_a.copy())
         for begin in reversed(begins):
             if len(begins) > 1:
-                costs[:] = kept.pop()
-                fill(begin, min(begin + block, n_diagonals))
-            flat = choices.reshape(-1)
-            while True:
-                here = np.flatnonzero(k >= begin)
-                if not len(here):
-                    break
-                if len(here) == n_pairs:
-                    here = lanes
-                k_here, a_here = k[here], a[here]
-                ranks = flat[((k_here - begin) * width + a_here - lows[k_here]) * n_pairs + here]
-                step = np.full(n_pairs, _NOTHING_LEFT, np.uint8)
-                step[here] = codes_of[ranks]
-                path.append(step)
-                k[here] -= steps_k[ranks]
-                a[here] -= steps_a[ranks]
-        steps = np.array(path[::-1], np.uint8).reshape(len(path), n_pairs).T
+                table.costs[:] = kept.pop()
+                table.fill(begin)
+            way.go_back(table, begin)
+        steps = np.array(way.steps[::-1], np.uint8).reshape(len(way.steps), len(self.n_a)).T
         there = steps != _NOTHING_LEFT
-        lengths = there.sum(1)
-        return lengths, steps[there], total // 4
+        return there.sum(1), steps[there], table.totals // 4
+
+
+class _Table:
+    """The costs of the last three diagonals, and the choices of a block of diagonals.
+
+    Cell (a, b) is on diagonal a + b. Costs are multiplied by 4, and the rank of a way is added
+    while ways are compared: the least sum is the cheapest way of the lowest rank, and its last two
+    bits say which. totals: (pairs,) the costs of whole pairs, once their diagonals are filled.
+    """
+
+    def __init__(
+        self,
+        pairs: _Pairs,
+        below: int,
+        above: int,
+        substitution: int,
+        ties: Ties,
+        max_choices: int,
+    ) -> None:
+        longest_a, self.longest_b = len(pairs.words_a) - 1, len(pairs.words_b) - 1
+        n_pairs = len(pairs.n_a)
+        self.n_diagonals = longest_a + self.longest_b + 1
+        dearest = max(substitution, int(pairs.gaps_a.max()), int(pairs.gaps_b.max()))
+        dtype = np.int16 if 4 * dearest * self.n_diagonals < 1 << 14 else np.int32
+        self.far = (1 << 14) if dtype is np.int16 else (1 << 29)
+        # Words of B are turned round, so that along a diagonal both go up.
+        self.words_a, self.words_b = pairs.words_a, pairs.words_b[::-1].copy()
+        self.gaps_a = (4 * pairs.gaps_a + ties.deletion).astype(dtype)
+        self.gaps_b = (4 * pairs.gaps_b[::-1] + ties.insertion).astype(dtype)
+        self.wrong = dtype(4 * substitution + ties.substitution)
+        self.right_less_wrong = dtype(ties.hit - self.wrong)
+
+        diagonals = np.arange(self.n_diagonals)
+        self.lows = np.maximum(
+            np.maximum(0, diagonals - self.longest_b), (diagonals - above + 1) // 2
+        )
+        self.highs = np.minimum(np.minimum(longest_a, diagonals), (diagonals + below) // 2)
+        width = int((self.highs - self.lows).max()) + 1
+        self.block = self.n_diagonals
+        if self.block * width * n_pairs > max_choices:
+            self.block = max(int(np.sqrt(self.block)), max_choices // (width * n_pairs), 1)
+        self.choices = np.empty((self.block, width, n_pairs), np.uint8)
+        # Row a + 1 has the cost of cell a; the rows at both ends are out of reach.
+        self.costs = np.full((3, longest_a + 3, n_pairs), self.far, dtype)
+        self.costs[0, 1] = 0
+        self.totals = np.zeros(n_pairs, np.int64)
+        self.n_a, ends = pairs.n_a, pairs.n_a + pairs.n_b
+        self.by_end = np.argsort(ends)
+        self.first_ending = np.searchsorted(
+            ends[self.by_end], np.arange(self.n_diagonals + 1)
+        ).tolist()
+
+    def fill(self, begin: int) -> None:
+        """Fill the block of diagonals from ``begin`` on, after the two before it."""
+        costs, choices, first_ending = self.costs, self.choices, self.first_ending
+        words_a, words_b, gaps_a, gaps_b = self.words_a, self.words_b, self.gaps_a, self.gaps_b
+        equal = np.empty(choices.shape[1:], np.bool_)
+        best, other = np.empty_like(equal, costs.dtype), np.empty_like(equal, costs.dtype)
+        for k in range(begin, min(begin + self.block, self.n_diagonals)):
+            low, high = int(self.lows[k]), int(self.highs[k])
+            n = high - low + 1
+            b = slice(self.longest_b - k + low, self.longest_b - k + high + 1)
+            before, two_before = costs[(k - 1) % 3], costs[(k - 2) % 3]
+            np.equal(words_a[low : high + 1], words_b[b], out=equal[:n])
+            np.multiply(equal[:n], self.right_less_wrong, out=best[:n])
+            np.add(best[:n], self.wrong, out=best[:n])
+            np.add(best[:n], two_before[low : high + 1], out=best[:n])
+            np.add(before[low : high + 1], gaps_a[low : high + 1], out=other[:n])
+            np.minimum(best[:n], other[:n], out=best[:n])
+            np.add(before[low + 1 : high + 2], gaps_b[b], out=other[:n])
+            np.minimum(best[:n], other[:n], out=best[:n])
+            now = costs[k % 3]
+            np.bitwise_and(best[:n], 3, out=choices[k - begin, :n], casting="unsafe")
+            np.bitwise_and(best[:n], ~3, out=now[low + 1 : high + 2])
+            now[low] = now[high + 2] = self.far
+            if first_ending[k] < first_ending[k + 1]:
+                ending = self.by_end[first_ending[k] : first_ending[k + 1]]
+                self.totals[ending] = now[self.n_a[ending] + 1, ending]
+
+
+class _Way:
+    """The cheapest ways of all pairs, from their ends: the cells reached, and the steps so far.
+
+    k, a: (pairs,) diagonals and rows of the cells. steps: (pairs,) codes each, the last one first.
+    """
+
+    def __init__(self, ties: Ties, k: NDArray[np.int64], a: NDArray[np.int64]) -> None:
+        codes_of = np.argsort([ties.hit, ties.substitution, ties.deletion, ties.insertion])
+        self.codes_of = codes_of.astype(np.uint8)
+        # By rank, how far each step goes.
+        self.steps_k = np.array([2, 2, 1, 1])[self.codes_of]
+        self.steps_a = np.array([1, 1, 1, 0])[self.codes_of]
+        self.k, self.a = k, a
+        self.steps: list[NDArray[np.uint8]] = []
+
+    def go_back(self, table: _Table, begin: int) -> None:
+        """Go on through the block of ``table`` that is filled from ``begin`` on."""
+        k, a, n_pairs = self.k, self.a, len(self.k)
+        flat, width = table.choices.reshape(-1), table.choices.shape[1]
+        while len(here := np.flatnonzero(k >= begin)):
+            k_here, a_here = k[here], a[here]
+            places = (k_here - begin) * width + a_here - table.lows[k_here]
+            ranks = flat[places * n_pairs + here]
+            step = np.full(n_pairs, _NOTHING_LEFT, np.uint8)
+            step[here] = self.codes_of[ranks]
+            self.steps.append(step)
+            k[here] -= self.steps_k[ranks]
+            a[here] -= self.steps_a[ranks]
