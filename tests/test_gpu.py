@@ -262,8 +262,9 @@ def test_every_option_goes_with_a_gpu(tones, tmp_path, cell):
 def test_emissions_are_those_of_the_cpu(tone_run):
     bundle = load_bundle(tone_run)
     examples = [example(k, 30 * k, n_mels=40) for k in (1, 2, 3)]
-    expected = emissions(bundle.model, bundle, examples, CPU)
-    found = emissions(bundle.model.to(GPU), bundle, examples, GPU)
+    expected = emissions(bundle, examples)
+    bundle.model.to(GPU)
+    found = emissions(bundle, examples)
     assert found.keys() == expected.keys()
     assert_near(
         [torch.from_numpy(found[i]) for i in expected],

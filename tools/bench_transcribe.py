@@ -264,7 +264,9 @@ def stages(recognizer: Recognizer, files: Sequence[Path]) -> list[float]:
 
     def log_mel() -> None:
         for waveform in waveforms:
-            recognizer.log_mel(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+            recognizer.bundle.log_mel(
+                torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
+            )
 
     def everything() -> None:
         for transcript in recognizer.transcribe_files(files, raised):

@@ -21,7 +21,8 @@ from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.labels import fold_segments
 from asr.model.bundle import load_bundle
-from asr.recognize.aligner import Aligner, label_times, outputs
+from asr.model.emissions import emissions_of
+from asr.recognize.aligner import Aligner, label_times
 from asr.types import Utterance
 
 HEAD = ("model", "unit", "boundaries", "n", "mean", "median", "mean abs.", "median abs.",
@@ -88,7 +89,7 @@ def main() -> None:
         print("| " + " | ".join(line) + " |")
     for model in models:
         bundle = load_bundle(model)
-        log_probs = outputs(bundle, utterances, {})
+        log_probs = emissions_of(bundle, utterances, {})
         if bundle.labels.unit == "phone":
             words = Lexicon.read(lexicon, bundle.labels, bundle.label_config.fold)
             aligners = [Aligner(bundle, "phone"), Aligner(bundle, "word", words)]

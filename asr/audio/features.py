@@ -251,8 +251,12 @@ def statistics(features: Iterable[torch.Tensor], config: FeatureConfig) -> Stati
     return statistics_of(torch.stack(sums).sum(0))
 
 
-def normalize(features: torch.Tensor, stats: Statistics, config: FeatureConfig) -> torch.Tensor:
+def normalize(
+    features: torch.Tensor, stats: Statistics | None, config: FeatureConfig
+) -> torch.Tensor:
     """Shift and scale log-mel (T, n_mels) to zero mean and unit variance under ``stats``."""
+    if stats is None:
+        return features
     normal = (features - stats.mean) / stats.std
     return normal.clamp_min(-FLOOR) if config.ignore_silence else normal
 

@@ -84,6 +84,12 @@ class Epoch:
     ids: Callable[[int], list[str]]
 
 
+def matrix_of(log_mel: LogMel, waveform: torch.Tensor) -> Matrix:
+    """The log-mel of a waveform (N,)."""
+    features, _ = log_mel(waveform[None], torch.tensor([len(waveform)]))
+    return Matrix(features[0], moments(features[0], log_mel.config))
+
+
 def extract(
     utterances: Sequence[Utterance],
     config: FeatureConfig,
@@ -107,9 +113,7 @@ def extract(
             )
         except InputError as error:
             return error
-        waveform = change_speed(waveform, speed)
-        features, _ = log_mel(waveform[None], torch.tensor([len(waveform)]))
-        return Matrix(features[0], moments(features[0], config))
+        return matrix_of(log_mel, change_speed(waveform, speed))
 
     matrices = {}
     # One reads while the other computes, with as many threads as torch takes.
@@ -311,10 +315,7 @@ def collate(
         if augment is not None
     ]
     if augment is None:
-        matrices = [
-            e.features if e.stats is None else normalize(e.features, e.stats, config)
-            for e in examples
-        ]
+        matrices = [normalize(e.features, e.stats, config) for e in examples]
     else:
         matrices = [
             augmented(e, config, augment, generator)
@@ -409,4 +410,4 @@ def augmented(
                 stats = statistics_of(moments(matrix, config))
     if augment.config.volume_db:
         matrix = matrix + gain(augment.config, generator)
-    return matrix if stats is None else normalize(matrix, stats, config)
+    return normalize(matrix, stats, config)

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from asr.audio.features import ONCE, FeatureConfig, FrameClock, Statistics, frame_clock
+from asr.audio.features import ONCE, FeatureConfig, FrameClock, LogMel, Statistics, frame_clock
 from asr.decode.confidence import Calibration
 from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon
@@ -86,6 +86,17 @@ class Bundle:
     def clock(self) -> FrameClock:
         """Model frames <-> seconds."""
         return self.frames or frame_clock(self.features, self.architecture.subsampling)
+
+    @cached_property
+    def log_mel(self) -> LogMel:
+        """What computes the features, before they are normalised."""
+        return LogMel(self.features)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        weights = next(self.model.parameters(), None)
+        return torch.device("cpu") if weights is None else weights.device
 
     def make_decoder(
         self, config: DecoderConfig, hotwords: Mapping[tuple[str, ...], float] | None = None

@@ -11,18 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from asr.audio.read import load_audio
-from asr.data.examples import Example, extract, set_statistics
 from asr.decode.lexicon import Lexicon
 from asr.decode.paths import WordAlignment, ctc_align_words, edges, frame_align_words
 from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
 from asr.labels import SILENCES, SPACE, fold
 from asr.model.bundle import Bundle
-from asr.model.emissions import emissions
-from asr.model.pretrained import WaveformModel, load_model
+from asr.model.emissions import emissions_of
+from asr.model.pretrained import load_model
 from asr.system.text import nfc
 from asr.types import Segment, Transcript, Utterance
 
@@ -248,7 +245,7 @@ def align_corpus(
     with ThreadPoolExecutor(n_threads) as pool:
         for batch in batches(utterances, batch_s, by_speaker):
             skipped: dict[str, str] = {}
-            log_probs = outputs(bundle, batch, skipped)
+            log_probs = emissions_of(bundle, batch, skipped)
 
             def one(
                 utterance: Utterance,
@@ -268,30 +265,6 @@ def align_corpus(
                 else:
                     failed(utterance, result)
             tick(len(batch))
-
-
-def outputs(
-    bundle: Bundle, utterances: Sequence[Utterance], skipped: dict[str, str]
-) -> dict[str, np.ndarray]:
-    """The model's log-probabilities (T, V) of utterances by id; unreadable ones are ``skipped``."""
-    if isinstance(bundle.model, WaveformModel):
-        found = {}
-        for u in utterances:
-            try:
-                rate = bundle.features.sample_rate
-                found[u.id] = bundle.model(load_audio(u.audio, rate, u.offset_s, u.duration_s))
-            except InputError as error:
-                skipped[u.id] = str(error)
-        return found
-    matrices = extract(utterances, bundle.features, skipped)
-    speakers = {u.id: u.speaker for u in utterances}
-    stats = set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats)
-    examples = [
-        Example(u, matrices[u.id].features, (), None, stats[u.id])
-        for u in utterances
-        if u.id in matrices
-    ]
-    return emissions(bundle.model, bundle, examples, torch.device("cpu"))
 
 
 def batches(

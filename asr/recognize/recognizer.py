@@ -6,7 +6,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,32 +13,27 @@ from queue import Full, Queue
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import torch
 
-from asr.audio.features import LogMel, moments
 from asr.audio.read import audio_blocks, checked_waveform, load_audio
 from asr.audio.sources import Source
 from asr.audio.windows import Joiner, Stretch, Window, WindowConfig, windows
-from asr.data.examples import Example, Matrix, set_statistics
 from asr.decode.decoder import Decoder
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
-from asr.model.emissions import emissions
+from asr.model.emissions import waveform_emissions
 from asr.model.options import DecodingOptions, fitted
-from asr.model.pretrained import WaveformModel, load_model
+from asr.model.pretrained import load_model
 from asr.nets.acoustic import AcousticModel
 from asr.nets.quantized import quantized
 from asr.recognize.aligner import label_times
-from asr.types import Hypothesis, Segment, Transcript, Utterance
+from asr.types import Hypothesis, Segment, Transcript
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-#: Seconds of audio recognised at once, a quarter of it as one batch of the net.
+#: Seconds of audio recognised at once, a few batches of the net.
 BATCH_S = 480.0
-#: The shortest in a batch of the net has this share of the longest's length, so little is padding.
-LIKE = 0.8
 #: Windows that are read before they are needed.
 PREFETCH = 64
 T = TypeVar("T")
@@ -76,7 +70,6 @@ class Recognizer:
             if precision == "int8":
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
         self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
-        self.log_mel = LogMel(bundle.features)
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> Recognizer:
@@ -329,48 +322,11 @@ class Recognizer:
         )
 
     def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waveforms (N,) -> log-probabilities (T, V) of each.
-
-        What else is recognised with a waveform has no influence, in float32 but for rounding: torch
-        sums in another order where batches are small. Of 500 crops of under a second 477 differed
-        alone and beside others, by 4e-6 at most; of whole utterances none.
-        """
-        if isinstance(self.bundle.model, WaveformModel):
-            return [self.bundle.model(waveform) for waveform in waveforms]
-        found: list[np.ndarray] = [np.zeros((0, 0))] * len(waveforms)
-        batches = alike([len(w) for w in waveforms], BATCH_S / 4 * self.bundle.features.sample_rate)
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            outputs = pool.map(lambda batch: self._outputs([waveforms[i] for i in batch]), batches)
-            for batch, output in zip(batches, outputs, strict=True):
-                for i, log_probs in zip(batch, output, strict=True):
-                    found[i] = log_probs
-        return found
-
-    def _outputs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """`emissions` of waveforms of like length."""
-        bundle = self.bundle
-        matrices = {}
-        for i, waveform in enumerate(waveforms):
-            features, _ = self.log_mel(
-                torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
-            )
-            matrices[str(i)] = Matrix(features[0], moments(features[0], bundle.features))
-        stats = set_statistics(
-            matrices, {i: i for i in matrices}, bundle.features.normalize, bundle.stats
+        """Waveforms (N,) -> log-probabilities (T, V) of each; see `waveform_emissions`."""
+        skip_silence = self.windowing.skip_silence
+        return waveform_emissions(
+            self.bundle, waveforms, self.precision, skip_silence, self.n_threads
         )
-        examples = [
-            Example(Utterance(i, Path(), i, 0.0), x.features, (), None, stats[i])
-            for i, x in matrices.items()
-        ]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
-            found = emissions(
-                bundle.model,
-                bundle,
-                examples,
-                torch.device("cpu"),
-                skip_silence=self.windowing.skip_silence,
-            )
-        return list(found.values())
 
 
 @dataclass
@@ -389,20 +345,6 @@ class _Job:
         for block in self.blocks:
             self.n_samples += len(block)
             yield block
-
-
-def alike(lens: Sequence[int], most: float) -> list[list[int]]:
-    """Batches of indices of like length, long ones first, of at most ``most`` or one each.
-
-    So little of a batch is padding, and no thread begins on the longest when others end.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lens)), key=lambda i: -lens[i]):
-        longest = lens[batches[-1][0]] if batches else 0
-        if not batches or (len(batches[-1]) + 1) * longest > most or lens[i] < LIKE * longest:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 def ahead(items: Iterator[T], n: int) -> Iterator[T]:

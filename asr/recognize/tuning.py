@@ -19,7 +19,6 @@ import torch
 from rich.progress import Progress
 
 from asr.audio.read import file_state
-from asr.data.examples import extract, make_examples, set_statistics
 from asr.decode.confidence import (
     Calibration,
     expected_calibration_error,
@@ -34,7 +33,7 @@ from asr.errors import InputError
 from asr.labels import fold, unit_symbols
 from asr.lm.lstm import NeuralLM
 from asr.model.bundle import WEIGHTS, Bundle, load_tensors, save_tensors
-from asr.model.emissions import emissions
+from asr.model.emissions import emissions_of
 from asr.recognize.evaluate import decode_set, decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.score.error_rate import error_rate
@@ -405,34 +404,6 @@ def _heard(hypothesis: Hypothesis, bundle: Bundle) -> list[str]:
         return symbols
     folding = bundle.label_config.score_fold
     return [(fold([symbol], folding) or [symbol])[0] for symbol in symbols]
-
-
-def emissions_of(
-    bundle: Bundle,
-    utterances: Sequence[Utterance],
-    skipped: dict[str, str],
-    tick: Callable[[], None] = lambda: None,
-) -> dict[str, np.ndarray]:
-    """Log-probabilities (T, V) of each utterance by id, from its audio file.
-
-    What cannot be read is left out: ``skipped`` gets its id and the reason.
-    """
-    matrices = extract(utterances, bundle.features, skipped, tick)
-    speakers = {u.id: u.speaker for u in utterances}
-    examples = make_examples(
-        utterances,
-        matrices,
-        set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats),
-        bundle.labels,
-        bundle.label_config,
-        bundle.features,
-        bundle.architecture.subsampling,
-        skipped,
-        with_ctc=False,
-        with_frames=False,
-        with_labels=False,
-    )
-    return emissions(bundle.model, bundle, examples, torch.device("cpu"))
 
 
 def cached_emissions(

@@ -18,8 +18,8 @@ from asr.audio.read import load_audio
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SILENCES, fold
 from asr.model.bundle import Bundle
+from asr.model.emissions import emissions_of
 from asr.plot.said import grouped, reference, spelled, timed, word_times
-from asr.recognize.aligner import outputs
 from asr.report.run import Judged
 from asr.score.alignment import Alignment, Column
 from asr.types import Segment, Utterance
@@ -104,7 +104,7 @@ def gather(judged: Judged, bundle: Bundle, places: Sequence[int]) -> dict[int, E
         speakers = {u.speaker for u in shown}
         needed = [u for u in judged.utterances if u.speaker in speakers]
     skipped: dict[str, str] = {}
-    log_probs = outputs(bundle, needed, skipped)
+    log_probs = emissions_of(bundle, needed, skipped)
     found = {}
     for i in places:
         utterance = judged.utterances[i]

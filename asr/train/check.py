@@ -90,7 +90,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         if not done.is_good:
             break
         if len(losses) >= next_look:
-            rate, blanks = rate_on_dev(bundle, criterion, examples["dev"], world.device)
+            rate, blanks = rate_on_dev(bundle, criterion, examples["dev"])
             print(
                 f"step {len(losses):5d}  loss {done.loss:8.4f}  {rate_name} {100 * rate:6.2f} %  "
                 f"blank {100 * blanks:3.0f} %",

@@ -264,7 +264,7 @@ def end_epoch(
     weights = training.weights
     if world.is_main:
         with in_place_of(training.model, weights):
-            rate, blanks = rate_on_dev(bundle, criterion, dev, world.device)
+            rate, blanks = rate_on_dev(bundle, criterion, dev)
     rate, blanks = world.from_main(rate, blanks)
     # From here to the checkpoint all or nothing, as far as signals are concerned.
     with deferred():
@@ -305,7 +305,7 @@ def add_picture(tensorboard: Any, training: Training, bundle: Bundle, criterion:
 
     dev = training.examples["dev"]
     example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
-    (log_probs,) = emissions(training.model, bundle, [example], training.world.device).values()
+    (log_probs,) = emissions(bundle, [example]).values()
     figure = picture(example, log_probs, bundle, criterion)
     tensorboard.add_figure("dev", figure, training.state.epoch)
 
@@ -377,14 +377,14 @@ def keep_best(training: Training, bundle: Bundle) -> str:
     Returns which weights the model has now.
     """
     criterion, state = training.config.loss.name, training.state
-    dev, device = training.examples["dev"], training.world.device
+    dev = training.examples["dev"]
     best_rate, kept = state.best_rate, f"epoch {state.best_epoch}"
     for which, snapshot in training.snapshots.items():
         if not snapshot.kept:
             continue
         average = snapshot.average()
         with in_place_of(training.model, average):
-            rate, _ = rate_on_dev(bundle, criterion, dev, device)
+            rate, _ = rate_on_dev(bundle, criterion, dev)
         is_better = best_rate is None or rate < best_rate
         name = f"average of the {which} {len(snapshot.kept)} epochs"
         log.info(
@@ -421,16 +421,14 @@ def find_checkpoint(run: Path, world: World) -> Checkpoint | None:
     return found
 
 
-def rate_on_dev(
-    bundle: Bundle, criterion: str, examples: Sequence[Example], device: torch.device
-) -> tuple[float, float]:
+def rate_on_dev(bundle: Bundle, criterion: str, examples: Sequence[Example]) -> tuple[float, float]:
     """Error rate on dev with the plainest decoder, and the share of blank frames.
 
     Raises:
         InputError: the training has diverged; there is nothing to score against.
     """
     bundle = replace(bundle, criterion=criterion)
-    log_probs = emissions(bundle.model, bundle, examples, device)
+    log_probs = emissions(bundle, examples)
     if not all(np.isfinite(x).all() for x in log_probs.values()):
         raise InputError(
             "the training has diverged: the model's outputs for dev are infinite or NaN; "

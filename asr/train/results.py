@@ -77,14 +77,13 @@ def emissions_of_sets(
     training: Training, bundle: Bundle, names: Sequence[str], progress: Progress
 ) -> dict[str, dict[str, np.ndarray]]:
     """Log-probabilities (T, V) of the sets' utterances, by set and id."""
-    device = training.world.device
-    bundle.model.to(device)
+    bundle.model.to(training.world.device)
     found = {}
     for name in names:
         examples = training.examples[name]
         task = progress.add_task(f"emissions of {name}", total=len(examples))
         tick = partial(progress.advance, task)
-        found[name] = emissions(bundle.model, bundle, examples, device, tick)
+        found[name] = emissions(bundle, examples, tick)
     return found
 
 

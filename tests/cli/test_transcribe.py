@@ -30,8 +30,9 @@ from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.lm.ngram import NGram
 from asr.model.bundle import load_bundle
+from asr.model.emissions import batches_by_length
 from asr.nets.acoustic import AcousticModel
-from asr.recognize.recognizer import Recognizer, ahead, alike
+from asr.recognize.recognizer import Recognizer, ahead
 from asr.score.error_rate import score_pairs
 from asr.system import files
 
@@ -727,7 +728,7 @@ def test_precisions_that_are_none(model):
 def test_batches_are_of_like_length():
     rng = np.random.default_rng(0)
     lens = rng.integers(1, 500, 300).tolist()
-    batches = alike(lens, 2000)
+    batches = batches_by_length(lens, 2000, 0.8)
     assert sorted(i for batch in batches for i in batch) == list(range(300))
     for batch in batches:
         longest, shortest = max(lens[i] for i in batch), min(lens[i] for i in batch)

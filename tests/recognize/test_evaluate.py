@@ -15,8 +15,11 @@ from asr.model.emissions import emissions
 from asr.types import Utterance
 
 FEATURES = FeatureConfig(n_mels=8)
-BUNDLE = SimpleNamespace(features=FEATURES, clock=frame_clock(FEATURES))
-CPU = torch.device("cpu")
+
+
+def bundle(model):
+    clock, cpu = frame_clock(FEATURES), torch.device("cpu")
+    return SimpleNamespace(features=FEATURES, clock=clock, model=model, device=cpu)
 
 
 class Cramped(nn.Module):
@@ -45,16 +48,16 @@ def examples():
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_where_memory_is_short_batches_are_halved(examples, most):
     ticks = []
-    wanted = emissions(Cramped(7), BUNDLE, examples, CPU)
-    found = emissions(Cramped(most), BUNDLE, examples, CPU, ticks.append)
+    wanted = emissions(bundle(Cramped(7)), examples)
+    found = emissions(bundle(Cramped(most)), examples, ticks.append)
     assert list(found) == list(wanted) == [e.utterance.id for e in examples]
     assert all(np.array_equal(found[i], wanted[i]) for i in wanted)
     assert ticks == [7]
 
 
 def test_an_utterance_too_large_alone_is_one_line(examples):
-    with pytest.raises(InputError, match=r"^utterance u1: out of memory on cpu with its 7 frames"):
-        emissions(Cramped(0), BUNDLE, examples, CPU)
+    with pytest.raises(InputError, match=r"^utterance u5: out of memory on cpu with its 40 frames"):
+        emissions(bundle(Cramped(0)), examples)
 
 
 def test_other_errors_are_not_taken_for_it(examples):
@@ -63,4 +66,4 @@ def test_other_errors_are_not_taken_for_it(examples):
             raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        emissions(Broken(), BUNDLE, examples, CPU)
+        emissions(bundle(Broken()), examples)
