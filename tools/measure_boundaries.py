@@ -22,7 +22,8 @@ from asr.errors import InputError
 from asr.labels import fold_segments
 from asr.model.bundle import load_bundle
 from asr.model.emissions import emissions_of
-from asr.recognize.aligner import Aligner, label_times
+from asr.recognize.aligner import Aligner
+from asr.recognize.times import label_times
 from asr.types import Utterance
 
 HEAD = ("model", "unit", "boundaries", "n", "mean", "median", "mean abs.", "median abs.",

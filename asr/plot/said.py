@@ -15,7 +15,8 @@ from asr.decode.paths import ctc_align, frame_align_words
 from asr.errors import InputError
 from asr.labels import SPACE, fold_segments, unit_symbols
 from asr.model.bundle import Bundle
-from asr.recognize.aligner import Aligner, label_times
+from asr.recognize.aligner import Aligner
+from asr.recognize.times import label_times
 from asr.types import Segment, Utterance
 
 #: A picture and an utterance that differ less in their ends are the same stretch of audio.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,20 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.audio.sources import Source
 from asr.decode.lexicon import Lexicon
-from asr.decode.paths import WordAlignment, ctc_align_words, edges, frame_align_words
+from asr.decode.paths import WordAlignment, ctc_align_words, frame_align_words
 from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
-from asr.labels import SILENCES, SPACE, fold
+from asr.labels import SILENCES, fold
 from asr.model.bundle import Bundle
 from asr.model.emissions import emissions_of
 from asr.model.pretrained import load_model
+from asr.recognize.times import fillers_of, timed
 from asr.system.text import nfc
-from asr.types import Segment, Transcript, Utterance
+from asr.types import Hypothesis, Transcript, Utterance
 
 UNITS = ("word", "phone")
-#: A CTC label is taken to last so long at most beyond the frames that show it; silence has no end.
-MAX_GROWTH_S = 0.1
 Spelling = tuple[tuple[int, ...], ...]
 
 
@@ -98,35 +97,22 @@ class Aligner:
             InputError: no text, a word that the lexicon lacks, a phone that the model lacks, or
                 audio too short for the text.
         """
-        bundle, labels = self.bundle, self.bundle.labels
-        words, found = self.search(utterance, log_probs)
-        ids, word_spans, spans, confidences, log_prob = found
-        times = label_times(bundle, log_probs, ids, spans, utterance.duration_s)
-        segments = tuple(
-            Segment(symbol, start_s, end_s, round(confidence, 4))
-            for symbol, (start_s, end_s), confidence in zip(
-                labels.decode(ids), times, confidences, strict=True
+        words, path = self.search(utterance, log_probs)
+        ids, word_spans, spans, confidences, log_prob = path
+        hypothesis = Hypothesis(
+            ids, spans, tuple(round(c, 4) for c in confidences), log_prob, acoustic=log_prob
+        )
+        if self.unit == "word":
+            of_words = (np.mean(confidences[first:end]) for first, end in word_spans)
+            hypothesis = replace(
+                hypothesis,
+                words=tuple(words),
+                word_spans=word_spans,
+                word_confidences=tuple(round(float(c), 4) for c in of_words),
             )
-        )
-        timed_words = tuple(
-            Segment(
-                word,
-                segments[first].start_s,
-                segments[end - 1].end_s,
-                round(float(np.mean(confidences[first:end])), 4),
-            )
-            for word, (first, end) in zip(words, word_spans, strict=True)
-        )
-        return Transcript(
-            utterance.id,
-            " ".join(words),
-            utterance.duration_s,
-            log_prob,
-            segments,
-            timed_words if self.unit == "word" else (),
-            unit=labels.unit,
-            audio=utterance.audio,
-        )
+        source = Source(utterance.audio, utterance.id)
+        found = timed(self.bundle, hypothesis, log_probs, source, utterance.duration_s)
+        return replace(found, text=" ".join(words))
 
     @cached_property
     def _spellings(self) -> dict[str, Spelling]:
@@ -140,7 +126,7 @@ class Aligner:
         """The utterance's words (or phones) and the best path through them, in frames and ids."""
         bundle = self.bundle
         words, spellings = self.spell(utterance)
-        fillers, required = _fillers(bundle), bundle.labels.unit == "char"
+        fillers, required = fillers_of(bundle), bundle.labels.unit == "char"
         if self.unit == "phone" and any(s[0][0] in fillers for s in spellings):
             fillers = ()
         transitions = bundle.transitions
@@ -195,35 +181,6 @@ class Aligner:
         if any(symbol not in labels.ids for symbol in symbols):
             return ()
         return (tuple(labels.encode(symbols)),)
-
-
-def label_times(
-    bundle: Bundle,
-    log_probs: np.ndarray,
-    labels: Sequence[int],
-    spans: Sequence[tuple[int, int]],
-    duration_s: float,
-) -> list[tuple[float, float]]:
-    """Start and end in seconds of labels found at ``spans`` of frames (see `decode.align.edges`).
-
-    log_probs: (T, V) of the utterance, which lasts ``duration_s``. Times inside it are
-    rounded to a tenth of a millisecond.
-    """
-    clock, transitions = bundle.clock, bundle.transitions
-    most = MAX_GROWTH_S / clock.shift_s
-    if bundle.criterion == "framewise":
-        most = math.inf
-        if transitions is not None:
-            log_probs = log_probs - bundle.decoder.prior_weight * transitions.log_priors
-    found = edges(log_probs, labels, spans, _fillers(bundle), most)
-
-    def seconds(edge: float) -> float:
-        # The last frame may end half a hop before the audio does.
-        if edge >= len(log_probs):
-            return duration_s
-        return round(min(clock.start_s(edge), duration_s), 4)
-
-    return [(seconds(start), seconds(end)) for start, end in found.tolist()]
 
 
 def align_corpus(
@@ -290,10 +247,3 @@ def with_times(utterance: Utterance, transcript: Transcript) -> Utterance:
     if not transcript.words:
         return replace(utterance, phones=phones)
     return replace(utterance, text=transcript.text, words=transcript.words, phones=phones)
-
-
-def _fillers(bundle: Bundle) -> tuple[int, ...]:
-    """Ids of the silences, or of the space, that may stand between words."""
-    labels = bundle.labels
-    named = {"phone": SILENCES, "char": (SPACE,)}.get(labels.unit, ())
-    return tuple(labels.ids[symbol] for symbol in named if symbol in labels.ids)

@@ -253,7 +253,7 @@ def level_model(path, sidecar=SIDECAR, n_inputs=1, n_labels=3):
 
 def test_an_onnx_file_from_elsewhere(tmp_path, monkeypatch):
     # This net is no CTC net of spikes, whose labels last longer than they are seen.
-    monkeypatch.setattr("asr.recognize.aligner.MAX_GROWTH_S", 0)
+    monkeypatch.setattr("asr.recognize.times.MAX_GROWTH_S", 0)
     recognizer = Recognizer.load(level_model(tmp_path / "level.onnx"))
     waveform = np.zeros(64_000, np.float32)
     # Said: a from 1 s to 1.5 s, a space around 2 s, a from 2.5 s to 3 s.

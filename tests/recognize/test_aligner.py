@@ -13,7 +13,8 @@ from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.recurrent import RecurrentConfig
-from asr.recognize.aligner import Aligner, batches, label_times, with_times
+from asr.recognize.aligner import Aligner, batches, with_times
+from asr.recognize.times import label_times
 from asr.types import Segment, Utterance
 
 PHONES = ("sil", "k", "ae", "t", "ah")
