@@ -1,14 +1,19 @@
 # Each target makes its own virtual environment when there is none.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n logical --dist worksteal
+TRAIN_NOTHING := tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test quick lint bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/asr demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+quick: lint
+	$(BIN)/python -m pytest $(PARALLEL) $(TRAIN_NOTHING)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
