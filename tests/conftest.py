@@ -4,6 +4,7 @@ from running import SMALL
 from tones import build
 
 from asr.data.manifest import read_manifest
+from asr.system import jit
 from asr.train.loop import train
 from asr.train.recipe import load_config
 
@@ -12,6 +13,12 @@ from asr.train.recipe import load_config
 def one_thread():
     # The nets of the tests are far too small for two.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_quietly():
+    # Which test is the first to compile, and is told so, is chance.
+    jit._announcement.made = True
 
 
 @pytest.fixture(scope="session")

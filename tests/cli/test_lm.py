@@ -198,7 +198,7 @@ def test_bad_input_is_one_line(run, text, tmp_path):
         (["train", text, "--order", 0, "--out", arpa], "order must be 1 or more"),
         (["train", text, "--hidden", 5, "--out", arpa], "'hidden' is not for --kind ngram"),
         (["train", text, *TINY, "--order", 2, "--out", arpa], "'order' is not for --kind lstm"),
-        (["train", text, *TINY, "--cell", "lstn", "--out", arpa], "choose one of rnn, lstm"),
+        (["train", text, *TINY, "--cell", "lstn", "--out", arpa], "expected one of rnn, lstm"),
         (["train", text, "--out", folder], "is a folder"),
         (["train", text, *TINY, "--out", folder], "exists and is not an empty folder"),
         (["score", tmp_path / "no.arpa", text], "no such language model"),

@@ -13,14 +13,17 @@ from asr.audio.read import write_sphere
 from asr.data.index import index_manifest
 from asr.data.manifest import read_manifest, write_manifest
 from asr.errors import InputError
+from asr.system.text import nfc
 from asr.types import Segment, Utterance
 
 GOOD = {"audio_filepath": "a.wav", "duration": 1.0, "text": "a", "id": "u1"}
 
-names = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1
-).filter(lambda s: s.split() == [s])
-labels = st.text(min_size=1, max_size=5)
+names = (
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1)
+    .map(nfc)
+    .filter(lambda s: s.split() == [s])
+)
+labels = st.text(min_size=1, max_size=5).map(nfc)
 seconds = st.floats(0, 1e6)
 
 
@@ -40,7 +43,7 @@ utterances = st.builds(
     speaker=names,
     duration_s=st.floats(1e-3, 1e6),
     offset_s=seconds,
-    text=st.none() | st.text(),
+    text=st.none() | st.text().map(nfc),
     words=spoken,
     phones=spoken,
 )

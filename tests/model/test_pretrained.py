@@ -284,7 +284,7 @@ def test_normalised_waveforms(tmp_path):
         ({"labels": ["a", "b"]}, "no label '<pad>'; say which is the blank"),
         (SIDECAR | {"hop_length": 0}, "hop_length: expected a whole number above 0, found 0"),
         (SIDECAR | {"sample_rate": "16k"}, "sample_rate: expected a whole number above 0"),
-        (SIDECAR | {"unit": "syllable"}, "unit='syllable' does not exist"),
+        (SIDECAR | {"unit": "syllable"}, "unit='syllable': expected one of phone, char, word"),
         (SIDECAR | {"colour": 1}, "colour"),
         (SIDECAR | {"labels": ["a", "<pad>"]}, r"expected an output \(1, T, 2\)"),
         (SIDECAR | {"labels": ["a", "a", "<pad>"]}, "names a symbol twice"),

@@ -2,6 +2,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from running import asr
 
 from asr import __version__
@@ -144,7 +145,7 @@ def leave_note(config, text):
     """A job: what it got, in its run directory, and a rate that is best at lr 0.02."""
     note = f"{config.model.layers} {config.seed} {config.optim.lr}"
     Path(config.run_dir, "note").write_text(note)
-    assert f"run_dir: {config.run_dir}" in text
+    assert yaml.safe_load(text)["run_dir"] == config.run_dir
     return abs(config.optim.lr - 0.02)
 
 
