@@ -8,17 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 # Here, because its first import would put the package where the function `score` is.
 import asr.score  # noqa: F401
 from asr.errors import InputError
-from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
+# What `typing` has is a third of the time that importing this package takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
     from asr.audio.features import FeatureConfig, LogMel
     from asr.audio.read import load_audio
     from asr.decode.decoder import Decoder, DecoderConfig
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asr.lm.query import load_lm
     from asr.model.options import DecodingOptions
     from asr.recognize.recognizer import Audio, Recognizer
+    from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
 __version__ = "0.1.0"
 __all__ = [
@@ -65,11 +66,16 @@ _LAZY = {
     "DecoderConfig": "asr.decode.decoder",
     "DecodingOptions": "asr.model.options",
     "FeatureConfig": "asr.audio.features",
+    "Hypothesis": "asr.types",
     "Labels": "asr.labels",
     "Lexicon": "asr.decode.lexicon",
     "LogMel": "asr.audio.features",
     "NGram": "asr.lm.ngram",
     "Recognizer": "asr.recognize.recognizer",
+    "Scores": "asr.types",
+    "Segment": "asr.types",
+    "Transcript": "asr.types",
+    "Utterance": "asr.types",
     "beam_search": "asr.decode.search.beam",
     "greedy": "asr.decode.greedy",
     "load_audio": "asr.audio.read",
@@ -79,6 +85,8 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        from importlib import import_module
+
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'asr' has no attribute {name!r}")
 
@@ -162,8 +170,11 @@ def align(
         InputError: audio, model or lexicon cannot be read, a word cannot be spelled, or the audio
             is too short for the text.
     """
+    from pathlib import Path
+
     from asr.recognize.aligner import Aligner
     from asr.recognize.recognizer import Recognizer
+    from asr.types import Segment, Utterance
 
     recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model)
     aligner = Aligner.of(recognizer.bundle, unit, lexicon)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from asr import __version__
-from asr.errors import InputError
+from asr.errors import InputError, one_line
 from asr.system.interrupts import listen
 
 app = typer.Typer(
@@ -62,6 +62,11 @@ def _app(
 ) -> None:
     # With a callback, `asr` stays a group when a single command is registered.
     pass
+
+
+def tell(line: str) -> None:
+    """Say something beside the output."""
+    print(f"asr: {one_line(line)}", file=sys.stderr)
 
 
 def register(commands: Sequence[str] = COMMANDS) -> None:

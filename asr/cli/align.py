@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app
-from asr.cli.transcribe import is_full, tell
+from asr.cli import app, tell
+from asr.cli.transcribe import is_full
 from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app
-from asr.cli.score import Folding, Unit
+from asr.cli import app, tell
+from asr.cli.options import Folding, Unit
 from asr.errors import InputError
 from asr.score.normalise import NORMALISATIONS, named_ways, normaliser
 
@@ -306,8 +306,6 @@ def sample(
     ] = None,
 ) -> None:
     """Draw sentences from LM, one a line."""
-    import sys
-
     from asr.lm.query import load_lm, unit_of
     from asr.lm.query import sample as draw
     from asr.lm.text import join, split
@@ -317,7 +315,7 @@ def sample(
     unit = unit_of(model)
     first = split(nfc(prime), unit)
     for token in dict.fromkeys(t for t in first if not model.id(t)):
-        print(f"asr: {unit} {token!r} is not in the vocabulary: read as <unk>", file=sys.stderr)
+        tell(f"{unit} {token!r} is not in the vocabulary: read as <unk>")
     limit = max_tokens if max_tokens is not None else 500 if unit == "char" else 100
     for drawn in draw(model, first, count, seed, temperature, top_k, limit):
         print(join([*first, *drawn], unit))

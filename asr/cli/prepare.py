@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app
+from asr.cli import app, tell
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def prepare(
     write_text(out / "audit.json", json.dumps(asdict(loaded.audit), indent=2) + "\n")
     Console().print(table)
     for line in _warnings(loaded.audit):
-        typer.echo(f"asr: {line}", err=True)
+        tell(line)
     for reason, n_dropped in loaded.audit.dropped.items():
         typer.echo(f"{n_dropped} dropped: {reason}")
     for name, tars in written.items():

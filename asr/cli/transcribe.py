@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app
+from asr.cli import app, tell
+from asr.cli.options import (
+    SEARCH,
+    BeamOption,
+    LexiconOption,
+    LmOption,
+    NoLexiconOption,
+    RescoreOption,
+    lexicon_named,
+)
 from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -65,44 +74,7 @@ WAVEFORM_WINDOW_S = 20.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Files written at once: each waits for the disk, which serves many in the time of one.
 WRITERS = 8
-AUDIO, COMPUTING, SEARCH = "Audio", "Computing", "Search"
-LexiconOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|model|cmudict|lm",
-        help="Search words: of a file (word and phones a line; for letters, a word a line), of "
-        "the model, or those of --lm, as CMUdict pronounces them (phones) or by letters (lm).",
-        rich_help_panel=SEARCH,
-    ),
-]
-NoLexiconOption = Annotated[
-    bool, typer.Option("--no-lexicon", help="Search labels.", rich_help_panel=SEARCH)
-]
-LmOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LM|none",
-        help="Language model over words, or without lexicon over labels: an ARPA file or what "
-        "asr lm train --kind lstm wrote.",
-        rich_help_panel=SEARCH,
-    ),
-]
-BeamOption = Annotated[int | None, typer.Option(min=1, help="Width.", rich_help_panel=SEARCH)]
-RescoreOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LM|none",
-        help="Language model that sorts the best hypotheses anew.",
-        rich_help_panel=SEARCH,
-    ),
-]
-
-
-def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
-    """Join the two options that speak of one thing."""
-    if lexicon is not None and no_lexicon:
-        raise InputError(f"--lexicon {lexicon} and --no-lexicon: choose one")
-    return "none" if no_lexicon else lexicon
+AUDIO, COMPUTING = "Audio", "Computing"
 
 
 @app.command()
@@ -439,8 +411,3 @@ def _transcribe_all(
 def is_full(error: InputError) -> bool:
     """Whether there is no room to write to: then there is none for the next file, either."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
-
-
-def tell(line: str) -> None:
-    """Say something beside the output."""
-    print(f"asr: {one_line(line)}", file=sys.stderr)

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app
-from asr.cli.transcribe import (
+from asr.cli import app, tell
+from asr.cli.options import (
     BeamOption,
     LexiconOption,
     LmOption,
     NoLexiconOption,
     RescoreOption,
     lexicon_named,
-    tell,
 )
 from asr.errors import InputError
 from asr.system.interrupts import deferred

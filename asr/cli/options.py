@@ -1,0 +1,67 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from asr.errors import InputError
+
+
+class Unit(StrEnum):
+    """What is counted, or modelled."""
+
+    WORD = "word"
+    CHAR = "char"
+    PHONE = "phone"
+
+
+class Folding(StrEnum):
+    """Foldings of phones."""
+
+    NONE = "none"
+    TIMIT48 = "timit48"
+    TIMIT39 = "timit39"
+    CMU40 = "cmu40"
+
+
+SEARCH = "Search"
+LexiconOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|model|cmudict|lm",
+        help="Search words: of a file (word and phones a line; for letters, a word a line), of "
+        "the model, or those of --lm, as CMUdict pronounces them (phones) or by letters (lm).",
+        rich_help_panel=SEARCH,
+    ),
+]
+NoLexiconOption = Annotated[
+    bool, typer.Option("--no-lexicon", help="Search labels.", rich_help_panel=SEARCH)
+]
+LmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LM|none",
+        help="Language model over words, or without lexicon over labels: an ARPA file or what "
+        "asr lm train --kind lstm wrote.",
+        rich_help_panel=SEARCH,
+    ),
+]
+BeamOption = Annotated[int | None, typer.Option(min=1, help="Width.", rich_help_panel=SEARCH)]
+RescoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LM|none",
+        help="Language model that sorts the best hypotheses anew.",
+        rich_help_panel=SEARCH,
+    ),
+]
+
+
+def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
+    """Join the two options that speak of one thing."""
+    if lexicon is not None and no_lexicon:
+        raise InputError(f"--lexicon {lexicon} and --no-lexicon: choose one")
+    return "none" if no_lexicon else lexicon
