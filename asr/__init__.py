@@ -152,6 +152,7 @@ def align(
     text: str,
     unit: str | None = None,
     lexicon: str | Path | None = None,
+    device: str = "auto",
 ) -> Transcript:
     """Find where in the audio each word and label of a known text lies (forced alignment).
 
@@ -162,6 +163,8 @@ def align(
         text: words, or with unit phone, phones.
         unit: word or phone; by default word where the words can be spelled.
         lexicon: a file of words and their phones, or ``cmudict``, in place of the model's own.
+        device: what a model that is loaded computes on: auto (a CUDA GPU where there is one), cpu,
+            cuda, cuda:N or mps.
 
     Returns:
         The text with the times in seconds and confidences of its words and labels.
@@ -176,7 +179,7 @@ def align(
     from asr.recognize.recognizer import Recognizer
     from asr.types import Segment, Utterance
 
-    recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model)
+    recognizer = model if isinstance(model, Recognizer) else Recognizer.load(model, device)
     aligner = Aligner.of(recognizer.bundle, unit, lexicon)
     name, waveform = recognizer.named(audio)
     phones = tuple(map(Segment, text.split())) if aligner.unit == "phone" else None

@@ -2,16 +2,20 @@
 
 import copy
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from running import asr
 from training_runs import train_tones as run
 
 from asr.data.examples import Example, collate, pinned
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
+from asr.lm.lstm import NeuralConfig, NeuralLM
+from asr.lm.net import LanguageModel
 from asr.model.bundle import load_bundle
 from asr.model.emissions import emissions
 from asr.nets.acoustic import AcousticModel
@@ -292,3 +296,77 @@ def test_running_out_of_memory_is_one_line(tmp_path):
     assert line.startswith("out of memory in step 1: a batch of 8 utterances, padded to 1000 ")
     assert "lower trainer.max_batch_s=240" in line
     assert "\n" not in line
+
+
+@pytest.fixture
+def both(monkeypatch, capsys):
+    """What a command prints with the CPU and with the GPU."""
+
+    def outputs(*words):
+        found = []
+        for device in ("cpu", "cuda", "cuda:0"):
+            status, out, err = asr(monkeypatch, capsys, *words, "--device", device)
+            assert status == 0, err
+            found.append(out)
+        assert found[1] == found[2]
+        return found[:2]
+
+    return outputs
+
+
+def test_transcribing(tone_run, said, both):
+    files = [u.audio for u in said]
+    on_cpu, on_gpu = both("transcribe", *files, "--model", tone_run)
+    assert on_gpu == on_cpu
+    short, _ = both("transcribe", *files, "--model", tone_run, "--precision", "bfloat16")
+    assert len(short.splitlines()) == len(said)
+
+
+def test_transcribing_in_python(tone_run, said):
+    recognizer = Recognizer.load(tone_run)
+    assert recognizer.bundle.device.type == "cuda"
+    found = [recognizer.transcribe(u.audio).text for u in said]
+    plain = Recognizer.load(tone_run, device="cpu")
+    assert found == [plain.transcribe(u.audio).text for u in said]
+
+
+def test_aligning(tone_run, said, both, tmp_path):
+    (tmp_path / "a.txt").write_text(said[0].text)
+    words = ["align", said[0].audio, tmp_path / "a.txt", "--model", tone_run, "--format", "json"]
+    on_cpu, on_gpu = (json.loads(out) for out in both(*words))
+    assert [w["label"] for w in on_gpu["words"]] == [w["label"] for w in on_cpu["words"]]
+    for a, b in zip(on_gpu["words"], on_cpu["words"], strict=True):
+        assert a["start_s"] == pytest.approx(b["start_s"], abs=0.02)
+
+
+def test_tuning(tone_run, tmp_path, monkeypatch, capsys):
+    found = []
+    for device in ("cpu", "cuda"):
+        model = tmp_path / device
+        shutil.copytree(tone_run / "model", model)
+        dev = tone_run / "manifests" / "dev.jsonl"
+        words = ["tune", dev, "--model", model, "--beam", 5, "--device", device]
+        status, out, err = asr(monkeypatch, capsys, *words)
+        assert status == 0, err
+        lines = [line for line in out.splitlines() if line.endswith("% errors")]
+        found.append([line.split(":")[0] for line in lines])
+    assert found[1] == found[0] != []
+
+
+def test_int8_is_refused(tone_run, said, monkeypatch, capsys):
+    words = ["transcribe", said[0].audio, "--model", tone_run, "--precision", "int8"]
+    status, _, err = asr(monkeypatch, capsys, *words, "--device", "cuda")
+    assert (status, err) == (2, "asr: device cuda:0: int8 is for the CPU; use cpu\n")
+    assert asr(monkeypatch, capsys, *words)[0] == 0
+
+
+def test_a_language_model_scores(tmp_path, both):
+    (tmp_path / "text.txt").write_text("a b c\nb c a\n" * 20)
+    config = NeuralConfig()
+    model = NeuralLM(
+        config, ("<unk>", "<s>", "</s>", "a", "b", "c"), LanguageModel(config.model, 6)
+    )
+    model.save(tmp_path / "lm")
+    on_cpu, on_gpu = both("lm", "score", tmp_path / "lm", tmp_path / "text.txt", "--json")
+    perplexity = json.loads(on_cpu)["perplexity"]
+    assert json.loads(on_gpu)["perplexity"] == pytest.approx(perplexity, rel=1e-3)

@@ -45,10 +45,10 @@ from asr.errors import InputError
 from asr.labels import BLANK
 from asr.nets.acoustic import AcousticModel
 from asr.nets.losses import ctc_loss
+from asr.system.device import pick_device
 from asr.train.config import RunConfig
 from asr.train.loop import begin, run_epoch, step
 from asr.train.rundir import environment
-from asr.train.setup import pick_device
 from asr.train.state import State
 from asr.train.world import World
 from asr.types import Batch, Utterance

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app, tell
+from asr.cli.options import DeviceOption
 from asr.cli.transcribe import is_full
 from asr.errors import InputError, one_line
 
@@ -72,6 +73,7 @@ def align(
             help="Instead of the model's: lines of a word and its phones, or all of CMUdict.",
         ),
     ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Find where in AUDIO each word and phone of its TEXT lies, or do so for a whole MANIFEST.
 
@@ -92,7 +94,7 @@ def align(
         raise InputError("--out is missing: name a folder (or, for one format, a file)")
     if source == STDIN and MANIFEST in names:
         raise InputError("--format manifest: names audio files, and standard input is none")
-    aligner = Aligner.load(model, unit and unit.value, lexicon)
+    aligner = Aligner.load(model, unit and unit.value, lexicon, device)
     if "wrd" in names and aligner.unit == "phone":
         raise InputError("--format wrd: aligned by phones there are no words; choose phn")
     joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}

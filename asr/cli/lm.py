@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import Folding, Unit
+from asr.cli.options import DeviceOption, Folding, Unit
 from asr.errors import InputError
 from asr.score.normalise import NORMALISATIONS, named_ways, normaliser
 
@@ -245,6 +245,7 @@ def score(
         Folding | None, typer.Option(help=FOLD_HELP, show_default="the model's")
     ] = None,
     normalise: Normalise = "",
+    device: DeviceOption = "auto",
 ) -> None:
     """Print the perplexity of TEXT under LM, with and without out-of-vocabulary tokens.
 
@@ -257,8 +258,14 @@ def score(
     from asr.lm.lstm import NeuralLM
     from asr.lm.query import load_lm, summarize, token_scores, unit_of
     from asr.lm.text import join, read_sentences
+    from asr.system.device import OF_CPU, pick_device
 
+    target = pick_device(device)
     model = load_lm(lm)
+    if isinstance(model, NeuralLM):
+        model.model.to(target)
+    elif device not in OF_CPU:
+        raise InputError(f"device {device}: {lm} is an n-gram: use auto or cpu")
     of_model = unit_of(model)
     folding = model.config.fold if isinstance(model, NeuralLM) else "none"
     if isinstance(model, NeuralLM) and unit not in (None, of_model):

@@ -27,7 +27,15 @@ class Folding(StrEnum):
     CMU40 = "cmu40"
 
 
-SEARCH = "Search"
+COMPUTING, SEARCH = "Computing", "Search"
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="What the net computes on; auto: a CUDA GPU where there is one.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 LexiconOption = Annotated[
     str | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from asr.cli import app
+from asr.cli.options import DeviceOption
 from asr.errors import InputError
 
 
@@ -30,6 +31,7 @@ def plot(
             ".WRD beside it, if any.",
         ),
     ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Draw waveform, log-mel and, with a model, posteriors with the labels and words found."""
     from asr.audio.read import audio_duration_s, load_audio
@@ -42,7 +44,7 @@ def plot(
     end_s = checked_end_s(start, end, audio, duration_s)
     checked(out, end_s - start)
     utterances = known(audio, reference)
-    recognizer = Recognizer.load(model) if model else None
+    recognizer = Recognizer.load(model, device) if model else None
     if recognizer and recognizer.bundle.criterion == "ctc" and recognizer.bundle.lexicon:
         # Phones alone would leave the words out that the model knows.
         words = DecodingOptions(decoder="beam", lexicon="model")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from asr.cli import app
+from asr.cli.options import DeviceOption
 
 
 @app.command()
@@ -20,6 +21,7 @@ def report(
     decoder: Annotated[
         str | None, typer.Option(help="Decoder to look into; by default the best one on dev.")
     ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Write learning curves, error rates and confusions of RUN, with utterances to see and hear."""
     from asr.errors import InputError
@@ -28,5 +30,5 @@ def report(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: expected a name ending in .html")
-    write_text(out, report_of(run, set_name, decoder))
+    write_text(out, report_of(run, set_name, decoder, device))
     print(out)

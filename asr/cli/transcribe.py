@@ -19,8 +19,10 @@ import typer
 
 from asr.cli import app, tell
 from asr.cli.options import (
+    COMPUTING,
     SEARCH,
     BeamOption,
+    DeviceOption,
     LexiconOption,
     LmOption,
     NoLexiconOption,
@@ -74,7 +76,7 @@ WAVEFORM_WINDOW_S = 20.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Files written at once: each waits for the disk, which serves many in the time of one.
 WRITERS = 8
-AUDIO, COMPUTING = "Audio", "Computing"
+AUDIO = "Audio"
 
 
 @app.command()
@@ -145,6 +147,7 @@ def transcribe(
             rich_help_panel=COMPUTING,
         ),
     ] = Precision.float32,
+    device: DeviceOption = "auto",
     engine: Annotated[
         Engine,
         typer.Option(
@@ -201,6 +204,8 @@ def transcribe(
     on_ray = engine is Engine.ray
     if on_ray and (out is None or format not in (None, "jsonl")):
         raise InputError("--engine ray writes JSONL into a folder: name it with --out, no --format")
+    if on_ray and device not in ("auto", "cpu"):
+        raise InputError(f"--device {device}: --engine ray computes on CPUs; use auto or cpu")
     named = (format or ("jsonl" if on_ray else TEXT if out is None else "txt")).lower()
     formats = {} if named == TEXT else formats_named(named)
     if out is None and len(formats) > 1:
@@ -271,10 +276,10 @@ def transcribe(
         if sources and on_ray and out is not None:
             from asr.recognize.ray import transcribe_parts
 
-            make = partial(_recognizer, *how)
+            make = partial(_recognizer, *how, "cpu")
             transcribe_parts(sources, out, make, repr(how), redo, tell, failed)
         elif sources:
-            recognizer = _recognizer(*how)
+            recognizer = _recognizer(*how, device)
             if "wrd" in formats and not recognizer.finds_words:
                 raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
             n_writers = 1 if out is None else WRITERS
@@ -318,7 +323,12 @@ def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[
 
 
 def _recognizer(
-    model: str, options: DecodingOptions, window: float | None, keep_silence: bool, precision: str
+    model: str,
+    options: DecodingOptions,
+    window: float | None,
+    keep_silence: bool,
+    precision: str,
+    device: str,
 ) -> Recognizer:
     import torch
 
@@ -326,7 +336,9 @@ def _recognizer(
     from asr.model.pretrained import WaveformModel, load_model
     from asr.recognize.recognizer import Recognizer
 
-    bundle = load_model(model)
+    if precision == "int8" and device == "auto":
+        device = "cpu"
+    bundle = load_model(model, device)
     windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
     if isinstance(bundle.model, WaveformModel):
         windowing = replace(windowing, longest_s=WAVEFORM_WINDOW_S)

@@ -13,6 +13,7 @@ import typer
 from asr.cli import app, tell
 from asr.cli.options import (
     BeamOption,
+    DeviceOption,
     LexiconOption,
     LmOption,
     NoLexiconOption,
@@ -39,6 +40,7 @@ def tune(
     lm: LmOption = None,
     rescore: RescoreOption = None,
     beam: BeamOption = None,
+    device: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Even on a test set.")] = False,
 ) -> None:
     """Find the weights, bonuses and beam with the lowest error rate on MANIFEST.
@@ -53,7 +55,6 @@ def tune(
     from asr.data.manifest import read_manifest
     from asr.model.bundle import (
         CONFIG,
-        load_bundle,
         model_folder,
         replaced_together,
         save_config,
@@ -61,7 +62,7 @@ def tune(
         save_own_lm,
     )
     from asr.model.options import DecodingOptions, fitted
-    from asr.model.pretrained import TORCHAUDIO
+    from asr.model.pretrained import TORCHAUDIO, load_model
     from asr.recognize.tuning import (
         BEAMS,
         cached_emissions,
@@ -84,7 +85,7 @@ def tune(
         )
     folder = model_folder(Path(model))
     utterances = read_manifest(manifest, lambda line, error: tell(f"{line} left out: {error}"))
-    bundle = load_bundle(folder)
+    bundle = load_model(folder, device)
     options = DecodingOptions(
         decoder=None if bundle.criterion == "framewise" else "beam",
         beam=beam,

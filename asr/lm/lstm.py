@@ -34,6 +34,7 @@ from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.text import vocabulary
 from asr.nets.acoustic import sketched
+from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
 
@@ -214,11 +215,12 @@ class NeuralLM:
     @torch.inference_mode()
     def _score(self, block: Block, steps: int) -> list[list[float]]:
         self.model.eval()
-        states = self.model.initial_state(len(block.inputs))
+        states, device = self.model.initial_state(len(block.inputs)), device_of(self.model)
         pieces = []
         for inputs, targets in block.chunks(max(1, steps)):
-            log_probs, states = self.model(inputs, states)
-            pieces.append(log_probs.gather(2, targets.clamp(min=0)[:, :, None])[:, :, 0])
+            log_probs, states = self.model(inputs.to(device), states)
+            places = targets.to(device).clamp(min=0)[:, :, None]
+            pieces.append(log_probs.gather(2, places)[:, :, 0].cpu())
         return (torch.cat(pieces, dim=1).double() / math.log(10)).tolist()
 
     def save(self, folder: Path) -> None:

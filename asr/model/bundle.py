@@ -41,6 +41,7 @@ from asr.lm.query import LanguageModel
 from asr.nets.acoustic import AcousticModel, sketched
 from asr.nets.losses import LossConfig
 from asr.nets.recurrent import RecurrentConfig
+from asr.system.device import device_of
 from asr.system.files import sync_folder, write_aside, write_text
 
 FORMAT = "carousel-model-1"
@@ -95,8 +96,7 @@ class Bundle:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        weights = next(self.model.parameters(), None)
-        return torch.device("cpu") if weights is None else weights.device
+        return device_of(self.model)
 
     def make_decoder(
         self, config: DecoderConfig, hotwords: Mapping[tuple[str, ...], float] | None = None

@@ -25,6 +25,7 @@ from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
 from asr.model.bundle import Bundle, load_bundle, read_settings
 from asr.nets.recurrent import RecurrentConfig
+from asr.system.device import OF_CPU, device_of, pick_device
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -38,7 +39,8 @@ WAV2VEC2_FIELD, WAV2VEC2_HOP = 400, 320
 class WaveformModel(nn.Module):
     """Waveform (N,) -> natural logarithms of label probabilities (T, V), blank 0.
 
-    run: waveforms (1, N), N at least ``least`` samples, -> logits (1, T, V).
+    run: waveforms (1, N), N at least ``least`` samples, -> logits (1, T, V). A module's come
+    from where its weights are, all else from the CPU.
     """
 
     def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], least: int = 1) -> None:
@@ -48,29 +50,46 @@ class WaveformModel(nn.Module):
     @torch.inference_mode()
     def forward(self, waveform: np.ndarray) -> np.ndarray:
         """One utterance; alone, for many of these nets would look at the padding of a batch."""
-        samples = torch.from_numpy(waveform)
+        samples = torch.from_numpy(waveform).to(device_of(self))
         samples = F.pad(samples, (0, max(0, self.least - len(samples))))
-        log_probs: np.ndarray = self.run(samples[None])[0].float().log_softmax(1).numpy()
+        log_probs: np.ndarray = self.run(samples[None])[0].float().log_softmax(1).cpu().numpy()
         return log_probs
 
 
-def load_model(name: str | Path) -> Bundle:
-    """Load what ``--model`` names.
+class _Logits(nn.Module):
+    """What torchaudio's nets give, without the lengths."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(waveforms)[0]
+        return logits
+
+
+def load_model(name: str | Path, device: str = "cpu") -> Bundle:
+    """Load what ``--model`` names, to compute on ``device`` (see `pick_device`).
 
     A model (or run) directory; ``torchaudio:BUNDLE``, whose weights torchaudio fetches if it has
     not done so before, or ``torchaudio:BUNDLE=FILE`` with its weights in a file; or ``FILE.onnx``,
     exported by `asr.model.onnx` or described by a `Sidecar`.
 
     Raises:
-        InputError: there is no such model, or it cannot be read or fetched.
+        InputError: there is no such model or device, or it cannot be read or fetched.
     """
-    name = str(name)
+    name, target = str(name), pick_device(device)
     if name.startswith(TORCHAUDIO):
         bundle, _, weights = name.removeprefix(TORCHAUDIO).partition("=")
-        return torchaudio_model(bundle, Path(weights) if weights else None)
-    if name.endswith(".onnx"):
+        found = torchaudio_model(bundle, Path(weights) if weights else None)
+    elif name.endswith(".onnx"):
+        if device not in OF_CPU:
+            raise InputError(f"device {device}: {name} computes on the CPU; use auto or cpu")
         return onnx_model(Path(name))
-    return load_bundle(Path(name))
+    else:
+        found = load_bundle(Path(name))
+    found.model.to(target)
+    return found
 
 
 def torchaudio_model(name: str, weights: Path | None = None) -> Bundle:
@@ -120,7 +139,7 @@ def torchaudio_model(name: str, weights: Path | None = None) -> Bundle:
         int(source.sample_rate),
         WAV2VEC2_HOP,
         WAV2VEC2_FIELD,
-        WaveformModel(lambda waveforms: net(waveforms)[0], WAV2VEC2_FIELD),
+        WaveformModel(_Logits(net), WAV2VEC2_FIELD),
     )
 
 

@@ -57,17 +57,21 @@ class Aligner:
 
     @classmethod
     def load(
-        cls, model: str | Path, unit: str | None = None, lexicon: str | Path | None = None
+        cls,
+        model: str | Path,
+        unit: str | None = None,
+        lexicon: str | Path | None = None,
+        device: str = "auto",
     ) -> Aligner:
         """Load a model by its name, see `load_model`.
 
         ``unit`` is by default word where the words can be spelled, else phone; ``lexicon``, a file
-        or ``cmudict``, takes the place of the model's.
+        or ``cmudict``, takes the place of the model's; ``device``: see `pick_device`.
 
         Raises:
-            InputError: no such model, an unreadable lexicon, or a unit that does not fit.
+            InputError: no such model or device, an unreadable lexicon, or a unit that does not fit.
         """
-        return cls.of(load_model(model), unit, lexicon)
+        return cls.of(load_model(model, device), unit, lexicon)
 
     @classmethod
     def of(

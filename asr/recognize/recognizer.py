@@ -67,18 +67,22 @@ class Recognizer:
         if precision != "float32":
             if not isinstance(bundle.model, AcousticModel):
                 raise InputError(f"precision {precision} is for models that asr train wrote")
+            if precision == "int8" and self.bundle.device.type != "cpu":
+                raise InputError(f"device {self.bundle.device}: int8 is for the CPU; use cpu")
             if precision == "int8":
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
         self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
 
     @classmethod
-    def load(cls, model: str | Path, **options: Any) -> Recognizer:
+    def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Recognizer:
         """Load a model by its name, see `load_model`; ``options`` are fields of `DecodingOptions`.
 
+        device: auto (a CUDA GPU where there is one), cpu, cuda, cuda:N or mps.
+
         Raises:
-            InputError: not a model that can be used, or options that do not fit it.
+            InputError: not a model or device that can be used, or options that do not fit it.
         """
-        return cls(load_model(model), DecodingOptions(**options))
+        return cls(load_model(model, device), DecodingOptions(**options))
 
     @property
     def finds_words(self) -> bool:

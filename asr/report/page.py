@@ -27,18 +27,27 @@ from asr.report.run import Judged, Rate, Run, chosen, read_run
 from asr.report.setup import data_sets, setup
 from asr.report.utterances import utterances
 from asr.score.error_rate import UNIT_NAMES
+from asr.system.device import pick_device
 
 
-def report(folder: Path, set_name: str | None = None, decoder: str | None = None) -> str:
+def report(
+    folder: Path,
+    set_name: str | None = None,
+    decoder: str | None = None,
+    device: str = "auto",
+) -> str:
     """The report of a run directory as HTML.
 
     set_name, decoder: what is looked into; by default a test set, by the decoder that is best on
-    dev.
+    dev. device: what the model computes on, see `pick_device`.
 
     Raises:
-        InputError: see `read_run` and `chosen`.
+        InputError: see `read_run`, `chosen` and `pick_device`.
     """
+    target = pick_device(device)
     run = read_run(folder)
+    if run.bundle is not None:
+        run.bundle.model.to(target)
     judged = chosen(run, set_name, decoder)
     sections: list[tuple[str, str, Child]] = []
     if run.metrics:

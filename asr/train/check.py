@@ -18,6 +18,7 @@ from asr.data.examples import collate, seed_of
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
+from asr.system.device import pick_device
 from asr.train.config import LmConfig, RunConfig
 from asr.train.loop import ALL_BLANK, rate_on_dev, step
 from asr.train.optim import new_optimizer
@@ -27,7 +28,6 @@ from asr.train.setup import (
     choose_sets,
     corpus_root,
     find_lexicon,
-    pick_device,
     pronounced,
 )
 from asr.train.world import World
@@ -64,7 +64,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         ),
         trainer=replace(config.trainer, max_skipped=1.0),
     )
-    world = World(pick_device(config.trainer.device))
+    world = World(pick_device(config.trainer.device, "trainer.device="))
     corpus = load_corpus(config.corpus.kind, corpus_root(config))
     # Of a corpus beyond memory a part will do.
     some = {"train": choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]}

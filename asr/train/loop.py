@@ -39,6 +39,7 @@ from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decode_set, decoders_of
 from asr.score.error_rate import RATE_NAMES, error_rate
+from asr.system.device import pick_device
 from asr.system.files import write_text
 from asr.system.interrupts import deferred
 from asr.system.progress import progress_bar
@@ -68,7 +69,6 @@ from asr.train.setup import (
     choose_sets,
     corpus_root,
     find_lexicon,
-    pick_device,
     pronounced,
     report_lost,
 )
@@ -100,7 +100,7 @@ def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, A
     run = Path(config.run_dir)
     # Read at the first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
-    with join(pick_device(config.trainer.device)) as world:
+    with join(pick_device(config.trainer.device, "trainer.device=")) as world:
         # torchrun starts its processes again, with the same command, when one has died.
         resume = resume or (restarts() and has_trained(run))
         with claim(run, resume) if world.is_main else nullcontext():

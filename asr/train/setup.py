@@ -36,15 +36,6 @@ from asr.types import Segment, Utterance
 LONG_S = 30.0
 
 
-def pick_device(name: str) -> torch.device:
-    """The configured device; auto takes a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("trainer.device=cuda: torch finds no GPU here; use auto or cpu")
-    return torch.device(name)
-
-
 def corpus_root(config: RunConfig) -> Path:
     """The corpus' folder, which has no default."""
     if not config.corpus.root:

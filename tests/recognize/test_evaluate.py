@@ -1,5 +1,6 @@
 """Emissions of whole sets, also where memory is short."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,9 @@ from asr.types import Utterance
 FEATURES = FeatureConfig(n_mels=8)
 
 
-def bundle(model):
-    clock, cpu = frame_clock(FEATURES), torch.device("cpu")
-    return SimpleNamespace(features=FEATURES, clock=clock, model=model, device=cpu)
+def bundle(model, device="cpu"):
+    clock = frame_clock(FEATURES)
+    return SimpleNamespace(features=FEATURES, clock=clock, model=model, device=torch.device(device))
 
 
 class Cramped(nn.Module):
@@ -67,3 +68,18 @@ def test_other_errors_are_not_taken_for_it(examples):
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         emissions(bundle(Broken()), examples)
+
+
+def test_batches_go_where_the_model_is(examples, monkeypatch):
+    # There is none for "meta".
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
+    devices = set()
+
+    class Elsewhere(nn.Module):
+        def forward(self, x, lens):
+            devices.update((x.device.type, lens.device.type))
+            return torch.zeros(len(x), x.shape[1], 3), torch.full((len(x),), x.shape[1])
+
+    found = emissions(bundle(Elsewhere(), "meta"), examples)
+    assert devices == {"meta"}
+    assert len(found) == len(examples)
