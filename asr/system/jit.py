@@ -29,8 +29,11 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """`compiled` for what only compiled code calls: done sooner, without an entry from Python."""
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """`compiled` for what only compiled code calls and what makes no arrays: it becomes part of its
+    callers, without an entry from Python, and counts no references to the arrays that it is given.
+    """
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return _compiled(function, **options, forceinline=True, _nrt=False)
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:

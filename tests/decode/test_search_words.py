@@ -14,6 +14,16 @@ from hypothesis import strategies as st
 from asr.decode.decoder import Decoder, DecoderConfig
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.words import (
+    ROOM,
+    Scoring,
+    Search,
+    Words,
+    advance,
+    begin,
+    by_label,
+    found,
+)
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.lm.ngram import NGram
@@ -647,3 +657,47 @@ def test_language_model_in_another_case_is_told(caplog):
     assert "does not know 2 of the lexicon's 3 words ('THE', ...), but 2 of them in lower" in (
         caplog.text
     )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+    beam=st.integers(1, 30),
+    room=st.sampled_from([1, ROOM]),
+    spelled=st.booleans(),
+)
+def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, room, spelled):
+    symbols = ("", "x", "y", "_")
+    entries = [("x", (1,)), ("xy", (1, 2)), ("yyx", (2, 2, 1))]
+    lexicon = Lexicon.build(entries, (3,), spelled, symbols if spelled else ())
+    log_probs = draw(seed, 60, 4, spread=1.0)
+    floors = log_probs.max(axis=1) - np.float32(12.0)
+    search = Search(
+        beam,
+        math.exp(-20.0),
+        Words(
+            Scoring(0.5 * math.log(10.0), 0.0, 0.2, -1.0, 0.5),
+            lexicon.bind(LM),
+            lexicon.bind_hotwords({("x", "xy"): 2.0}),
+            len(lexicon.words),
+        ),
+        lexicon.tree,
+        np.zeros(len(lexicon.tree.label)),
+        spelled,
+        *by_label(lexicon.tree, 4),
+    )
+    # With room for next to nothing, the tree is pruned all the time.
+    first = begin(search)._replace(width=min(room, beam), room=2 * room * search.most_steps)
+    state = first
+    for piece in np.split(np.arange(60), sorted(cuts)):
+        before, finals = state, as_lists(found(state, search))
+        state = advance(state, log_probs[piece], floors[piece], search)
+        assert as_lists(found(before, search)) == finals
+    whole = advance(first, log_probs, floors, search)
+    assert as_lists(found(state, search)) == as_lists(found(whole, search))
+    assert state.reached == whole.reached
+
+
+def as_lists(finals):
+    return [(*final[:5], final.current.tolist()) for final in finals]

@@ -22,7 +22,7 @@ from asr.decode.search.labels import (
     sums_of_paths,
 )
 from asr.decode.search.readings import sum_of_readings
-from asr.decode.search.words import Found, Scoring, search_words
+from asr.decode.search.words import Found, Scoring, Search, Words, advance, begin, by_label, found
 from asr.errors import InputError
 from asr.labels import BLANK, UNKNOWN
 from asr.lm.ngram import NO_LM, BoundNGram
@@ -240,20 +240,17 @@ def _words(
         np.maximum.at(ahead, hotwords.path_node, boosted)
     label_factor = 1.0 / math.sqrt(max(1, log_probs.shape[1] - 1))
     scoring = Scoring(scale, ahead_scale, options.bonus, -options.unknown_penalty, label_factor)
-    found = search_words(
-        log_probs,
-        floors,
+    search = Search(
         options.beam,
-        options.score_prune,
-        scoring,
-        lm,
+        math.exp(-options.score_prune),
+        Words(scoring, lm, hotwords, len(lexicon.words)),
         lexicon.tree,
         ahead,
-        hotwords,
         len(lexicon.letters) > 0,
-        len(lexicon.words),
+        *by_label(lexicon.tree, log_probs.shape[1]),
     )
-    return hypotheses_of(found, log_probs, options.nbest, lexicon)
+    state = advance(begin(search), log_probs, floors, search)
+    return hypotheses_of(found(state, search), log_probs, options.nbest, lexicon)
 
 
 def hypotheses_of(
@@ -288,7 +285,7 @@ def hypotheses_of(
 
 
 class Reading(NamedTuple):
-    """What the codes of `search_words` stand for: words, how each may be spelled (a set: by any of
+    """What the codes of `Found` stand for: words, how each may be spelled (a set: by any of
     these labels), and the number of codes up to its end."""
 
     words: tuple[str, ...]

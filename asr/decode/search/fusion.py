@@ -143,7 +143,7 @@ class Tables(NamedTuple):
 class Beam(NamedTuple):
     """The hypotheses, best first: a history, a place, and the log-probability of its paths that end
     in blank (pb), in its last label (pnb), and in either (total). Places are those of
-    `asr.decode.search.words.search_words`."""
+    `asr.decode.search.words.State`."""
 
     history: NDArray[np.int64]
     place: NDArray[np.int64]
@@ -426,7 +426,7 @@ def search_on(  # type: ignore[no-untyped-def]
     They may repeat. None are returned at the end, or where ``tables`` or ``scratch`` have no room
     for another frame. All arguments from ``tables`` on are changed in place.
 
-    The search is that of `asr.decode.search.words.search_words`.
+    The search is that of `asr.decode.search.words`.
     """
     label, first_child, first_word = tree.label, tree.first_child, tree.first_word
     separators = tree.separators

@@ -458,7 +458,7 @@ def sums_of_paths(log_probs, tops, labels, lengths):  # type: ignore[no-untyped-
     return sums
 
 
-@inner
+@compiled
 def sum_of_paths(log_probs, tops, labels):  # type: ignore[no-untyped-def]
     """Return the log-probability of all CTC paths of ``labels``: the forward variable (Graves et
     al. 2006, section 4.1), of the states that have a share of 1e-30 of the best or more.
@@ -529,7 +529,7 @@ def decide(t, entries, n_beam, tree):  # type: ignore[no-untyped-def]
     return n_staying
 
 
-@inner
+@compiled
 def settle(tree, n_nodes, entries, n_beam, done, n_done):  # type: ignore[no-untyped-def]
     """Make the longest prefix that all entries share the root, and write those before it down.
 
@@ -613,7 +613,7 @@ def weighted(lm_scale, log10_prob):  # type: ignore[no-untyped-def]
     return max(lm_scale * log10_prob, -500.0)
 
 
-@inner
+@compiled
 def new_tree(room):  # type: ignore[no-untyped-def]
     """Return room for so many prefixes."""
     return Prefixes(
@@ -629,7 +629,7 @@ def new_tree(room):  # type: ignore[no-untyped-def]
     )
 
 
-@inner
+@compiled
 def more_room(tree, room):  # type: ignore[no-untyped-def]
     """Return a copy of the tree with more room."""
     return Prefixes(
@@ -655,13 +655,13 @@ def keep_living(tree, living):  # type: ignore[no-untyped-def]
         tree.slot[n], tree.born[n], tree.seen[n] = tree.slot[v], tree.born[v], tree.seen[v]
 
 
-@inner
+@compiled
 def new_entries(room):  # type: ignore[no-untyped-def]
     """Return room for so many entries."""
     return Entries(np.empty(room, np.int64), np.empty(room), np.empty(room), np.empty(room))
 
 
-@inner
+@compiled
 def new_candidates(room):  # type: ignore[no-untyped-def]
     """Return room for so many candidates."""
     return Candidates(
@@ -677,7 +677,7 @@ def new_candidates(room):  # type: ignore[no-untyped-def]
     )
 
 
-@inner
+@compiled
 def more_candidates(candidates, room):  # type: ignore[no-untyped-def]
     """Return a copy with more room."""
     return Candidates(
