@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import repeat, takewhile
 from pathlib import Path
-from queue import Full, Queue
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from asr.model.pretrained import load_model
 from asr.nets.acoustic import AcousticModel
 from asr.nets.quantized import quantized
 from asr.recognize.times import timed
+from asr.system.ahead import made_by
 from asr.types import Hypothesis, Segment, Transcript
 
 log = logging.getLogger(__name__)
@@ -318,34 +319,7 @@ class _Job:
 
 def ahead(items: Iterator[T], n: int) -> Iterator[T]:
     """Take ``items`` in another thread, up to ``n`` before they are asked for."""
-    ready: Queue[tuple[T | None, BaseException | None]] = Queue(n)
-    left = threading.Event()
-
-    def put(item: T | None, error: BaseException | None = None) -> None:
-        while not left.is_set():
-            with suppress(Full):
-                return ready.put((item, error), timeout=0.1)
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if left.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        left.set()
-        thread.join()
+    end: Any = object()
+    taken = made_by(ThreadPoolExecutor(1), lambda _: next(items, end), repeat(None), n)
+    with closing(taken):
+        yield from takewhile(lambda item: item is not end, taken)

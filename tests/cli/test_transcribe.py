@@ -745,7 +745,9 @@ def test_reading_ahead_passes_errors_on_and_ends_when_left():
     assert [next(found) for _ in range(5)] == list(range(5))
     with pytest.raises(InputError, match="broken"):
         next(found)
+    before = threading.active_count()
     endless = ahead(itertools.count(), 2)
     assert next(endless) == 0
+    assert threading.active_count() == before + 1
     endless.close()
-    assert not [t for t in threading.enumerate() if "work" in t.name]
+    assert threading.active_count() == before
