@@ -225,7 +225,7 @@ def test_a_training_learns_stops_resumes_and_transcribes_on_the_cpu(tones, tmp_p
     results = stopped_and_resumed(6, tones, run_dir, *overrides)
     assert results["sets"]["test"]["greedy"]["PER"]["error_rate"] < 0.1
     said = read_manifest(run_dir / "manifests/test.jsonl")
-    recognizer = Recognizer.load(run_dir, decoder="beam", lexicon="model")
+    recognizer = Recognizer.load(run_dir, "cpu", decoder="beam", lexicon="model")
     right = sum(recognizer.transcribe(u.audio).text == u.text for u in said)
     assert right >= len(said) - 1
 
@@ -308,7 +308,6 @@ def both(monkeypatch, capsys):
             status, out, err = asr(monkeypatch, capsys, *words, "--device", device)
             assert status == 0, err
             found.append(out)
-        assert found[1] == found[2]
         return found[:2]
 
     return outputs

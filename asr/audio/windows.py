@@ -113,7 +113,7 @@ def windows(
     """Cut audio into windows.
 
     Audio of up to ``config.whole_s`` is one window, silence and all: the net is spared that in
-    `evaluate.emissions`. Nothing of anything longer may come where it is all silence. Neighbours
+    `model.emissions`. Nothing of anything longer may come where it is all silence. Neighbours
     overlap by twice the context, or not at all where silence was left out between them.
 
     Args:

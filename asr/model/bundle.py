@@ -58,7 +58,7 @@ HALF_WRITTEN, WRITTEN = ".new.part", ".new"
 class Bundle:
     """A model and what belongs to it, in memory.
 
-    model: an `AcousticModel`, or a `foreign.WaveformModel`; of ``features`` and ``architecture``
+    model: an `AcousticModel`, or a `pretrained.WaveformModel`; of ``features`` and ``architecture``
     only the sample rate and the hop are true of the latter, and ``frames`` says where its frames
     lie. criterion: the loss it was trained with. calibrations: of confidences, by `Decoder.title`.
     """
