@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asr.cli import app, tell
 from asr.cli.options import DeviceOption
-from asr.cli.transcribe import is_full
 from asr.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    from asr.types import Transcript, Utterance
-
-#: A format besides those of `recognize.transcripts`: the manifest with the times found.
-MANIFEST = "manifest"
 
 
 class Unit(StrEnum):
@@ -81,10 +73,16 @@ def align(
     the rest goes on, and the exit status is 1.
     """
     from asr.audio.read import STDIN
-    from asr.data.manifest import write_manifest
-    from asr.recognize.aligner import Aligner, align_corpus, with_times
+    from asr.recognize.aligner import Aligner
+    from asr.recognize.alignments import (
+        MANIFEST,
+        align_into,
+        utterances_of,
+        write_joined,
+        written,
+    )
     from asr.recognize.transcripts import formats_named
-    from asr.system.files import remove_abandoned, write_text
+    from asr.system.files import remove_abandoned
     from asr.system.progress import progress_bar
 
     names = list(dict.fromkeys(name.strip().lower() for name in format.split(",")))
@@ -98,7 +96,6 @@ def align(
     if "wrd" in names and aligner.unit == "phone":
         raise InputError("--format wrd: aligned by phones there are no words; choose phn")
     joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}
-    done: dict[str, Transcript] = {}
     n_failed = 0
     with progress_bar() as progress:
 
@@ -113,43 +110,18 @@ def align(
             )
 
         utterances = utterances_of(source, text, aligner.unit, failed)
-        file_names = _file_names(utterances, failed) if joined != set(names) else {}
-        utterances = [u for u in utterances if not file_names or u.id in file_names]
+        apart = {name: formats[name] for name in names if name not in joined}
         task = progress.add_task("aligning", total=len(utterances))
-
-        def tick(count: int) -> None:
-            progress.advance(task, count)
-
-        def unfit(utterance: Utterance, reason: str) -> None:
-            failed(utterance.id, reason)
-
-        for transcript in align_corpus(aligner, utterances, unfit, tick):
-            try:
-                for name in formats.keys() - joined:
-                    file = file_names[transcript.id] + formats[name].suffix
-                    write_text(Path(out or "") / file, written(name, transcript))
-            except InputError as error:
-                if is_full(error):
-                    raise
-                failed(transcript.id, error)
-            else:
-                done[transcript.id] = transcript
-
+        tick = partial(progress.advance, task)
+        found = align_into(out or Path(), aligner, utterances, apart, failed, tick)
     if out is not None and out.is_dir():
         remove_abandoned(out)
-    found = [(u, done[u.id]) for u in utterances if u.id in done]
+    stem = utterances[0].id if text and utterances else source.stem
     for name in joined if found else ():
-        suffix = ".jsonl" if name == MANIFEST else formats[name].suffix
         if out is None:
             sys.stdout.write(written(name, found[0][1]))
-            continue
-        path = out
-        if is_folder(out, suffix, single=text is not None and len(names) == 1):
-            path = out / ((utterances[0].id if text else source.stem) + suffix)
-        if name == MANIFEST:
-            write_manifest(path, [with_times(u, transcript) for u, transcript in found])
         else:
-            write_text(path, "".join(written(name, transcript) for _, transcript in found))
+            write_joined(out, name, found, stem, single=text is not None and len(names) == 1)
     if out is not None:
         print(f"{out}: {len(found)} of {len(found) + n_failed} utterances aligned")
     if n_failed:
@@ -157,58 +129,3 @@ def align(
             tell(missing)
         tell(f"{n_failed} of {len(found) + n_failed} utterances not aligned")
         raise typer.Exit(1)
-
-
-def is_folder(out: Path, suffix: str, single: bool) -> bool:
-    """Whether ``out`` names a folder; ``single``: one output file is all there will be."""
-    return out.is_dir() or not (single or out.suffix.lower() == suffix.lower())
-
-
-def _file_names(
-    utterances: Sequence[Utterance], failed: Callable[[str, str], None]
-) -> dict[str, str]:
-    """The name of each utterance's file, by id; ``failed`` gets those whose name another has."""
-    by_name: dict[str, Utterance] = {}
-    for utterance in utterances:
-        other = by_name.setdefault(re.sub(r"[/\\]", "_", utterance.id), utterance)
-        if other is not utterance:
-            failed(utterance.id, f"its file would be that of {other.id}; rename one")
-    return {utterance.id: name for name, utterance in by_name.items()}
-
-
-def utterances_of(
-    source: Path, text: Path | None, unit: str, failed: Callable[[str, InputError], None]
-) -> list[Utterance]:
-    """The manifest's utterances, or the one of an audio file and its text.
-
-    ``failed`` gets a line of the manifest that cannot be used.
-    """
-    from asr.audio.read import STDIN, audio_duration_s
-    from asr.data.manifest import read_manifest
-    from asr.system.text import read_text
-    from asr.types import Segment, Utterance
-
-    if text is None:
-        if source.suffix.lower() not in (".jsonl", ".json"):
-            raise InputError(
-                f"{source}: expected a .jsonl manifest, or the audio's TEXT after it; "
-                "asr prepare makes manifests of corpora"
-            )
-        return read_manifest(source, failed)
-    # TIMIT's .TXT begins with the audio's first and last sample.
-    said = re.sub(r"^\s*0\s+\d{4,}\s+", "", read_text(text))
-    phones = tuple(Segment(phone) for phone in said.split()) if unit == "phone" else None
-    name = "stdin" if source == STDIN else source.stem
-    duration_s = audio_duration_s(source)
-    return [Utterance(name, source, name, duration_s, text=said, phones=phones)]
-
-
-def written(name: str, transcript: Transcript) -> str:
-    """The transcript in the named format; TIMIT's count the samples of the audio."""
-    from asr.audio.read import audio_rate
-    from asr.recognize.transcripts import FORMATS, to_phn, to_wrd
-
-    timit = {"phn": to_phn, "wrd": to_wrd}
-    if name in timit and transcript.audio is not None:
-        return timit[name](transcript, audio_rate(transcript.audio))
-    return FORMATS[name].write(transcript)

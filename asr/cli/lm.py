@@ -128,7 +128,7 @@ def train(
     """
     from asr.lm.lstm import NeuralConfig
     from asr.lm.net import LanguageModelConfig
-    from asr.lm.text import read_sentences
+    from asr.lm.text import held_out, read_sentences
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
     given = [n for n in [*NEURAL_ONLY, "order"] if _is_given(context, n)]
@@ -154,10 +154,7 @@ def train(
         seed=seed,
     )
     if dev_sentences is None:
-        n_held = max(1, len(sentences) // 10)
-        if n_held == len(sentences):
-            raise InputError(f"{text}: a single sentence: nothing can be held out; give --dev TEXT")
-        sentences, dev_sentences = sentences[:-n_held], sentences[-n_held:]
+        sentences, dev_sentences = held_out(sentences, text)
     _train_neural(sentences, dev_sentences, config, out)
 
 
@@ -176,16 +173,15 @@ def _is_given(context: typer.Context, name: str) -> bool:
 def _train_ngram(
     sentences: list[list[str]], dev: list[list[str]] | None, order: int, least: int, out: Path
 ) -> None:
-    from asr.lm.arpa import UNK
     from asr.lm.ngram import NGram
     from asr.lm.query import summarize, token_scores
-    from asr.lm.text import vocabulary
+    from asr.lm.text import vocabulary, with_unknowns
 
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the ARPA file to write")
     known = set(vocabulary(sentences, least))
     if least > 1:
-        sentences = [[t if t in known else UNK for t in sentence] for sentence in sentences]
+        sentences = with_unknowns(sentences, known)
     lm = NGram.estimate(sentences, order)
     lm.write_arpa(out)
     n_tokens = sum(len(s) + 1 for s in sentences)

@@ -33,17 +33,12 @@ def prepare(
     ] = "",
 ) -> None:
     """Read a corpus, check it, and write its sets as JSONL manifests and an audit of its files."""
-    import json
-    from dataclasses import asdict
-    from functools import partial
-
     from rich.console import Console
     from rich.table import Table
 
     from asr.corpora import load_corpus
-    from asr.corpora.shards import shard_size, write_shards, write_summary
-    from asr.data.manifest import write_manifest
-    from asr.system.files import write_text
+    from asr.corpora.prepare import write_sets
+    from asr.corpora.shards import shard_size
     from asr.system.progress import progress_bar
 
     size = shard_size(shards) if shards else None
@@ -53,18 +48,11 @@ def prepare(
         loaded = load_corpus(
             corpus, root, lambda files: bar.track(files, description="reading the corpus")
         )
+        written = write_sets(out, loaded, size, bar)
     table = Table("set")
     for column in ("utterances", "speakers", "hours", "words", "phones"):
         table.add_column(column, justify="right")
-    written = {}
     for name, utterances in loaded.sets.items():
-        if size is None:
-            write_manifest(out / f"{name}.jsonl", utterances)
-        else:
-            with progress_bar() as bar:
-                task = bar.add_task(f"shards of {name}", total=len(utterances))
-                tick = partial(bar.advance, task)
-                written[name] = write_shards(out, name, utterances, size, loaded.audit, tick)
         table.add_row(
             name,
             str(len(utterances)),
@@ -73,9 +61,6 @@ def prepare(
             str(sum(len((u.text or "").split()) for u in utterances)),
             str(sum(len(u.phones or ()) for u in utterances)),
         )
-    if written:
-        write_summary(out, written)
-    write_text(out / "audit.json", json.dumps(asdict(loaded.audit), indent=2) + "\n")
     Console().print(table)
     for line in _warnings(loaded.audit):
         tell(line)

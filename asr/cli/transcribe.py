@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -32,8 +26,6 @@ from asr.cli.options import (
 from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
-    from asr.audio.sources import Failed, Source
-    from asr.model.options import DecodingOptions
     from asr.recognize.recognizer import Recognizer
     from asr.recognize.transcripts import Format
     from asr.types import Transcript
@@ -71,11 +63,6 @@ class Precision(StrEnum):
 
 #: The format of standard output that names the file.
 TEXT = "text"
-#: Models of waveforms were trained on longer utterances than ours.
-WAVEFORM_WINDOW_S = 20.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Files written at once: each waits for the disk, which serves many in the time of one.
-WRITERS = 8
 AUDIO = "Audio"
 
 
@@ -198,24 +185,14 @@ def transcribe(
     from asr.audio.read import STDIN
     from asr.audio.sources import distinct, each_channel, find_sources
     from asr.model.options import DecodingOptions
-    from asr.recognize.transcripts import formats_named
-    from asr.system.files import remove_abandoned, write_text
+    from asr.recognize.files import load_for_files, transcribe_all, transcribe_into
+    from asr.system.device import OF_CPU
+    from asr.system.files import remove_abandoned
 
     on_ray = engine is Engine.ray
-    if on_ray and (out is None or format not in (None, "jsonl")):
-        raise InputError("--engine ray writes JSONL into a folder: name it with --out, no --format")
-    if on_ray and device not in ("auto", "cpu"):
+    named, formats = _formats(format, out, on_ray)
+    if on_ray and device not in OF_CPU:
         raise InputError(f"--device {device}: --engine ray computes on CPUs; use auto or cpu")
-    named = (format or ("jsonl" if on_ray else TEXT if out is None else "txt")).lower()
-    formats = {} if named == TEXT else formats_named(named)
-    if out is None and len(formats) > 1:
-        raise InputError(f"--format {format}: standard output takes one; name a folder with --out")
-    if out is not None and named == TEXT:
-        raise InputError("--format text is for standard output; in files it is called txt")
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; expected a folder")
-    if out is not None and not _may_hold_files(out):
-        raise InputError(f"--out {out}: cannot be written to; name another folder")
     if nbest is not None and nbest > 1 and not {"json", "jsonl"} & formats.keys():
         raise InputError(f"--nbest {nbest}: alternatives are for --format json")
     bad: list[str] = []
@@ -235,29 +212,9 @@ def transcribe(
     if named != TEXT:
         sources = distinct(sources, failed)
     n_asked = len(sources) + len(bad)
-    if out is None and len(sources) > 1 and named not in ("text", "json"):
-        (only,) = formats.values()
-        if not only.joins:
-            raise InputError(f"--format {named}: standard output takes one such file; use --out")
-    wanted = {source.id: formats for source in sources}
-    if out is not None:
-        remove_abandoned(out)
-    if out is not None and not redo and not on_ray:
-        wanted = {
-            source.id: {n: f for n, f in formats.items() if not _is_there(out, source.id, f)}
-            for source in sources
-        }
-        sources = [source for source in sources if wanted[source.id]]
-        if n_there := len(wanted) - len(sources):
-            tell(f"{n_there} of {len(wanted)} transcripts are there (--redo replaces them)")
-
-    def deliver(transcript: Transcript) -> None:
-        if out is None:
-            _print(transcript, named)
-            return
-        for format in wanted[transcript.id].values():
-            write_text(_place(out, transcript.id, format), format.write(transcript))
-
+    joins = named == "json" or all(f.joins for f in formats.values())
+    if out is None and len(sources) > 1 and not joins:
+        raise InputError(f"--format {named}: standard output takes one such file; use --out")
     options = DecodingOptions(
         decoder=decoder and decoder.value,
         beam=beam,
@@ -272,18 +229,25 @@ def transcribe(
         rescore_weight=rescore_weight,
     )
     how = (model, options, window, keep_silence, precision.value)
-    try:
-        if sources and on_ray and out is not None:
-            from asr.recognize.ray import transcribe_parts
 
-            make = partial(_recognizer, *how, "cpu")
-            transcribe_parts(sources, out, make, repr(how), redo, tell, failed)
-        elif sources:
-            recognizer = _recognizer(*how, device)
-            if "wrd" in formats and not recognizer.finds_words:
-                raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
-            n_writers = 1 if out is None else WRITERS
-            _transcribe_all(recognizer, sources, deliver, failed, n_writers)
+    def load() -> Recognizer:
+        recognizer = load_for_files(*how, device, tell)
+        if "wrd" in formats and not recognizer.finds_words:
+            raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
+        return recognizer
+
+    try:
+        if out is None:
+            transcribe_all(sources, load, partial(_print, named), failed)
+        elif on_ray:
+            remove_abandoned(out)
+            if sources:
+                from asr.recognize.ray import transcribe_parts
+
+                make = partial(load_for_files, *how, "cpu", tell)
+                transcribe_parts(sources, out, make, repr(how), redo, tell, failed)
+        else:
+            transcribe_into(out, sources, formats, load, redo, tell, failed)
     except KeyboardInterrupt:
         tell("interrupted; what is written is whole")
         raise typer.Exit(130) from None
@@ -294,6 +258,30 @@ def transcribe(
         if n_asked > 1:
             tell(f"{len(bad)} of {n_asked} inputs failed")
         raise typer.Exit(1)
+
+
+def _formats(format: str | None, out: Path | None, on_ray: bool) -> tuple[str, dict[str, Format]]:
+    """What --format says or is by default, and the formats of that."""
+    from asr.recognize.files import may_hold_files
+    from asr.recognize.transcripts import formats_named
+
+    if on_ray and (out is None or format not in (None, "jsonl")):
+        raise InputError("--engine ray writes JSONL into a folder: name it with --out, no --format")
+    named = (format or ("jsonl" if on_ray else TEXT if out is None else "txt")).lower()
+    formats = {} if named == TEXT else formats_named(named)
+    if out is None:
+        if len(formats) > 1:
+            raise InputError(
+                f"--format {format}: standard output takes one; name a folder with --out"
+            )
+        return named, formats
+    if named == TEXT:
+        raise InputError("--format text is for standard output; in files it is called txt")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    if not may_hold_files(out):
+        raise InputError(f"--out {out}: cannot be written to; name another folder")
+    return named, formats
 
 
 def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[str]:
@@ -322,51 +310,7 @@ def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[
     return [*named, *names]
 
 
-def _recognizer(
-    model: str,
-    options: DecodingOptions,
-    window: float | None,
-    keep_silence: bool,
-    precision: str,
-    device: str,
-) -> Recognizer:
-    import torch
-
-    from asr.audio.windows import WindowConfig
-    from asr.model.pretrained import WaveformModel, load_model
-    from asr.recognize.recognizer import Recognizer
-
-    if precision == "int8" and device == "auto":
-        device = "cpu"
-    bundle = load_model(model, device)
-    windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
-    if isinstance(bundle.model, WaveformModel):
-        windowing = replace(windowing, longest_s=WAVEFORM_WINDOW_S)
-    else:
-        # Two batches beside each other take less time than two threads for one.
-        n_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-        torch.set_num_threads(1)
-    if window is not None:
-        windowing = replace(windowing, longest_s=window)
-    return Recognizer(bundle, options, tell, windowing, precision, n_threads)
-
-
-def _may_hold_files(out: Path) -> bool:
-    """Whether a folder that is there, or is to be made, can be written to."""
-    there = next(folder for folder in (out, *out.parents) if folder.exists())
-    return os.access(there, os.W_OK | os.X_OK)
-
-
-def _place(out: Path, id: str, format: Format) -> Path:
-    return out / f"{id}{format.suffix}"
-
-
-def _is_there(out: Path, id: str, format: Format) -> bool:
-    # Of a place that cannot even be asked about, the attempt to write there will tell.
-    return os.path.isfile(_place(out, id, format))  # noqa: PTH113
-
-
-def _print(transcript: Transcript, name: str) -> None:
+def _print(name: str, transcript: Transcript) -> None:
     from asr.recognize.transcripts import FORMATS, to_jsonl
 
     if name == TEXT:
@@ -376,50 +320,3 @@ def _print(transcript: Transcript, name: str) -> None:
         text = to_jsonl(transcript) if name == "json" else FORMATS[name].write(transcript)
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _transcribe_all(
-    recognizer: Recognizer,
-    sources: Sequence[Source],
-    deliver: Callable[[Transcript], None],
-    failed: Failed,
-    n_writers: int,
-) -> None:
-    """Transcribe one after the other, and deliver ``n_writers`` at once, with a bar."""
-    from asr.system.progress import progress_bar
-
-    begun, heard_s = time.perf_counter(), 0.0
-    writing: deque[tuple[str, Future[None]]] = deque()
-    with progress_bar("speed") as bar, ThreadPoolExecutor(n_writers) as pool:
-        task = bar.add_task("transcribing", total=len(sources), speed="")
-
-        def heard(seconds: float) -> None:
-            nonlocal heard_s
-            heard_s += seconds
-            speed = heard_s / (time.perf_counter() - begun)
-            bar.update(task, speed=f"{heard_s / 60:.0f} min of audio, {speed:.0f} x real time")
-
-        def unread(source: Source, error: InputError) -> None:
-            failed(source.path, error)
-            bar.advance(task)
-
-        def settle(most: int) -> None:
-            while len(writing) > most:
-                id, future = writing.popleft()
-                try:
-                    future.result()
-                except InputError as error:
-                    if is_full(error):
-                        raise
-                    failed(Path(id), error)
-                bar.advance(task)
-
-        for transcript in recognizer.transcribe_files(sources, unread, heard):
-            writing.append((transcript.id, pool.submit(deliver, transcript)))
-            settle(n_writers)
-        settle(0)
-
-
-def is_full(error: InputError) -> bool:
-    """Whether there is no room to write to: then there is none for the next file, either."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL

@@ -21,7 +21,6 @@ from asr.cli.options import (
     lexicon_named,
 )
 from asr.errors import InputError
-from asr.system.interrupts import deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,23 +52,17 @@ def tune(
     from rich.console import Console
 
     from asr.data.manifest import read_manifest
-    from asr.model.bundle import (
-        CONFIG,
-        model_folder,
-        replaced_together,
-        save_config,
-        save_lexicon,
-        save_own_lm,
-    )
+    from asr.model.bundle import CONFIG, model_folder
     from asr.model.options import DecodingOptions, fitted
     from asr.model.pretrained import TORCHAUDIO, load_model
     from asr.recognize.tuning import (
         BEAMS,
         cached_emissions,
         calibrate,
-        rescoring_search,
+        save_tuned,
         searches,
         tune_all,
+        tune_rescoring,
     )
     from asr.system.progress import progress_bar
 
@@ -114,32 +107,23 @@ def tune(
             raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
         found = tune_all(heard, log_probs, bundle, wanted, progress)
         if bundle.rescore_lm is not None and rescore != "none":
-            search = rescoring_search(bundle)
-            (second,) = tune_all(heard, log_probs, bundle, [search], progress)
-            if any(t.search.title == own and t.best.rate <= second.best.rate for t in found):
-                tell(f"{second.search.title} is no better than {own}: rescoring is left off")
-                bundle.decoder = replace(bundle.decoder, rescore_weight=0.0)
-            found.append(second)
+            found.append(tune_rescoring(heard, log_probs, bundle, found, own, progress, tell))
         task = progress.add_task("confidences", total=None)
         bundle.calibrations, reports = calibrate(heard, log_probs, bundle)
 
-    with deferred(), replaced_together(folder) as new:
-        if options.lexicon not in (None, "none", "model"):
-            save_lexicon(new, bundle)
-        if lm not in (None, "none"):
-            save_own_lm(new, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
-        if rescore not in (None, "none"):
-            save_own_lm(new, bundle, "rescore_lm")
-        save_config(new, bundle)
+    save_tuned(
+        folder,
+        bundle,
+        lexicon=options.lexicon not in (None, "none", "model"),
+        lm=lm not in (None, "none"),
+        rescore_lm=rescore not in (None, "none"),
+    )
 
     console = Console()
     for tuned in found:
         for table in tables(tuned):
             console.print(table)
-        values = [f"{name} {getattr(tuned.best.config, name):g}" for name in tuned.search.axes]
-        if tuned.search.beams:
-            values.append(f"beam {tuned.best.config.beam}")
-        print(f"{tuned.search.title}: {', '.join(values)}: {percent(tuned.best.rate)} % errors")
+        print(summary(tuned))
     if not found:
         tell("no language model or lexicon: there are no weights to choose; add --lm or --lexicon")
     console.print(calibration_table(reports))
@@ -157,6 +141,15 @@ def is_test(manifest: Path) -> bool:
 def percent(rate: float) -> str:
     """A rate in percent, without the sign."""
     return f"{100 * rate:.2f}"
+
+
+def summary(tuned: Tuned) -> str:
+    """What a search found, on one line."""
+    best = tuned.best
+    values = [f"{name} {getattr(best.config, name):g}" for name in tuned.search.axes]
+    if tuned.search.beams:
+        values.append(f"beam {best.config.beam}")
+    return f"{tuned.search.title}: {', '.join(values)}: {percent(best.rate)} % errors"
 
 
 def tables(tuned: Tuned) -> list[Table]:

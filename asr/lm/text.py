@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,3 +87,20 @@ def vocabulary(sentences: Iterable[Sequence[str]], min_count: int) -> list[str]:
             f"that occur {min_count} times or more) leaves nothing to learn: expected 2 or more"
         )
     return kept
+
+
+def with_unknowns(sentences: Iterable[Sequence[str]], known: Collection[str]) -> list[list[str]]:
+    """The sentences with ``<unk>`` for each token that is not ``known``."""
+    return [[t if t in known else UNK for t in sentence] for sentence in sentences]
+
+
+def held_out(sentences: list[list[str]], path: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """All sentences but the last tenth, to train on, and that tenth, to measure on.
+
+    Raises:
+        InputError: there is a single one, in the text ``path``.
+    """
+    n_held = max(1, len(sentences) // 10)
+    if n_held == len(sentences):
+        raise InputError(f"{path}: a single sentence: nothing can be held out; give --dev TEXT")
+    return sentences[:-n_held], sentences[-n_held:]

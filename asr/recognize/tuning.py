@@ -32,11 +32,21 @@ from asr.decode.rescore import RescoreOptions, reorder, sentence_log_probs
 from asr.errors import InputError
 from asr.labels import fold, unit_symbols
 from asr.lm.lstm import NeuralLM
-from asr.model.bundle import WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.model.bundle import (
+    WEIGHTS,
+    Bundle,
+    load_tensors,
+    replaced_together,
+    save_config,
+    save_lexicon,
+    save_own_lm,
+    save_tensors,
+)
 from asr.model.emissions import emissions_of
 from asr.recognize.evaluate import decode_set, decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.score.error_rate import error_rate
+from asr.system.interrupts import deferred
 from asr.types import Hypothesis, Scores, Utterance
 
 # Natural-log weights around the values that speech systems end with; dev chooses among them.
@@ -267,6 +277,42 @@ def tune_all(
         found.append(tune(utterances, log_probs, bundle, search, tick))
     bundle.decoder = adopted(bundle, found)
     return found
+
+
+def tune_rescoring(
+    utterances: Sequence[Utterance],
+    log_probs: dict[str, np.ndarray],
+    bundle: Bundle,
+    first: Sequence[Tuned],
+    own: str,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Tuned:
+    """Tune the second pass after the ``first``, the model's ``own`` decoder (its title) among them.
+
+    The bundle's decoder gets what is found; where that is no better, rescoring is left off.
+    """
+    (second,) = tune_all(utterances, log_probs, bundle, [rescoring_search(bundle)], progress)
+    if any(t.search.title == own and t.best.rate <= second.best.rate for t in first):
+        tell(f"{second.search.title} is no better than {own}: rescoring is left off")
+        bundle.decoder = replace(bundle.decoder, rescore_weight=0.0)
+    return second
+
+
+def save_tuned(folder: Path, bundle: Bundle, *, lexicon: bool, lm: bool, rescore_lm: bool) -> None:
+    """Write what was found into the model directory, with those of its parts that are new.
+
+    Raises:
+        InputError: the folder cannot be written to or the disk is full; nothing is replaced.
+    """
+    with deferred(), replaced_together(folder) as new:
+        if lexicon:
+            save_lexicon(new, bundle)
+        if lm:
+            save_own_lm(new, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
+        if rescore_lm:
+            save_own_lm(new, bundle, "rescore_lm")
+        save_config(new, bundle)
 
 
 def adopted(bundle: Bundle, found: Sequence[Tuned]) -> DecoderConfig:

@@ -542,7 +542,7 @@ def test_a_full_disk_ends_it_and_one_bad_place_does_not(
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
         whole(path, text)
 
-    monkeypatch.setattr(files, "write_text", write_text)
+    monkeypatch.setattr("asr.recognize.files.write_text", write_text)
     out = tree.parent / "out"
     code, _, err = transcribe("--out", out, tree)
     told = [f"asr: {out}/a.txt: cannot be written ({os.strerror(number)})"]
