@@ -14,6 +14,7 @@ from training_runs import train_tones as run
 from asr.data.examples import Example, collate, pinned
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
+from asr.labels import BLANK_SYMBOL, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel
 from asr.model.bundle import load_bundle
@@ -25,6 +26,7 @@ from asr.nets.recurrent import RecurrentConfig
 from asr.recognize.recognizer import Recognizer
 from asr.train import loop as training
 from asr.train.config import RunConfig
+from asr.train.sets import Held
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -281,8 +283,10 @@ def test_running_out_of_memory_is_one_line(tmp_path):
     config = RunConfig()
     model = AcousticModel(config.model, config.features.size, 5)
     # 240 s, the most in a batch: its first layer alone keeps about 100 MiB.
+    labels = Labels("phone", (BLANK_SYMBOL, "a", "b", "c", "d"))
     train = [example(k, 3000) for k in range(8)]
-    begun = training.begin(tmp_path, config, model, {"train": train}, World(GPU))
+    held = Held(train, labels, config.features, config.trainer, config.seed)
+    begun = training.begin(tmp_path, config, model, held, {}, World(GPU))
     torch.cuda.empty_cache()
     most = torch.cuda.memory_reserved() + (32 << 20)
     torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1])

@@ -30,10 +30,10 @@ from asr.corpora import load_corpus
 from asr.data.examples import collate, made_ahead, padding
 from asr.data.manifest import read_manifest, write_manifest
 from asr.train.config import RunConfig
-from asr.train.loop import step
 from asr.train.recipe import load_config
 from asr.train.rundir import processor_name
 from asr.train.setup import Pronounced, build, choose_sets
+from asr.train.step import step
 from asr.train.stream import Stream
 from asr.train.world import World
 from asr.types import Batch
@@ -199,19 +199,19 @@ def training(shards: Path) -> None:
     settings += ["lm=none", "corpus.test=[]", "loss.framewise_epochs=0", "model=blstm_3x256"]
     config, _ = load_config("recipes/so762/ctc.yaml", settings)
     sets = choose_sets(config.corpus, load_corpus("streamed", shards))
-    bundle, examples, _ = build(
+    prepared = build(
         config,
         Pronounced({"train": sets["train"], "dev": sets["dev"][:8]}),
         None,
     )
-    stream = examples["train"]
+    stream = prepared.train
     assert isinstance(stream, Stream)
     began = time.perf_counter()
     stream.open(0)
     print(f"planning an epoch of {len(stream)}: {1e3 * (time.perf_counter() - began):.0f} ms")
     plan = stream.plan(0)
     print(f"padding: {100 * padding(plan.lens.tolist(), list(plan.batches)):.1f} %")
-    bare_steps(config, bundle.model, stream)
+    bare_steps(config, prepared.bundle.model, stream)
 
 
 def bare_steps(config: RunConfig, model: nn.Module, stream: Stream) -> None:

@@ -42,14 +42,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from asr.audio.augment import WaveformAugment
 from asr.data.examples import Example, bucket, collate, padding, seed_of
 from asr.errors import InputError
-from asr.labels import BLANK
+from asr.labels import BLANK, BLANK_SYMBOL, Labels
 from asr.nets.acoustic import AcousticModel
 from asr.nets.losses import ctc_loss
 from asr.system.device import pick_device
 from asr.train.config import RunConfig
-from asr.train.loop import begin, run_epoch, step
+from asr.train.loop import begin, run_epoch
 from asr.train.rundir import environment
+from asr.train.sets import Held
 from asr.train.state import State
+from asr.train.step import step
 from asr.train.world import World
 from asr.types import Batch, Utterance
 
@@ -278,7 +280,9 @@ def bench_epoch(
     """A whole epoch against its bare steps."""
     model = AcousticModel(config.model, config.features.size, 1 + N_LABELS)
     world = World(device)
-    training = begin(Path("unused"), config, model, {"train": examples}, world)
+    labels = Labels("phone", (BLANK_SYMBOL, *map(str, range(1, N_LABELS + 1))))
+    held = Held(examples, labels, config.features, config.trainer, config.seed)
+    training = begin(Path("unused"), config, model, held, {}, world)
 
     def bare(_: int) -> None:
         for batch in batches:

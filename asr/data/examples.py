@@ -17,10 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.audio.augment import WaveformAugment, change_speed, gain, spec_augment
 from asr.audio.features import (
     FeatureConfig,
+    FrameClock,
     LogMel,
     Statistics,
     assemble,
-    frame_clock,
     moments,
     normalize,
     statistics_of,
@@ -164,55 +164,71 @@ def label_segments(utterance: Utterance, unit: str, folding: str) -> list[Segmen
     raise InputError("framewise training needs labels with times: choose labels.unit=phone or word")
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What is made of a transcript for a model to learn.
+
+    clock: of the model's frames. ctc: whether the labels must fit into the frames as CTC needs.
+    frames: whether each frame gets a label.
+    """
+
+    labels: Labels
+    config: LabelConfig
+    clock: FrameClock
+    ctc: bool
+    frames: bool
+
+    def timed(self, utterance: Utterance, speed: float = 1.0) -> tuple[list[Segment], list[int]]:
+        """The labels with their times when played ``speed`` times as fast, and their ids.
+
+        Raises:
+            InputError: the unit has no times, or a label is not in the inventory.
+        """
+        segments = label_segments(utterance, self.config.unit, self.config.fold)
+        segments = [at_speed(s, speed) for s in segments]
+        where = f"utterance {utterance.id}"
+        return segments, self.labels.encode([s.label for s in segments], where)
+
+
 def make_examples(
     utterances: Sequence[Utterance],
     matrices: Mapping[str, Matrix],
     stats: Mapping[str, Statistics | None],
-    labels: Labels,
-    label_config: LabelConfig,
-    feature_config: FeatureConfig,
-    subsampling: int,
+    targets: Targets | None,
     skipped: dict[str, str],
-    with_ctc: bool,
-    with_frames: bool,
-    with_labels: bool = True,
     speed: float = 1.0,
 ) -> list[Example]:
     """Join features (by id) and targets; utterances that cannot be trained on are skipped, listed.
 
-    Dev and test need no ids (with_labels=False): their symbols may be unknown to the model.
+    Dev and test need no targets: their symbols may be unknown to the model.
 
     Raises:
         InputError: a label is not in the inventory (that is never one utterance's bad luck).
     """
-    clock = frame_clock(feature_config, subsampling)
     examples = []
     for utterance in utterances:
         if utterance.id not in matrices:
             continue
         matrix = matrices[utterance.id].features
-        n_frames = -(-len(matrix) // clock.factor)
-        where = f"utterance {utterance.id}"
         ids: list[int] = []
-        if with_labels:
-            symbols = unit_symbols(utterance, label_config.unit, label_config.fold)
-            ids = labels.encode(symbols, where)
-        needed = ctc_frames_needed(ids)
-        if with_ctc and needed > n_frames:
-            skipped[utterance.id] = (
-                f"{len(ids)} labels need {needed} frames, the model gives {n_frames}"
-            )
-            continue
         frames = None
-        if with_frames:
-            segments = label_segments(utterance, label_config.unit, label_config.fold)
-            segments = [at_speed(s, speed) for s in segments]
-            segment_ids = labels.encode([s.label for s in segments], where)
-            try:
-                frames = tuple(frame_targets(segments, segment_ids, n_frames, clock))
-            except InputError as error:
-                skipped[utterance.id] = str(error)
+        if targets is not None:
+            n_frames = -(-len(matrix) // targets.clock.factor)
+            symbols = unit_symbols(utterance, targets.config.unit, targets.config.fold)
+            ids = targets.labels.encode(symbols, f"utterance {utterance.id}")
+            needed = ctc_frames_needed(ids)
+            if targets.ctc and needed > n_frames:
+                skipped[utterance.id] = (
+                    f"{len(ids)} labels need {needed} frames, the model gives {n_frames}"
+                )
                 continue
+            if targets.frames:
+                segments, segment_ids = targets.timed(utterance, speed)
+                try:
+                    frames = tuple(frame_targets(segments, segment_ids, n_frames, targets.clock))
+                except InputError as error:
+                    skipped[utterance.id] = str(error)
+                    continue
         examples.append(Example(utterance, matrix, tuple(ids), frames, stats[utterance.id], speed))
     return examples
 

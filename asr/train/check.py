@@ -20,7 +20,7 @@ from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
 from asr.system.device import pick_device
 from asr.train.config import LmConfig, RunConfig
-from asr.train.loop import ALL_BLANK, rate_on_dev, step
+from asr.train.loop import ALL_BLANK, rate_on_dev
 from asr.train.optim import new_optimizer
 from asr.train.setup import (
     Pronounced,
@@ -30,6 +30,7 @@ from asr.train.setup import (
     find_lexicon,
     pronounced,
 )
+from asr.train.step import step
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -70,10 +71,11 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     some = {"train": choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]}
     said = pronounced(config.labels, some, find_lexicon(config.corpus, corpus))
     chosen = choose(said.sets["train"], config)
-    bundle, examples, _ = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
+    prepared = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
+    bundle = prepared.bundle
     model, criterion = bundle.model.to(world.device), bundle.criterion
     optimizer = new_optimizer(config.optim, model)
-    batch = collate(examples["train"], config.features, criterion == "framewise")
+    batch = collate(prepared.train.sample(), config.features, criterion == "framewise")
     rate_name = RATE_NAMES[config.labels.unit]
     print(
         f"learning {len(batch.ids)} utterances ({sum(u.duration_s for u in chosen):.1f} s) by "
@@ -90,7 +92,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         if not done.is_good:
             break
         if len(losses) >= next_look:
-            rate, blanks = rate_on_dev(bundle, criterion, examples["dev"])
+            rate, blanks = rate_on_dev(bundle, criterion, prepared.scored["dev"])
             print(
                 f"step {len(losses):5d}  loss {done.loss:8.4f}  {rate_name} {100 * rate:6.2f} %  "
                 f"blank {100 * blanks:3.0f} %",

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,20 @@ import torch
 from torch import nn
 
 from asr.audio.augment import WaveformAugment
-from asr.corpora import load_corpus
+from asr.corpora import Corpus, load_corpus
 from asr.data.examples import (
     Epoch,
     Example,
-    bucket,
     collate,
-    draw_speeds,
     filler,
     made_ahead,
     pinned,
     seed_of,
 )
-from asr.data.index import IndexedManifest
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
 from asr.model.bundle import Bundle, load_bundle, save_bundle, save_lexicon, save_weights
 from asr.model.emissions import blank_rate, emissions, is_out_of_memory
-from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decode_set, decoders_of
 from asr.score.error_rate import RATE_NAMES, error_rate
@@ -64,16 +60,18 @@ from asr.train.rundir import (
     open_log,
     open_tensorboard,
 )
+from asr.train.sets import TrainingSet
 from asr.train.setup import (
     build,
     choose_sets,
     corpus_root,
     find_lexicon,
+    in_memory,
     pronounced,
-    report_lost,
+    report_audit,
 )
 from asr.train.state import Checkpoint, State, Totals, Training, load_state
-from asr.train.stream import Stream
+from asr.train.step import Step, out_of_memory, step
 from asr.train.world import World, join, restarts
 from asr.types import Batch
 
@@ -112,12 +110,7 @@ def train_in(
 ) -> dict[str, Any]:
     """`train` in a run directory that is ours."""
     resume = bool(world.from_main(resume)[0])
-    with progress_bar() as progress:
-        corpus = load_corpus(
-            config.corpus.kind,
-            corpus_root(config),
-            lambda files: progress.track(files, description="reading the corpus"),
-        )
+    corpus = read_corpus(config)
     lexicon = find_lexicon(config.corpus, corpus)
     sets = choose_sets(config.corpus, corpus)
     open_log(run, world.is_main)
@@ -127,36 +120,16 @@ def train_in(
             write_text(run / "config.yaml", resolved)
             write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
         write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
-        for name, utterances in said.sets.items():
-            if not isinstance(utterances, IndexedManifest):
-                write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
-    for deviation in corpus.audit.deviations:
-        log.warning("corpus: %s", deviation)
-    report_lost(corpus.audit, config.trainer.max_skipped)
-
-    bundle, examples, skipped = build(config, said, lexicon, world.size)
-    log.info(
-        "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
-        len(bundle.labels) - 1,
-        config.labels.unit,
-        count_parameters(bundle.model) / 1e6,
-        f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
-        config.seed,
-        bundle.clock.shift_s * 1000,
-    )
-    training = begin(run, config, bundle.model, examples, world)
-    found = find_checkpoint(run, world) if resume else None
-    if found is not None:
-        changes = training.go_on(found)
-        log.info(
-            "resuming after epoch %d and %d batches", training.state.epoch, training.state.batch
-        )
-        for change in changes:
-            log.info("changed: %s", change)
-        if found.max_epochs <= training.state.epoch < config.trainer.max_epochs:
-            log.info("%s", rate_of_extension(config, training.state, found.max_epochs))
-        done = world.from_main(is_over(training) and (run / RESULTS).is_file())[0]
-        if done:
+        for name, utterances in in_memory(said.sets).items():
+            write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
+    report_audit(corpus.audit, config.trainer.max_skipped)
+    prepared = build(config, said, lexicon, world.size)
+    bundle, skipped = prepared.bundle, prepared.skipped
+    tell_model(config, bundle, world)
+    training = begin(run, config, bundle.model, prepared.train, prepared.scored, world)
+    if resume and (found := find_checkpoint(run, world)) is not None:
+        go_on(training, found)
+        if world.from_main(is_over(training) and (run / RESULTS).is_file())[0]:
             log.info("nothing left to train; the results are in %s", run / RESULTS)
             return json.loads((run / RESULTS).read_text(encoding="utf-8")) if world.is_main else {}
     if world.is_main:
@@ -176,16 +149,51 @@ def train_in(
     if not world.is_main:
         return {}
     kept = keep_best(training, bundle)
-    bundle = load_bundle(run / "model")
     n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
-    return tune_and_score(training, bundle, kept, skipped, n_lost)
+    return tune_and_score(training, load_bundle(run / "model"), kept, skipped, n_lost)
+
+
+def read_corpus(config: RunConfig) -> Corpus:
+    """The configured corpus, with a progress bar."""
+    with progress_bar() as progress:
+        return load_corpus(
+            config.corpus.kind,
+            corpus_root(config),
+            lambda files: progress.track(files, description="reading the corpus"),
+        )
+
+
+def tell_model(config: RunConfig, bundle: Bundle, world: World) -> None:
+    """Log what is about to be trained, and on what."""
+    log.info(
+        "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
+        len(bundle.labels) - 1,
+        config.labels.unit,
+        count_parameters(bundle.model) / 1e6,
+        f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
+        config.seed,
+        bundle.clock.shift_s * 1000,
+    )
+
+
+def go_on(training: Training, found: Checkpoint) -> None:
+    """Stand where a checkpoint stood, and log what has changed since."""
+    config = training.config
+    changes = training.go_on(found)
+    state = training.state
+    log.info("resuming after epoch %d and %d batches", state.epoch, state.batch)
+    for change in changes:
+        log.info("changed: %s", change)
+    if found.max_epochs <= state.epoch < config.trainer.max_epochs:
+        log.info("%s", rate_of_extension(config, state, found.max_epochs))
 
 
 def begin(
     run: Path,
     config: RunConfig,
     model: nn.Module,
-    examples: Mapping[str, Sequence[Example]],
+    train: TrainingSet,
+    scored: Mapping[str, Sequence[Example]],
     world: World,
 ) -> Training:
     """A training of which nothing is done yet."""
@@ -194,7 +202,8 @@ def begin(
         run=run,
         config=config,
         world=world,
-        examples=examples,
+        train=train,
+        scored=scored,
         model=model,
         parallel=world.wrap(model),
         optimizer=new_optimizer(config.optim, model),
@@ -256,15 +265,13 @@ def end_epoch(
 ) -> dict[str, Any]:
     """Judge the weights on dev, keep what is best, write metrics and a checkpoint."""
     config, state, world = training.config, training.state, training.world
-    train, dev = training.examples["train"], training.examples["dev"]
-    if isinstance(train, Stream):
-        train.note_lost(world.gather(train.lost_here))
+    training.train.note_lost(world)
     began = time.perf_counter()
     rate, blanks = 0.0, 0.0
     weights = training.weights
     if world.is_main:
         with in_place_of(training.model, weights):
-            rate, blanks = rate_on_dev(bundle, criterion, dev)
+            rate, blanks = rate_on_dev(bundle, criterion, training.scored["dev"])
     rate, blanks = world.from_main(rate, blanks)
     # From here to the checkpoint all or nothing, as far as signals are concerned.
     with deferred():
@@ -303,7 +310,7 @@ def add_picture(tensorboard: Any, training: Training, bundle: Bundle, criterion:
     # Matplotlib takes a while to import, which commands that only read a run need not wait for.
     from asr.plot.epoch import picture
 
-    dev = training.examples["dev"]
+    dev = training.scored["dev"]
     example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
     (log_probs,) = emissions(bundle, [example]).values()
     figure = picture(example, log_probs, bundle, criterion)
@@ -377,7 +384,7 @@ def keep_best(training: Training, bundle: Bundle) -> str:
     Returns which weights the model has now.
     """
     criterion, state = training.config.loss.name, training.state
-    dev = training.examples["dev"]
+    dev = training.scored["dev"]
     best_rate, kept = state.best_rate, f"epoch {state.best_epoch}"
     for which, snapshot in training.snapshots.items():
         if not snapshot.kept:
@@ -451,14 +458,57 @@ def run_epoch(training: Training, criterion: str) -> None:
         KeyboardInterrupt: a signal came, here or to another process of the world.
     """
     config, state, world = training.config, training.state, training.world
-    model, optimizer, examples = training.parallel, training.optimizer, training.examples["train"]
-    hop_s = config.features.hop_length / config.features.sample_rate
-    augment = WaveformAugment(config.augment, config.features)
     # Late: signals are looked for from the first batch on.
-    epoch = plan_epoch(config, examples, state, world, lambda: asked_to_stop())
+    epoch = training.train.open(
+        state.epoch, state.batch, world.rank, world.size, lambda: asked_to_stop()
+    )
+    # Between a CPU's steps, nothing is waited for where features are in memory: threads that make
+    # batches ahead would only share its cores.
+    is_worth = world.device.type == "cuda" or training.train.reads
+    n_threads = config.trainer.workers if is_worth else 0
+    numbers = range(state.batch, epoch.n_batches)
+    training.parallel.train()
+    saved = last = time.perf_counter()
+    with (
+        deferred() as asked_to_stop,
+        progress_bar("about") as progress,
+        closing(made_ahead(batch_maker(training, criterion, epoch), numbers, n_threads)) as made,
+    ):
+        task = progress.add_task(
+            f"epoch {state.epoch + 1}", total=epoch.n_batches, completed=state.batch, about=""
+        )
+        for number, batch in zip(numbers, made, strict=True):
+            state.totals.waited_s += time.perf_counter() - last
+            at = state.epoch + number / epoch.n_batches
+            done = take_step(training, criterion, batch, at, asked_to_stop())
+            count_step(training, done, epoch, number)
+            now = time.perf_counter()
+            state.trained_s += now - last
+            state.totals.wall_s += now - last
+            last = now
+            progress.update(task, advance=1, about=how_it_goes(config, state))
+            refuse_bad_steps(config.trainer.max_bad_steps, state)
+            if done.stopping:
+                raise KeyboardInterrupt
+            if now - saved > 60 * config.trainer.save_minutes:
+                training.save()
+                saved = last = time.perf_counter()
+                state.trained_s += saved - now
+    if not state.totals.n_good:
+        raise InputError(
+            f"epoch {state.epoch + 1}: not one step had a finite loss and gradient: lower "
+            f"optim.lr or optim.clip_norm; the batches are listed in train.log"
+        )
+
+
+def batch_maker(training: Training, criterion: str, epoch: Epoch) -> Callable[[int], Batch]:
+    """What makes this process' part of a batch, given its number in the epoch that begins now."""
+    config, number_of_epoch = training.config, training.state.epoch
+    augment = WaveformAugment(config.augment, config.features)
+    on_gpu = training.world.device.type == "cuda"
 
     def make(number: int) -> Batch:
-        """This process' part of a batch; every one needs some, so an empty part gets a filler."""
+        """Every process needs some, so an empty part gets a filler."""
         part = epoch.load(number)
         batch = collate(
             part or [filler(config.features)],
@@ -466,198 +516,82 @@ def run_epoch(training: Training, criterion: str) -> None:
             criterion == "framewise",
             augment if part else None,
             config.seed,
-            state.epoch,
+            number_of_epoch,
         )
         batch = batch if part else replace(batch, ids=())
         return pinned(batch) if on_gpu else batch
 
-    on_gpu = world.device.type == "cuda"
-    # Between a CPU's steps, nothing is waited for where features are in memory: threads that make
-    # batches ahead would only share its cores.
-    n_threads = config.trainer.workers if on_gpu or isinstance(examples, Stream) else 0
-    numbers = range(state.batch, epoch.n_batches)
-    model.train()
-    totals = state.totals
-    best = ""
+    return make
+
+
+def take_step(training: Training, criterion: str, batch: Batch, epoch: float, stop: bool) -> Step:
+    """A `step` with the rate of a (fractional) epoch.
+
+    Raises:
+        InputError: there is not enough memory for it.
+    """
+    config, state, world = training.config, training.state, training.world
+    state.totals.lr = learning_rate(config, state, epoch)
+    set_rate(training.optimizer, config, state.totals.lr, epoch)
+    # Dropout knows only torch's global generator; seeding it a step makes it explicit.
+    torch.manual_seed(seed_of(config.seed, state.step, world.rank))
+    try:
+        return step(config, criterion, training.parallel, training.optimizer, batch, world, stop)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(out_of_memory(config.trainer, state, batch)) from error
+
+
+def count_step(training: Training, done: Step, epoch: Epoch, number: int) -> None:
+    """Note a step that was taken with batch ``number``, in the average too where it was good."""
+    state, totals, lens = training.state, training.state.totals, epoch.lens(number)
+    state.step += 1
+    state.batch += 1
+    totals.frames += sum(lens)
+    totals.padded_frames += len(lens) * max(lens)
+    if done.is_good:
+        totals.loss += done.loss * done.n_labels
+        totals.n_labels += done.n_labels
+        totals.gradient_norm += done.gradient_norm
+        totals.n_good += 1
+        if training.moving is not None:
+            training.moving.update(training.model)
+        return
+    state.bad_steps += 1
+    log.warning(
+        "step %d left out: loss %g, gradient norm %g; utterances %s",
+        state.step,
+        done.loss,
+        done.gradient_norm,
+        " ".join(epoch.ids(number)),
+    )
+
+
+def refuse_bad_steps(most: int, state: State) -> None:
+    """Stop where there were more than ``most`` bad steps.
+
+    Raises:
+        InputError: there were.
+    """
+    if state.bad_steps > most:
+        raise InputError(
+            f"{state.bad_steps} steps with infinite or NaN loss or gradient (more than "
+            f"trainer.max_bad_steps={most}): lower optim.lr or optim.clip_norm; the batches are "
+            f"listed in train.log"
+        )
+
+
+def how_it_goes(config: RunConfig, state: State) -> str:
+    """What stands beside the progress bar."""
+    totals, best = state.totals, ""
+    hop_s = config.features.hop_length / config.features.sample_rate
     if state.best_rate is not None:
         best = f"best dev {RATE_NAMES[config.labels.unit]} {100 * state.best_rate:.1f} %  "
-    saved = last = time.perf_counter()
-    with (
-        deferred() as asked_to_stop,
-        progress_bar("about") as progress,
-        closing(made_ahead(make, numbers, n_threads)) as made,
-    ):
-        task = progress.add_task(
-            f"epoch {state.epoch + 1}", total=epoch.n_batches, completed=state.batch, about=""
-        )
-        for number, batch in zip(numbers, made, strict=True):
-            totals.waited_s += time.perf_counter() - last
-            totals.lr = learning_rate(config, state, state.epoch + number / epoch.n_batches)
-            set_rate(optimizer, config, totals.lr, state.epoch + number / epoch.n_batches)
-            # Dropout knows only torch's global generator; seeding it a step makes it explicit.
-            torch.manual_seed(seed_of(config.seed, state.step, world.rank))
-            try:
-                done = step(config, criterion, model, optimizer, batch, world, asked_to_stop())
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise InputError(out_of_memory(config, state, batch)) from error
-            state.step += 1
-            state.batch += 1
-            lens = epoch.lens(number)
-            totals.frames += sum(lens)
-            totals.padded_frames += len(lens) * max(lens)
-            if done.is_good:
-                totals.loss += done.loss * done.n_labels
-                totals.n_labels += done.n_labels
-                totals.gradient_norm += done.gradient_norm
-                totals.n_good += 1
-                if training.moving is not None:
-                    training.moving.update(training.model)
-            else:
-                state.bad_steps += 1
-                log.warning(
-                    "step %d left out: loss %g, gradient norm %g; utterances %s",
-                    state.step,
-                    done.loss,
-                    done.gradient_norm,
-                    " ".join(epoch.ids(number)),
-                )
-            now = time.perf_counter()
-            state.trained_s += now - last
-            totals.wall_s += now - last
-            last = now
-            progress.update(
-                task,
-                advance=1,
-                about=f"loss {totals.loss / max(totals.n_labels, 1):.3f}  {best}"
-                f"{totals.frames * hop_s / totals.wall_s:.0f} x real time  "
-                f"waiting {100 * totals.waited_s / totals.wall_s:.0f} %",
-            )
-            if state.bad_steps > config.trainer.max_bad_steps:
-                raise InputError(
-                    f"{state.bad_steps} steps with infinite or NaN loss or gradient (more than "
-                    f"trainer.max_bad_steps={config.trainer.max_bad_steps}): lower optim.lr "
-                    f"or optim.clip_norm; the batches are listed in train.log"
-                )
-            if done.stopping:
-                raise KeyboardInterrupt
-            if now - saved > 60 * config.trainer.save_minutes:
-                training.save()
-                saved = last = time.perf_counter()
-                state.trained_s += saved - now
-    if not totals.n_good:
-        raise InputError(
-            f"epoch {state.epoch + 1}: not one step had a finite loss and gradient: lower "
-            f"optim.lr or optim.clip_norm; the batches are listed in train.log"
-        )
-
-
-def plan_epoch(
-    config: RunConfig,
-    examples: Sequence[Example],
-    state: State,
-    world: World,
-    asked_to_stop: Callable[[], bool],
-) -> Epoch:
-    """The batches of the epoch that the state is in, and how this process gets its part of them.
-
-    Everything random in an epoch comes from (seed, epoch, step): resuming needs no more.
-    """
-    if isinstance(examples, Stream):
-        return examples.open(state.epoch, state.batch, world.rank, world.size, asked_to_stop)
-    drawn = draw_speeds(examples, config.seed, state.epoch)
-    lens = [len(e.features) for e in drawn]
-    batches = bucket(
-        lens,
-        config.trainer.batch_size,
-        int(config.trainer.max_batch_s * config.features.sample_rate / config.features.hop_length),
-        torch.Generator().manual_seed(seed_of(config.seed, state.epoch, 0)),
-        short_first=state.epoch < config.trainer.curriculum_epochs,
-    )
-    return Epoch(
-        len(batches),
-        load=lambda number: [drawn[i] for i in batches[number][world.rank :: world.size]],
-        lens=lambda number: [lens[i] for i in batches[number]],
-        ids=lambda number: [drawn[i].utterance.id for i in batches[number]],
-    )
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step was like, over all processes.
-
-    loss: nats per label or labelled frame, of ``n_labels``. gradient_norm: before clipping.
-    stopping: some process was asked to stop.
-    """
-
-    loss: float
-    n_labels: float
-    gradient_norm: float
-    stopping: bool
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the model was updated."""
-        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
-
-
-def step(
-    config: RunConfig,
-    criterion: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    world: World,
-    stop: bool = False,
-) -> Step:
-    """Forward, backward, clip, update; the update is left out where loss or gradient is not finite.
-
-    ``batch`` is this process' part; without ids it is a filler that counts nothing. The loss is
-    the mean over the labels of all parts, so that it does not matter how a batch is cut.
-    """
-    features, feature_lens, targets, target_lens = (
-        t.to(world.device, non_blocking=True)
-        for t in (batch.features, batch.feature_lens, batch.targets, batch.target_lens)
-    )
-    short = config.trainer.precision == "bfloat16"
-    with torch.autocast(world.device.type, torch.bfloat16, enabled=short):
-        log_probs, lens = model(features, feature_lens)
-    if criterion == "ctc":
-        loss = ctc_loss(log_probs, lens, targets, target_lens)
-        n_labels = int(batch.target_lens.sum())
-    else:
-        loss = framewise_loss(log_probs, targets, config.loss.label_smoothing)
-        n_labels = int((batch.targets != IGNORE).sum())
-    weight = max(n_labels, 1)
-    if not batch.ids:
-        # Finite whatever the filler's labels are, and still there for the processes to average.
-        loss, weight, n_labels = log_probs.sum() * 0, 0, 0
-    loss_sum, all_labels, stopping = world.sum(float(loss.detach()) * weight, n_labels, stop)
-    mean = loss_sum / max(all_labels, 1)
-    optimizer.zero_grad(set_to_none=True)
-    norm = math.nan
-    if math.isfinite(mean):
-        if world.size > 1:
-            # DistributedDataParallel takes the mean of the gradients, equal parts or not.
-            loss = loss * (world.size * weight / max(all_labels, 1))
-        loss.backward()
-        total_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
-        norm = float(total_norm)
-        if math.isfinite(norm):
-            optimizer.step()
-    return Step(mean, all_labels, norm, bool(stopping))
-
-
-def out_of_memory(config: RunConfig, state: State, batch: Batch) -> str:
-    """The line that names the batch and the settings to change."""
-    n_batch, n_frames = batch.features.shape[:2]
     return (
-        f"out of memory in step {state.step + 1}: a batch of {n_batch} utterances, padded to "
-        f"{n_frames} frames each ({' '.join(batch.ids)}); lower "
-        f"trainer.max_batch_s={config.trainer.max_batch_s:g}, "
-        f"trainer.batch_size={config.trainer.batch_size} or "
-        f"trainer.max_utterance_s={config.trainer.max_utterance_s:g} and begin another run"
+        f"loss {totals.loss / max(totals.n_labels, 1):.3f}  {best}"
+        f"{totals.frames * hop_s / totals.wall_s:.0f} x real time  "
+        f"waiting {100 * totals.waited_s / totals.wall_s:.0f} %"
     )
 
 

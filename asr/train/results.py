@@ -40,12 +40,10 @@ def tune_and_score(
     """
     run, config, state = training.run, training.config, training.state
     utterances = {
-        name: [e.utterance for e in examples]
-        for name, examples in training.examples.items()
-        if name != "train"
+        name: [e.utterance for e in examples] for name, examples in training.scored.items()
     }
     with progress_bar() as progress:
-        log_probs = emissions_of_sets(training, bundle, list(utterances), progress)
+        log_probs = emissions_of_sets(training, bundle, progress)
         if config.trainer.tune:
             dev = utterances["dev"], log_probs["dev"]
             tune_all(*dev, bundle, searches(bundle), progress)
@@ -74,13 +72,12 @@ def tune_and_score(
 
 
 def emissions_of_sets(
-    training: Training, bundle: Bundle, names: Sequence[str], progress: Progress
+    training: Training, bundle: Bundle, progress: Progress
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Log-probabilities (T, V) of the sets' utterances, by set and id."""
+    """Log-probabilities (T, V) of dev and test, by set and utterance."""
     bundle.model.to(training.world.device)
     found = {}
-    for name in names:
-        examples = training.examples[name]
+    for name, examples in training.scored.items():
         task = progress.add_task(f"emissions of {name}", total=len(examples))
         tick = partial(progress.advance, task)
         found[name] = emissions(bundle, examples, tick)

@@ -9,14 +9,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from asr.audio.augment import WaveformAugment
 from asr.audio.features import Statistics
 from asr.corpora import Audit, Corpus
 from asr.data.cache import cached
-from asr.data.examples import Example, extract, join_speeds, make_examples, pooled, set_statistics
+from asr.data.examples import (
+    Example,
+    Matrix,
+    Targets,
+    extract,
+    join_speeds,
+    make_examples,
+    pooled,
+    set_statistics,
+)
 from asr.data.index import IndexedManifest, join_manifests
 from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
@@ -27,9 +35,10 @@ from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
 from asr.system.progress import progress_bar
-from asr.train.config import CorpusConfig, RunConfig
+from asr.train.config import CorpusConfig, LmConfig, RunConfig
 from asr.train.rundir import log
-from asr.train.stream import Stream, open_stream
+from asr.train.sets import Held, TrainingSet, check_skipped, targets_of
+from asr.train.stream import open_stream
 from asr.types import Segment, Utterance
 
 #: Computing features for longer than this is worth keeping them.
@@ -87,15 +96,8 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
     }
     sets["dev"] = list(corpus.sets[config.dev])
     sets |= {name: list(corpus.sets[name]) for name in config.test}
-    if not manifests:
-        trained = {(u.audio, u.offset_s) for u in sets["train"]}
-        speakers = {u.speaker for u in sets["train"]}
     for name in list(sets)[1:]:
-        if isinstance(sets["train"], IndexedManifest):
-            leak, heard = sets["train"].shared_with(sets[name])
-        else:
-            leak = [u.id for u in sets[name] if (u.audio, u.offset_s) in trained]
-            heard = sorted({u.speaker for u in sets[name]} & speakers)
+        leak, heard = shared(sets["train"], sets[name])
         if leak:
             raise InputError(
                 f"set {name!r} shares {len(leak)} utterances with train, such as {leak[0]}"
@@ -108,6 +110,20 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
                 heard[0],
             )
     return sets
+
+
+def shared(train: Sequence[Utterance], others: Sequence[Utterance]) -> tuple[list[str], list[str]]:
+    """Ids of those of ``others`` whose audio is in train too, and speakers that are."""
+    if isinstance(train, IndexedManifest):
+        return train.shared_with(others)
+    trained = {(u.audio, u.offset_s) for u in train}
+    speakers = {u.speaker for u in train} & {u.speaker for u in others}
+    return [u.id for u in others if (u.audio, u.offset_s) in trained], sorted(speakers)
+
+
+def in_memory(sets: Mapping[str, Sequence[Utterance]]) -> dict[str, Sequence[Utterance]]:
+    """All sets but a train set that is read while it is trained on."""
+    return {name: s for name, s in sets.items() if not isinstance(s, IndexedManifest)}
 
 
 @dataclass(frozen=True)
@@ -123,10 +139,14 @@ class Pronounced:
     phones: tuple[str, ...] = ()
 
     @property
-    def vocabulary(self) -> list[Utterance]:
-        """An utterance that says every phone of the lexicon once, or none."""
+    def vocabulary(self) -> Sequence[Utterance]:
+        """Utterances that say all that train and the lexicon do."""
+        train = self.sets["train"]
+        if isinstance(train, IndexedManifest):
+            return [train.vocabulary()]
         phones = tuple(map(Segment, self.phones))
-        return [Utterance("of the lexicon", Path(), "", 0.0, phones=phones)] if phones else []
+        of_lexicon = Utterance("of the lexicon", Path(), "", 0.0, phones=phones)
+        return [*train, of_lexicon] if phones else train
 
 
 def pronounced(
@@ -186,12 +206,14 @@ def pronounced(
     )
 
 
-def report_lost(audit: Audit, most: float) -> None:
-    """Log the corpus files that were missing or corrupt; their utterances are in no set.
+def report_audit(audit: Audit, most: float) -> None:
+    """Log what is odd about a corpus, and which files are missing or corrupt (they are in no set).
 
     Raises:
         InputError: more than the share ``most`` of the utterances is lost.
     """
+    for deviation in audit.deviations:
+        log.warning("corpus: %s", deviation)
     lost = audit.missing | audit.corrupt
     for path, reason in lost.items():
         log.warning("corpus: %s left out: %s", path, reason)
@@ -202,15 +224,29 @@ def report_lost(audit: Audit, most: float) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a training begins with.
+
+    bundle: the untrained model with its belongings. scored: dev and the test sets, by name.
+    skipped: by set, the ids of utterances that are left out, and why.
+    """
+
+    bundle: Bundle
+    train: TrainingSet
+    scored: dict[str, list[Example]]
+    skipped: dict[str, dict[str, str]]
+
+
 def build(
-    config: RunConfig,
-    said: Pronounced,
-    lexicon: Path | None,
-    n_processes: int = 1,
-) -> tuple[Bundle, dict[str, Sequence[Example]], dict[str, dict[str, str]]]:
+    config: RunConfig, said: Pronounced, lexicon: Path | None, n_processes: int = 1
+) -> Prepared:
     """Features, inventory, examples of each set, and the untrained model with its belongings.
 
     A train set that is an `IndexedManifest` becomes a `Stream`, whose features come when used.
+
+    Raises:
+        InputError: the settings, the audio or the transcripts cannot be worked with.
     """
     net = partial(AcousticModel, config.model, config.features.size)
     # A net beyond all bounds, or a folder of noise that is not there, is told now and not in the
@@ -218,88 +254,38 @@ def build(
     sketched(partial(net, n_labels=2, n_bins=config.features.n_mels))
     WaveformAugment(config.augment, config.features)
     skipped = {name: dict(said.left_out.get(name, {})) for name in said.sets}
-    train = said.sets["train"]
-    held = dict(said.sets)
-    if isinstance(train, IndexedManifest):
-        del held["train"]
-    else:
-        most_s = config.trainer.max_utterance_s
-        skipped["train"] |= {
-            u.id: f"{u.duration_s:.0f} s are more than trainer.max_utterance_s={most_s:g}"
-            for u in train
-            if u.duration_s > most_s
-        }
-    speeds = {name: tuple(config.augment.speeds) if name == "train" else (1.0,) for name in held}
-    folder = config.trainer.feature_cache
-    compute = partial(cached, Path(folder), tell=log.info) if folder else extract
-    matrices = {}
-    began = time.perf_counter()
-    with progress_bar() as progress:
-        for name, utterances in held.items():
-            task = progress.add_task(
-                f"features of {name}", total=len(utterances) * len(speeds[name])
-            )
-            for speed in speeds[name]:
-                matrices[name, speed] = compute(
-                    [u for u in utterances if u.id not in skipped[name]],
-                    config.features,
-                    skipped[name],
-                    partial(progress.advance, task),
-                    speed,
-                )
-    took_s = time.perf_counter() - began
-    if not folder and took_s > LONG_S:
-        log.info("features took %.0f s; trainer.feature_cache=DIR keeps them on disk", took_s)
+    train, held = said.sets["train"], in_memory(said.sets)
+    if "train" in held:
+        skipped["train"] |= too_long(train, config.trainer.max_utterance_s)
+    copies = compute_features(config, held, skipped)
+    labels = inventory(said.vocabulary, config.labels.unit, config.labels.fold)
+    targets = targets_of(config, labels)
     # Statistics see train alone; they travel with the model.
     stats: Statistics | None = None
-    examples: dict[str, Sequence[Example]] = {}
+    stream = None
     if isinstance(train, IndexedManifest):
-        labels = inventory([train.vocabulary()], config.labels.unit, config.labels.fold)
         stream = open_stream(config, train, labels, skipped["train"], n_processes)
-        examples["train"], stats = stream, stream.stats
-    else:
-        labels = inventory([*train, *said.vocabulary], config.labels.unit, config.labels.fold)
-        if config.features.normalize == "global":
-            stats = pooled([m for s in speeds["train"] for m in matrices["train", s].values()])
-
-    framewise = config.loss.name == "framewise"
-    subsampling = config.model.subsampling
+        stats = stream.stats
+    elif config.features.normalize == "global":
+        stats = pooled([m for _, found in copies["train"] for m in found.values()])
+    scored = {}
     for name, utterances in held.items():
-        training = name == "train"
-        speakers = {u.id: u.speaker for u in utterances}
-        unfit: list[dict[str, str]] = []
-        by_speed = []
-        for speed in speeds[name]:
-            found = matrices[name, speed]
-            unfit.append({})
-            by_speed.append(
-                make_examples(
-                    utterances,
-                    found,
-                    set_statistics(found, speakers, config.features.normalize, stats),
-                    labels,
-                    config.labels,
-                    config.features,
-                    subsampling,
-                    unfit[-1],
-                    with_ctc=training and not framewise,
-                    with_frames=training and (framewise or config.loss.framewise_epochs > 0),
-                    with_labels=training,
-                    speed=speed,
-                )
-            )
-        examples[name] = join_speeds(by_speed)
-        usable = {e.utterance.id for e in examples[name]}
-        n_fewer = sum(i in usable for told in unfit for i in told)
-        if n_fewer:
-            log.info("%s: %d copies are too short for their labels at their speed", name, n_fewer)
-        skipped[name] |= {i: why for told in unfit for i, why in told.items() if i not in usable}
+        scored[name] = examples_of(
+            name,
+            utterances,
+            copies[name],
+            (config.features.normalize, stats),
+            targets if name == "train" else None,
+            skipped[name],
+        )
         n_all = len(utterances) + len(said.left_out.get(name, {}))
         report_skipped(name, n_all, skipped[name], config.trainer.max_skipped)
         report_strays(name, utterances, labels.symbols, config.labels)
-        if training:
-            report_rare(examples[name], labels)
-
+        if name == "train":
+            report_rare(scored[name], labels)
+    known: TrainingSet = stream or Held(
+        scored.pop("train"), labels, config.features, config.trainer, config.seed
+    )
     torch.manual_seed(config.seed)
     bundle = Bundle(
         features=config.features,
@@ -308,32 +294,103 @@ def build(
         label_config=config.labels,
         criterion=config.loss.name,
         model=net(len(labels), config.features.n_mels),
-        decoder=config.decoder,
+        decoder=config.decoder if lexicon else replace(config.decoder, lexicon=False),
         stats=stats,
+        transitions=estimate_transitions(known.frame_targets(), len(labels))
+        if targets.frames
+        else None,
+        lexicon=Lexicon.read(lexicon, labels, config.labels.fold) if lexicon else None,
     )
-    known = examples["train"]
-    if framewise or config.loss.framewise_epochs > 0:
-        targets = (
-            known.sample_frame_targets()
-            if isinstance(known, Stream)
-            else [np.array(e.frames) for e in known]
-        )
-        bundle.transitions = estimate_transitions(targets, len(labels))
-    if config.lm.label_order and not framewise:
-        spelled = (
-            known.transcripts()
-            if isinstance(known, Stream)
-            else (labels.decode(e.labels) for e in known)
-        )
-        bundle.label_lm = NGram.estimate(spelled, config.lm.label_order)
-    if lexicon is not None:
-        bundle.lexicon = Lexicon.read(lexicon, labels, config.labels.fold)
-    else:
-        bundle.decoder = replace(config.decoder, lexicon=False)
-    if config.lm.word_order:
-        texts = ((u.text or "").split() for u in train)
-        bundle.word_lm = NGram.estimate(texts, config.lm.word_order)
-    return bundle, examples, skipped
+    add_language_models(bundle, config.lm, known.transcripts(), train)
+    return Prepared(bundle, known, scored, skipped)
+
+
+def add_language_models(
+    bundle: Bundle,
+    config: LmConfig,
+    transcripts: Iterable[list[str]],
+    utterances: Iterable[Utterance],
+) -> None:
+    """Estimate the configured n-grams: over labels from ``transcripts``, over words from texts."""
+    if config.label_order and bundle.criterion != "framewise":
+        bundle.label_lm = NGram.estimate(transcripts, config.label_order)
+    if config.word_order:
+        texts = ((u.text or "").split() for u in utterances)
+        bundle.word_lm = NGram.estimate(texts, config.word_order)
+
+
+def too_long(utterances: Iterable[Utterance], most_s: float) -> dict[str, str]:
+    """Those of more than ``most_s`` seconds, by id, with the reason."""
+    return {
+        u.id: f"{u.duration_s:.0f} s are more than trainer.max_utterance_s={most_s:g}"
+        for u in utterances
+        if u.duration_s > most_s
+    }
+
+
+#: Features of a set's utterances, by id, at each of its speeds.
+Copies = Sequence[tuple[float, Mapping[str, Matrix]]]
+
+
+def compute_features(
+    config: RunConfig,
+    sets: Mapping[str, Sequence[Utterance]],
+    skipped: Mapping[str, dict[str, str]],
+) -> Mapping[str, Copies]:
+    """Features of each set, of train at all speeds; ``skipped`` gets what cannot be read."""
+    folder = config.trainer.feature_cache
+    compute = partial(cached, Path(folder), tell=log.info) if folder else extract
+    copies: dict[str, list[tuple[float, dict[str, Matrix]]]] = {}
+    began = time.perf_counter()
+    with progress_bar() as progress:
+        for name, utterances in sets.items():
+            speeds = config.augment.speeds if name == "train" else (1.0,)
+            task = progress.add_task(f"features of {name}", total=len(utterances) * len(speeds))
+            tick = partial(progress.advance, task)
+            copies[name] = []
+            for speed in speeds:
+                wanted = [u for u in utterances if u.id not in skipped[name]]
+                found = compute(wanted, config.features, skipped[name], tick, speed)
+                copies[name].append((speed, found))
+    took_s = time.perf_counter() - began
+    if not folder and took_s > LONG_S:
+        log.info("features took %.0f s; trainer.feature_cache=DIR keeps them on disk", took_s)
+    return copies
+
+
+def examples_of(
+    name: str,
+    utterances: Sequence[Utterance],
+    copies: Copies,
+    normalisation: tuple[str, Statistics | None],
+    targets: Targets | None,
+    skipped: dict[str, str],
+) -> list[Example]:
+    """A set's examples, each with its copies at other speeds.
+
+    normalisation: by what features are normalised, and train's statistics where it is by them.
+    """
+    speakers = {u.id: u.speaker for u in utterances}
+    unfit: list[dict[str, str]] = [{} for _ in copies]
+    examples = join_speeds(
+        [
+            make_examples(
+                utterances,
+                found,
+                set_statistics(found, speakers, *normalisation),
+                targets,
+                lost,
+                speed,
+            )
+            for (speed, found), lost in zip(copies, unfit, strict=True)
+        ]
+    )
+    usable = {e.utterance.id for e in examples}
+    n_fewer = sum(i in usable for told in unfit for i in told)
+    if n_fewer:
+        log.info("%s: %d copies are too short for their labels at their speed", name, n_fewer)
+    skipped |= {i: why for told in unfit for i, why in told.items() if i not in usable}
+    return examples
 
 
 def report_skipped(name: str, n_all: int, reasons: dict[str, str], most: float) -> None:
@@ -344,13 +401,9 @@ def report_skipped(name: str, n_all: int, reasons: dict[str, str], most: float) 
     """
     for utterance_id, reason in reasons.items():
         log.warning("%s: %s left out: %s", name, utterance_id, reason)
-    if len(reasons) > most * n_all or len(reasons) == n_all:
-        first = next(iter(reasons.items()))
-        raise InputError(
-            f"{name}: {len(reasons)} of {n_all} utterances cannot be used (more than "
-            f"trainer.max_skipped={most:g}); the first: {first[0]}: {first[1]}"
-        )
     if reasons:
+        first = ": ".join(next(iter(reasons.items())))
+        check_skipped(name, len(reasons), n_all, most, first)
         log.warning("%s: %d of %d utterances left out", name, len(reasons), n_all)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,12 @@ from asr.model.bundle import load_tensors, load_weights, save_tensors
 from asr.train.averaging import MovingAverage, Snapshots
 from asr.train.config import RunConfig
 from asr.train.rundir import checkpoint_path, checkpoints, has_trained, log
-from asr.train.stream import Stream
+from asr.train.sets import TrainingSet, digest_of
 from asr.train.world import World
 
 STATE_FORMAT = "carousel-state-4"
 #: Checkpoints kept: the newest, and the one before in case the newest turns out corrupt.
 N_KEPT = 2
-#: Bytes amid an audio file that stand for the whole.
-SAMPLED = 4096
 
 #: Settings that may change when a run goes on: where it runs, how it is watched, when it stops.
 HARMLESS = {
@@ -90,13 +86,15 @@ class Training:
     """A training between two steps: what it trains, and all that a checkpoint keeps of it.
 
     model: the model alone; parallel: as all processes train it together. moving: the moving average
-    of the weights, where one is wanted. best: the weights of the best epoch.
+    of the weights, where one is wanted. scored: dev and the test sets. best: the weights of the
+    best epoch.
     """
 
     run: Path
     config: RunConfig
     world: World
-    examples: Mapping[str, Sequence[Example]]
+    train: TrainingSet
+    scored: Mapping[str, Sequence[Example]]
     model: nn.Module
     parallel: nn.Module
     optimizer: torch.optim.Optimizer
@@ -123,7 +121,10 @@ class Training:
         """What must be alike to go on from a checkpoint, or is told where it is not."""
         return {
             "config": json.dumps(asdict(self.config)),
-            "data": json.dumps({name: data_digest(set_) for name, set_ in self.examples.items()}),
+            "data": json.dumps(
+                {"train": self.train.digest()}
+                | {name: digest_of(examples) for name, examples in self.scored.items()}
+            ),
             "place": json.dumps(
                 {
                     "torch": torch.__version__,
@@ -267,35 +268,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return found
-
-
-def data_digest(examples: Sequence[Example]) -> str:
-    """A digest of a set in order: all that is known of the utterances, targets, and the audio.
-
-    Of each audio file its size and some bytes count; of a streamed set, the manifest alone.
-    """
-    if isinstance(examples, Stream):
-        return examples.digest()
-    digest = hashlib.blake2b(digest_size=16)
-    for e in examples:
-        # A corpus may move.
-        about = replace(e.utterance, audio=Path())
-        line = f"{about} {len(e.features)} {e.labels} {e.frames}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    for path in dict.fromkeys(e.utterance.audio for e in examples):
-        digest.update(audio_sample(path))
-    return digest.hexdigest()
-
-
-def audio_sample(path: Path) -> bytes:
-    """A file's size and the bytes in its middle; nothing where it has gone, for it is read."""
-    try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(size - SAMPLED, 0) // 2)
-            return f"{size} ".encode() + handle.read(SAMPLED)
-    except OSError:
-        return b""
 
 
 def check_unchanged(found: Checkpoint, about: Mapping[str, str], config: RunConfig) -> list[str]:

@@ -26,15 +26,17 @@ import numpy as np
 import torch
 
 from asr.audio.augment import change_speed
-from asr.audio.features import LogMel, Statistics, frame_clock, moments, statistics
+from asr.audio.features import LogMel, Statistics, moments, statistics
 from asr.audio.read import load_audio
-from asr.data.examples import Epoch, Example, Matrix, bucket, label_segments, make_examples, pooled
+from asr.data.examples import Epoch, Example, Matrix, bucket, make_examples, pooled
 from asr.data.index import IndexedManifest
 from asr.errors import InputError
 from asr.labels import Labels, unit_symbols
 from asr.nets.losses import frame_targets
 from asr.train.config import RunConfig
 from asr.train.rundir import log
+from asr.train.sets import check_skipped, targets_of
+from asr.train.world import World
 
 #: Audio in files of its own is shuffled freely; so many of them stand for a tar.
 GROUP = 1000
@@ -85,6 +87,8 @@ class Stream(Sequence[Example]):
     lost_here: positions of those that this process has found in this epoch.
     """
 
+    reads = True
+
     def __init__(
         self,
         config: RunConfig,
@@ -100,7 +104,7 @@ class Stream(Sequence[Example]):
                 "streamed corpus choose utterance, global or none"
             )
         self.config, self.manifest, self.kept, self.labels = config, manifest, kept, labels
-        self.lost = lost
+        self.targets, self.lost = targets_of(config, labels), lost
         self.lost_here: list[int] = []
         self.pipes: dict[int, TarPipe] = {}
         self.log_mel = LogMel(config.features)
@@ -149,20 +153,18 @@ class Stream(Sequence[Example]):
         """Some utterances, the same each time, ready for batching."""
         return [e for i in self._some() if (e := self.example(i, None, 1.0)) is not None]
 
-    def sample_frame_targets(self) -> list[np.ndarray]:
+    def frame_targets(self) -> list[np.ndarray]:
         """Framewise targets of some utterances, the same each time, from the manifest alone.
 
         Raises:
             InputError: no label has times.
         """
-        config = self.config
-        clock = frame_clock(config.features, config.model.subsampling)
+        clock = self.targets.clock
         found, reason = [], None
         for utterance in (self.manifest[i] for i in self._some()):
-            segments = label_segments(utterance, config.labels.unit, config.labels.fold)
             n_frames = int(utterance.duration_s / clock.shift_s) + 1
             try:
-                ids = self.labels.encode([s.label for s in segments], f"utterance {utterance.id}")
+                segments, ids = self.targets.timed(utterance)
                 found.append(np.array(frame_targets(segments, ids, n_frames, clock)))
             except InputError as error:
                 reason = error
@@ -271,33 +273,23 @@ class Stream(Sequence[Example]):
         matrix = Matrix(features[0], moments(features[0], config.features))
         stats = pooled([matrix]) if config.features.normalize == "utterance" else self.stats
         unfit: dict[str, str] = {}
-        framewise = config.loss.name == "framewise"
+        name = utterance.id
         try:
             found = make_examples(
-                [utterance],
-                {utterance.id: matrix},
-                {utterance.id: stats},
-                self.labels,
-                config.labels,
-                config.features,
-                config.model.subsampling,
-                unfit,
-                with_ctc=not framewise,
-                with_frames=framewise or config.loss.framewise_epochs > 0,
-                speed=speed,
+                [utterance], {name: matrix}, {name: stats}, self.targets, unfit, speed
             )
         except InputError as error:
             # All symbols are known, so this one lacks its transcript.
             self.lose(i, str(error))
             return None
         if not found:
-            self.lose(i, unfit[utterance.id])
+            self.lose(i, unfit[name])
             return None
         return replace(found[0], waveform=waveform) if config.augment.wants_waveforms else found[0]
 
-    def note_lost(self, everywhere: Sequence[int]) -> None:
+    def note_lost(self, world: World) -> None:
         """Note what any process has lost in an epoch; looks itself why others could not read it."""
-        for i in set(everywhere) - set(self.lost_here):
+        for i in set(world.gather(self.lost_here)) - set(self.lost_here):
             if self.example(i, None, 1.0) is not None:
                 self.lose(i, "another process could not read it")
 
@@ -439,8 +431,10 @@ def members(
 class TarPipe:
     """A named pipe that somebody writes the same tar into, once an epoch.
 
-    It stays open for the whole training, so that a writer may be early with the next copy. The end
-    of a tar, behind what was wanted of it, is read when the next one is.
+    For trainings whose audio another program fetches or decrypts while they go on, and that have no
+    room for it on their disk (docs/scale.md). It stays open for the whole training, so that a
+    writer may be early with the next copy. The end of a tar, behind what was wanted of it, is read
+    when the next one is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -541,11 +535,8 @@ def open_stream(
         told[reason] += 1
     for reason, n in told.items():
         log.warning("train: %d utterances left out: %s", n, reason)
-    n_all, most = len(manifest), config.trainer.max_skipped
-    if len(skipped) > most * n_all or len(skipped) == n_all:
-        raise InputError(
-            f"train: {len(skipped)} of {n_all} utterances cannot be used (more than "
-            f"trainer.max_skipped={most:g}); the first reason: {next(iter(told))}"
-        )
+    if skipped:
+        most, first = config.trainer.max_skipped, next(iter(skipped.items()))
+        check_skipped("train", len(skipped), len(manifest), most, ": ".join(first))
     kept = np.flatnonzero(~(beyond | is_long)).astype(np.int32)
     return Stream(config, manifest, kept, labels, skipped)

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig, WaveformAugment
-from asr.audio.features import FeatureConfig, moments, normalize, statistics
+from asr.audio.features import FeatureConfig, frame_clock, moments, normalize, statistics
 from asr.corpora import load_corpus
 from asr.data.examples import (
     Example,
     Matrix,
+    Targets,
     bucket,
     collate,
     draw_speeds,
@@ -138,15 +139,12 @@ def test_speeds_scale_lengths_and_frame_labels(tones, tmp_path):
     audio = next((tones / "DEV").rglob("*.WAV"))
     said = Utterance("u", audio, "s", 0.5, phones=phones)
     config, labels = FeatureConfig(stack=1), inventory([said], "phone")
+    targets = Targets(labels, LabelConfig(), frame_clock(config), ctc=True, frames=True)
     by_speed = []
     for speed in (1.0, 0.5, 1.25):
         found = extract([said], config, {}, speed=speed)
         stats = set_statistics(found, {}, "utterance")
-        by_speed.append(
-            make_examples(
-                [said], found, stats, labels, LabelConfig(), config, 1, {}, True, True, speed=speed
-            )
-        )
+        by_speed.append(make_examples([said], found, stats, targets, {}, speed))
     (joined,) = join_speeds(by_speed)
     copies = (joined, *joined.others)
     assert [len(e.features) for e in copies] == [51, 101, 41]
@@ -209,10 +207,9 @@ def test_utterances_without_times_are_skipped_framewise():
     found = {"u": Matrix(x, moments(x, FeatureConfig()))}
     config = LabelConfig(unit="char")
     labels = inventory([said], "char")
+    targets = Targets(labels, config, frame_clock(FeatureConfig()), ctc=False, frames=True)
     with pytest.raises(InputError, match="times"):
-        make_examples(
-            [said], found, {"u": None}, labels, config, FeatureConfig(), 1, {}, False, True
-        )
+        make_examples([said], found, {"u": None}, targets, {})
 
 
 @pytest.mark.parametrize("n_threads", [0, 1, 3, 20])

@@ -18,6 +18,7 @@ from asr.errors import InputError
 from asr.labels import Labels
 from asr.model.bundle import load_bundle, load_tensors
 from asr.train import loop as training
+from asr.train import step as training_step
 from asr.train.rundir import checkpoints
 from asr.train.setup import report_rare
 from asr.types import Utterance
@@ -217,14 +218,14 @@ def test_broken_and_impossible_utterances_are_skipped_counted_and_listed(tmp_pat
 
 
 def test_infinite_losses_are_skipped_counted_and_stop_the_run(tones, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ctc_loss", lambda *a: torch.tensor(float("nan")))
+    monkeypatch.setattr(training_step, "ctc_loss", lambda *a: torch.tensor(float("nan")))
     with pytest.raises(InputError, match="max_bad_steps=3"):
         run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_bad_steps=3")
     assert "left out: loss nan" in (tmp_path / "run/train.log").read_text()
 
 
 def test_an_epoch_without_one_good_step_stops_the_run(tones, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ctc_loss", lambda *a: torch.tensor(float("inf")))
+    monkeypatch.setattr(training_step, "ctc_loss", lambda *a: torch.tensor(float("inf")))
     with pytest.raises(InputError, match="epoch 1: not one step had a finite loss"):
         run("recipes/demo/ctc.yaml", tones, tmp_path / "run", "trainer.max_bad_steps=999")
 
@@ -350,7 +351,7 @@ def test_an_hour_among_sentences_is_not_trained_on(tones, tmp_path, monkeypatch)
 
 def test_running_out_of_memory_names_the_batch_and_the_settings(tones, tmp_path, monkeypatch):
     # Four exabytes: the allocator's own words.
-    monkeypatch.setattr(training, "ctc_loss", lambda *a: torch.empty(1 << 60))
+    monkeypatch.setattr(training_step, "ctc_loss", lambda *a: torch.empty(1 << 60))
     with pytest.raises(InputError) as told:
         run("recipes/demo/ctc.yaml", tones, tmp_path / "run")
     line = str(told.value)

@@ -19,7 +19,7 @@ from training_runs import train_tones as run
 
 from asr.cli import main
 from asr.errors import InputError
-from asr.train import loop as training
+from asr.train import step as training_step
 from asr.train.world import own_part
 
 DEMO = "recipes/demo/ctc.yaml"
@@ -92,7 +92,7 @@ def test_with_dropout_two_processes_learn_about_what_one_learns(tones, tmp_path)
 
 
 def fail_in_third_step():
-    ctc_loss, steps = training.ctc_loss, []
+    ctc_loss, steps = training_step.ctc_loss, []
 
     def failing(*args):
         steps.append(args)
@@ -101,7 +101,7 @@ def fail_in_third_step():
             torch.empty(1 << 60)
         return ctc_loss(*args)
 
-    training.ctc_loss = failing
+    training_step.ctc_loss = failing
 
 
 def test_an_error_in_one_process_ends_both_with_a_line_each(tones, tmp_path):
@@ -115,13 +115,13 @@ def test_an_error_in_one_process_ends_both_with_a_line_each(tones, tmp_path):
 
 
 def lose_one_loss():
-    ctc_loss, steps = training.ctc_loss, []
+    ctc_loss, steps = training_step.ctc_loss, []
 
     def failing(*args):
         steps.append(args)
         return ctc_loss(*args) * (float("nan") if len(steps) == 3 else 1)
 
-    training.ctc_loss = failing
+    training_step.ctc_loss = failing
 
 
 def test_a_bad_loss_in_one_process_is_left_out_by_both(tones, tmp_path):
@@ -133,7 +133,7 @@ def test_a_bad_loss_in_one_process_is_left_out_by_both(tones, tmp_path):
 
 
 def stop_in_third_step():
-    ctc_loss, steps = training.ctc_loss, []
+    ctc_loss, steps = training_step.ctc_loss, []
 
     def stopping(*args):
         steps.append(args)
@@ -141,7 +141,7 @@ def stop_in_third_step():
             os.kill(os.getpid(), signal.SIGTERM)
         return ctc_loss(*args)
 
-    training.ctc_loss = stopping
+    training_step.ctc_loss = stopping
 
 
 def test_a_signal_to_one_process_stops_both_and_saves(tones, tmp_path):
@@ -183,7 +183,7 @@ def test_what_the_dead_left_in_the_store_is_not_met():
 
 DIE_ONCE = """
 import os, signal
-from asr import training
+from asr.train import loop as training
 from asr.cli import main
 step, steps = training.step, []
 def dying(*args):
