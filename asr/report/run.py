@@ -21,7 +21,7 @@ from asr.score.error_rate import RATE_NAMES, error_rate, phone_policy, policy_na
 from asr.score.lines import Line
 from asr.score.read import read_transcripts
 from asr.score.significance import Interval, intervals
-from asr.train.rundir import METRICS
+from asr.train.rundir import read_metrics
 from asr.types import Scores, Utterance
 
 
@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.yaml").is_file():
         hint = f"; did you mean {folder / 'run'}?" if (folder / "run/config.yaml").is_file() else ""
         raise InputError(f"{folder}: not a run directory: expected a config.yaml there{hint}")
-    metrics = _metrics(folder / METRICS)
+    metrics = read_metrics(folder)
     decoded = sorted((folder / "decoded").glob("*.jsonl"))
     if not metrics and not decoded:
         raise InputError(
@@ -218,20 +218,6 @@ def _rates(
     if not rates:
         raise InputError(f"{lines[0].where}: its references have neither phones nor text to score")
     return rates
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs' figures; a line that a running or killed training left torn is passed over."""
-    epochs = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
-                epochs.append(entry)
-    return epochs
 
 
 def _json(path: Path) -> dict[str, Any]:

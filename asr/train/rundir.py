@@ -155,14 +155,22 @@ def add_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The epochs' figures; a line that a running or killed training left torn is passed over."""
+    path, epochs = run / METRICS, []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and isinstance(entry.get("epoch"), int):
+                epochs.append(entry)
+    return epochs
+
+
 def keep_metrics(run: Path, n_epochs: int) -> None:
     """Drop metrics of epochs that an interrupted run did not save, and lines that are spoilt."""
     path = run / METRICS
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    kept: dict[int, str] = {}
-    for line in text.splitlines():
-        with suppress(ValueError, KeyError, TypeError):
-            kept[int(json.loads(line)["epoch"])] = line
+    kept = {metrics["epoch"]: json.dumps(metrics) for metrics in read_metrics(run)}
     whole = [kept[epoch] for epoch in range(1, n_epochs + 1) if epoch in kept]
     if len(whole) < n_epochs:
         log.warning("%s: lacks %d of %d epochs", path, n_epochs - len(whole), n_epochs)
