@@ -223,6 +223,11 @@ def write_sphere(path: Path, samples: np.ndarray, sample_rate: int) -> None:
         aside.write_bytes(sphere_bytes(samples, sample_rate))
 
 
+def member_path(tar: str, offset: int, size: int) -> str:
+    """The path of a file inside a tar, as `tar_member` reads it."""
+    return f"{tar}:{offset}:{size}"
+
+
 def tar_member(path: Path | str) -> tuple[Path, int, int] | None:
     """The tar, offset and size of a path ``FILE.tar:OFFSET:SIZE``; None for any other path."""
     found = _MEMBER.fullmatch(str(path))

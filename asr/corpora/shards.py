@@ -23,7 +23,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from asr.audio.read import audio_rate, file_state, load_audio
+from asr.audio.read import audio_rate, file_state, load_audio, member_path
 from asr.corpora.audit import Audit, Corpus, Track
 from asr.data.manifest import parsed, record_of, utterance_of
 from asr.errors import InputError
@@ -195,7 +195,10 @@ def _write_shard(tar: Path, utterances: Sequence[Utterance], size: ShardSize) ->
                 start = _add(out, f"{key}.flac", flac)
                 about = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
                 _add(out, f"{key}.json", about)
-                where = {"id": utterance.id, "audio_filepath": f"{tar.name}:{start}:{len(flac)}"}
+                where = {
+                    "id": utterance.id,
+                    "audio_filepath": member_path(tar.name, start, len(flac)),
+                }
                 lines.append(json.dumps(where | record, ensure_ascii=False) + "\n")
                 seconds += duration_s
                 done += 1
@@ -332,7 +335,7 @@ def scan_shard(tar: Path, audit: Audit) -> tuple[list[Utterance], int]:
         kind, text = texts[key]
         try:
             record = parsed(text) if kind == "json" else {"text": decoded(where, text).strip()}
-            record |= {"audio_filepath": f"{tar.name}:{audio[0]}:{audio[1]}", "offset": 0.0}
+            record |= {"audio_filepath": member_path(tar.name, *audio), "offset": 0.0}
             utterance = utterance_of(record, tar.parent.absolute())
         except InputError as error:
             audit.corrupt[where] = str(error)

@@ -372,32 +372,6 @@ def find_cell(name: str) -> type[Cell]:
     return CELLS[name]
 
 
-def from_torch(module: nn.RNN | nn.LSTM | nn.GRU, layer: int = 0, reverse: bool = False) -> Cell:
-    """A cell with the weights of one layer, in one direction, of a torch module.
-
-    A reverse layer becomes a cell that runs forward: turn its sequences round before and after.
-
-    Raises:
-        ValueError: the module has a ReLU, a projection of its states, or no biases.
-    """
-    if not module.bias or module.proj_size or getattr(module, "nonlinearity", "tanh") != "tanh":
-        raise ValueError(f"{module} has no equal here: expected tanh, biases and no proj_size")
-    kinds = {nn.RNN: TanhRNN, nn.LSTM: LSTM, nn.GRU: GRUResetAfter}
-    suffix = f"_l{layer}" + "_reverse" * reverse
-    weight_ih, weight_hh, bias_ih, bias_hh = (
-        getattr(module, name + suffix).detach()
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    )
-    cell = kinds[type(module)](weight_ih.shape[1], module.hidden_size).to(weight_ih)
-    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias_ih + bias_hh}
-    if isinstance(cell, GRUResetAfter):
-        # torch splits every bias in two; only this half stands apart in the equations.
-        weights["bias_hn"] = bias_hh[2 * cell.hidden :]
-        weights["bias"][2 * cell.hidden :] = bias_ih[2 * cell.hidden :]
-    cell.load_state_dict(weights)
-    return cell
-
-
 def to_torch(cell: TanhRNN | LSTM | GRUResetAfter) -> nn.RNN | nn.LSTM | nn.GRU:
     """A torch module, one layer in one direction, with the weights of a cell."""
     kinds: dict[type[Cell], type[nn.RNN | nn.LSTM | nn.GRU]] = {
