@@ -26,6 +26,7 @@ from asr.cli.options import (
 from asr.errors import InputError, one_line
 
 if TYPE_CHECKING:
+    from asr.audio.sources import Failed, Source
     from asr.recognize.recognizer import Recognizer
     from asr.recognize.transcripts import Format
     from asr.types import Transcript
@@ -183,7 +184,6 @@ def transcribe(
     no option changes them. Weights and boosts are in natural logarithms.
     """
     from asr.audio.read import STDIN
-    from asr.audio.sources import distinct, each_channel, find_sources
     from asr.model.options import DecodingOptions
     from asr.recognize.files import load_for_files, transcribe_all, transcribe_into
     from asr.system.device import OF_CPU
@@ -201,16 +201,9 @@ def transcribe(
         hint = "; a list of files is for --list -" if path == STDIN else ""
         bad.append(f"{error}{hint}")
 
-    sources = find_sources(_names(files or [], listed, on_ray), failed)
-    if on_ray:
-        from asr.recognize.ray import unpacked
-
-        sources = unpacked(sources, failed)
-    if channels is Channels.each:
-        sources = each_channel(sources)
+    names = _names(files or [], listed, on_ray)
     # Lines of path and text say all; anything else goes by ids.
-    if named != TEXT:
-        sources = distinct(sources, failed)
+    sources = _sources(names, channels, on_ray, by_id=named != TEXT, failed=failed)
     n_asked = len(sources) + len(bad)
     joins = named == "json" or all(f.joins for f in formats.values())
     if out is None and len(sources) > 1 and not joins:
@@ -308,6 +301,22 @@ def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[
     if not names and not named:
         raise InputError(f"--list {listed}: names no file")
     return [*named, *names]
+
+
+def _sources(
+    names: Sequence[str], channels: Channels, on_ray: bool, by_id: bool, failed: Failed
+) -> list[Source]:
+    """The audio that the names mean; ``by_id``: no two of one id."""
+    from asr.audio.sources import distinct, each_channel, find_sources
+
+    sources = find_sources(names, failed)
+    if on_ray:
+        from asr.recognize.ray import unpacked
+
+        sources = unpacked(sources, failed)
+    if channels is Channels.each:
+        sources = each_channel(sources)
+    return distinct(sources, failed) if by_id else sources
 
 
 def _print(name: str, transcript: Transcript) -> None:

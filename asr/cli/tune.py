@@ -54,7 +54,7 @@ def tune(
     from asr.data.manifest import read_manifest
     from asr.model.bundle import CONFIG, model_folder
     from asr.model.options import DecodingOptions, fitted
-    from asr.model.pretrained import TORCHAUDIO, load_model
+    from asr.model.pretrained import load_model
     from asr.recognize.tuning import (
         BEAMS,
         cached_emissions,
@@ -66,16 +66,7 @@ def tune(
     )
     from asr.system.progress import progress_bar
 
-    if not force and is_test(manifest):
-        raise InputError(
-            f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
-            "dev, or say --force"
-        )
-    if model.startswith(TORCHAUDIO) or model.endswith(".onnx"):
-        raise InputError(
-            f"--model {model}: asr tune writes what it finds into a model directory, and this is "
-            "none; give asr transcribe --lm-weight, --bonus and --beam instead"
-        )
+    _check(manifest, model, force)
     folder = model_folder(Path(model))
     utterances = read_manifest(manifest, lambda line, error: tell(f"{line} left out: {error}"))
     bundle = load_model(folder, device)
@@ -100,8 +91,8 @@ def tune(
         log_probs = cached_emissions(
             folder, manifest.stem, bundle, utterances, skipped, partial(progress.advance, task)
         )
-        for utterance_id, reason in skipped.items():
-            tell(f"{manifest}: {utterance_id} left out: {reason}")
+        for id, reason in skipped.items():
+            tell(f"{manifest}: {id} left out: {reason}")
         heard = [u for u in utterances if u.id in log_probs]
         if not heard:
             raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
@@ -130,6 +121,21 @@ def tune(
     if bundle.decoder.lexicon and bundle.lexicon and (lack := bundle.lexicon.lacking(heard)):
         tell(f"{manifest}: {lack}")
     print(f"{folder}: weights and confidences stand in {folder / CONFIG}")
+
+
+def _check(manifest: Path, model: str, force: bool) -> None:
+    from asr.model.pretrained import TORCHAUDIO
+
+    if not force and is_test(manifest):
+        raise InputError(
+            f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
+            "dev, or say --force"
+        )
+    if model.startswith(TORCHAUDIO) or model.endswith(".onnx"):
+        raise InputError(
+            f"--model {model}: asr tune writes what it finds into a model directory, and this is "
+            "none; give asr transcribe --lm-weight, --bonus and --beam instead"
+        )
 
 
 def is_test(manifest: Path) -> bool:
