@@ -281,12 +281,22 @@ class _Within:
             return self.handle.tell()
 
 
+def standard_input() -> BinaryIO:
+    """What standard input gives, copied to a file without a name the first time.
+
+    Raises:
+        InputError: it is closed.
+        OSError: it cannot be read, or there is no room for it.
+    """
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed; expected audio")
+    return _copied(sys.stdin.buffer)
+
+
 def _content(path: Path, data: bytes | None) -> BinaryIO | None:
     """What is read in the place of a file; None where ``path`` is one."""
     if data is None and path == STDIN:
-        if sys.stdin is None:
-            raise InputError("-: standard input is closed; expected audio")
-        return _copied(sys.stdin.buffer)
+        return standard_input()
     data = _member_bytes(path) if data is None else data
     return None if data is None else io.BytesIO(data)
 

@@ -7,11 +7,12 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from asr.audio.read import STDIN, audio_channels
+from asr.audio.read import STDIN, audio_channels, standard_input
 from asr.errors import InputError
 
 #: What is taken for audio in folders and globs; a file named outright may be called anything.
@@ -54,6 +55,9 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
     for name in names:
         if name == str(STDIN):
             paths[STDIN] = STDIN
+            # Not in the thread that reads ahead: no Ctrl-C would wake it from a pipe that stalls.
+            with suppress(InputError, OSError):
+                standard_input()
             continue
         try:
             root, found = _found(name, failed)

@@ -8,9 +8,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -751,3 +753,15 @@ def test_reading_ahead_passes_errors_on_and_ends_when_left():
     assert threading.active_count() == before + 1
     endless.close()
     assert threading.active_count() == before
+
+
+def test_one_signal_ends_the_waiting_for_standard_input(model):
+    command = [sys.executable, "-m", "asr", "transcribe", "--model", str(model), "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        # Begun, but without an end; the command waits once it has taken that.
+        waiting.stdin.write(bytes(1 << 17))
+        waiting.stdin.flush()
+        time.sleep(0.5)
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(60) == 130
+        assert b"Error" not in waiting.stderr.read()
