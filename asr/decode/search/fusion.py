@@ -39,7 +39,7 @@ from asr.errors import InputError
 from asr.labels import BLANK
 from asr.lm.lstm import END, NeuralLM
 from asr.lm.net import START
-from asr.system.jit import compiled, inner
+from asr.system.jit import compiled
 from asr.types import Hypothesis
 
 #: Utterances searched side by side; more make larger batches for the language model.
@@ -185,38 +185,6 @@ class Scratch(NamedTuple):
         return cls(history, place, pb, pnb, at, table, heap, slot, *kept)
 
 
-class Plan(NamedTuple):
-    """What is searched for, and how wide. lm_log_probs, column: of `Rows`."""
-
-    beam: int
-    score_prune: float
-    bonus: float
-    lm_weight: float
-    tree: Tree
-    lm_log_probs: NDArray[np.float32]
-    column: NDArray[np.int64]
-
-
-class Room(NamedTuple):
-    """What `search_on` works on; ``table`` is the hash of the histories."""
-
-    beam: Beam
-    tables: Tables
-    table: NDArray[np.int64]
-    scratch: Scratch
-
-
-class Standing(NamedTuple):
-    """The numbers of candidates, of scores in the heap, and of histories; the best score so far,
-    and the threshold: what is not above it cannot survive."""
-
-    n: int
-    n_heap: int
-    n_histories: int
-    best: float
-    threshold: float
-
-
 class Rows:
     """What the language model knows of histories: a row each, for all searches. Row 0 is of none.
 
@@ -327,18 +295,23 @@ class Search:
         self, rows: Rows, scratch: Scratch, options: BeamOptions, lexicon: Lexicon
     ) -> NDArray[np.int64]:
         """Go on to the end; return the histories whose rows that takes first, none at the end."""
-        plan = Plan(
-            options.beam,
-            float(options.score_prune),
-            float(options.bonus),
-            float(options.lm_weight),
-            lexicon.tree,
-            rows.log_probs,
-            rows.column,
-        )
         while True:
-            room = Room(self.beam, self.tables, self.table, scratch)
-            lacking = search_on(self.log_probs, self.floors, plan, room, self.counts)
+            lacking = search_on(
+                self.log_probs,
+                self.floors,
+                options.beam,
+                float(options.score_prune),
+                float(options.bonus),
+                float(options.lm_weight),
+                lexicon.tree,
+                rows.log_probs,
+                rows.column,
+                self.tables,
+                self.table,
+                self.beam,
+                scratch,
+                self.counts,
+            )
             if len(lacking) or self.counts[0] == len(self.log_probs):
                 return np.unique(lacking)
             n_beam = int(self.counts[1])
@@ -432,268 +405,223 @@ def look_ahead(log_probs, rows, n_tokens, members, first_member):  # type: ignor
 
 
 @compiled
-def search_on(log_probs, floors, plan, room, counts):  # type: ignore[no-untyped-def]
+def search_on(  # type: ignore[no-untyped-def]
+    log_probs,
+    floors,
+    beam,
+    score_prune,
+    bonus,
+    lm_weight,
+    tree,
+    lm_log_probs,
+    column,
+    tables,
+    table,
+    entries,
+    scratch,
+    counts,
+):
     """Search from frame ``counts[0]`` on; return the histories whose rows the next step takes.
 
-    They may repeat. None are returned at the end, or where ``room`` (changed in place, as
-    ``counts``) lacks for another frame. The search is that of `asr.decode.search.words`.
+    They may repeat. None are returned at the end, or where ``tables`` or ``scratch`` have no room
+    for another frame. All arguments from ``tables`` on are changed in place.
+
+    The search is that of `asr.decode.search.words`.
     """
-    entries, tables, scratch = room.beam, room.tables, room.scratch
-    most_ways = plan.tree.most_ways
+    label, first_child, first_word = tree.label, tree.first_child, tree.first_word
+    separators = tree.separators
+    after, separator = len(label), 2 * len(label)
+    n_separators = len(separators)
+    history, place, pb, pnb, total = entries
+    parent, word, row, born, seen, lm, ext = tables
+    c_history, c_place, c_pb, c_pnb, c_at, c_table, heap, heap_slot, kept, kept_score = scratch
+    n_frames = len(log_probs)
     n_beam, n_histories = counts[1], counts[2]
-    lacking = np.empty(len(entries.history), np.int64)
-    for t in range(counts[0], len(log_probs)):
+    lacking = np.empty(len(history), np.int64)
+    for t in range(counts[0], n_frames):
         counts[0], counts[1], counts[2] = t, n_beam, n_histories
-        n_free = len(tables.parent) - n_histories
-        if n_beam * most_ways > n_free or n_beam * (1 + most_ways) > len(scratch.history):
+        room = len(parent) - n_histories
+        if n_beam * tree.most_ways > room or n_beam * (1 + tree.most_ways) > len(c_history):
             return lacking[:0]
-        frame, floor = log_probs[t], floors[t]
-        best, threshold = carry_over(frame, n_beam, plan, room)
-        n_kept = open_words(frame, floor, plan.tree, scratch)
-        n_lacking = list_lacking(n_beam, n_kept, threshold, plan, room, lacking)
+        frame = log_probs[t]
+
+        # 1. Carry over: blank, or the last label again. The heap holds the best candidates so far
+        # at the score that they came with. Merging only raises it, so once the heap is full,
+        # nothing below its smallest can survive.
+        best_score = -np.inf
+        for i in range(n_beam):
+            p, h = place[i], history[i]
+            c_pb[i] = total[i] + frame[BLANK]
+            c_pnb[i] = -np.inf
+            if p > 0:
+                last = separators[p - separator] if p >= separator else label[p % after]
+                c_pnb[i] = pnb[i] + frame[last]
+            score = log_add(c_pb[i], c_pnb[i]) + ext[h]
+            if 0 < p < after:
+                score += lm_weight * lm_log_probs[row[h], column[p]]
+            best_score = max(best_score, score)
+            heap[i], heap_slot[i] = score, i
+            sift_up(heap, heap_slot, i)
+        n_heap = n_beam
+        threshold = best_score - score_prune
+        if n_heap == beam:
+            threshold = max(threshold, heap[0])
+
+        # 2. The labels that begin words, best first.
+        n_kept = 0
+        for n in range(first_child[0], first_child[1]):
+            if frame[label[n]] >= floors[t] and frame[label[n]] > -np.inf:
+                kept[n_kept], kept_score[n_kept] = n, frame[label[n]]
+                n_kept += 1
+        sort_descending(kept_score, kept, n_kept)
+
+        # 3. Histories whose next word may survive, whatever its probability, have to be known.
+        n_lacking = 0
+        for i in range(n_beam):
+            h = history[i]
+            said = after <= place[i] < separator
+            if row[h] >= 0 or n_kept == 0 or (said and tree.required):
+                continue
+            best = kept_score[0]
+            if said and label[kept[0]] == label[place[i] - after]:
+                # The same label again needs a blank between.
+                best += pb[i] - total[i]
+                if n_kept > 1:
+                    best = max(best, kept_score[1])
+            if total[i] + best + ext[h] + max(bonus, 0.0) > threshold:
+                lacking[n_lacking] = h
+                n_lacking += 1
         if n_lacking:
             return lacking[:n_lacking]
-        hash_carried(n_beam, entries, scratch)
-        standing = Standing(n_beam, n_beam, n_histories, best, threshold)
+
+        # 4. Extend.
+        n_cand = n_beam
         for i in range(n_beam):
-            standing = extend(i, frame, floor, n_kept, standing, plan, room)
-        n_histories = standing.n_histories
-        n_beam = select(t, standing.n, plan, room)
-    counts[0], counts[1], counts[2] = len(log_probs), n_beam, n_histories
-    ends = entries.history[:n_beam]
-    return ends[tables.row[ends] < 0]
-
-
-@inner
-def last_label(place, tree):  # type: ignore[no-untyped-def]
-    """Return the label that leads to a place."""
-    n_nodes = len(tree.label)
-    if place >= 2 * n_nodes:
-        return tree.separators[place - 2 * n_nodes]
-    return tree.label[place % n_nodes] if place > 0 else BLANK
-
-
-@inner
-def judged(score, h, place, plan, tables):  # type: ignore[no-untyped-def]
-    """Add to a score what the best word promises that a place is inside of."""
-    if 0 < place < len(plan.tree.label):
-        score += plan.lm_weight * plan.lm_log_probs[tables.row[h], plan.column[place]]
-    return score
-
-
-@inner
-def carry_over(frame, n_beam, plan, room):  # type: ignore[no-untyped-def]
-    """Make every entry a candidate: blank, or its last label again.
-
-    The heap holds the best candidates so far at the score that they came with. Merging only raises
-    it, so once the heap is full, nothing below its smallest can survive.
-
-    Returns the best score and the threshold.
-    """
-    history, place, _, pnb, total = room.beam
-    _, _, c_pb, c_pnb, _, _, heap, heap_slot, _, _ = room.scratch
-    best_score = -np.inf
-    for i in range(n_beam):
-        p, h = place[i], history[i]
-        c_pb[i] = total[i] + frame[BLANK]
-        c_pnb[i] = -np.inf
-        if p > 0:
-            c_pnb[i] = pnb[i] + frame[last_label(p, plan.tree)]
-        score = judged(log_add(c_pb[i], c_pnb[i]) + room.tables.ext[h], h, p, plan, room.tables)
-        best_score = max(best_score, score)
-        heap[i], heap_slot[i] = score, i
-        sift_up(heap, heap_slot, i)
-    threshold = best_score - plan.score_prune
-    if n_beam == plan.beam:
-        threshold = max(threshold, heap[0])
-    return best_score, threshold
-
-
-@inner
-def open_words(frame, floor, tree, scratch):  # type: ignore[no-untyped-def]
-    """List the tree nodes of the labels that begin words, best first; return how many."""
-    label, first_child, kept, kept_score = (
-        tree.label,
-        tree.first_child,
-        scratch.kept,
-        scratch.kept_score,
-    )
-    n_kept = 0
-    for n in range(first_child[0], first_child[1]):
-        if frame[label[n]] >= floor and frame[label[n]] > -np.inf:
-            kept[n_kept], kept_score[n_kept] = n, frame[label[n]]
-            n_kept += 1
-    sort_descending(kept_score, kept, n_kept)
-    return n_kept
-
-
-@inner
-def list_lacking(n_beam, n_kept, threshold, plan, room, lacking):  # type: ignore[no-untyped-def]
-    """List the histories whose next word may survive, whatever its probability: they have to be
-    known. Return how many."""
-    history, place, pb, _, total = room.beam
-    row, ext, label = room.tables.row, room.tables.ext, plan.tree.label
-    kept, kept_score = room.scratch.kept, room.scratch.kept_score
-    after = len(label)
-    n_lacking = 0
-    for i in range(n_beam):
-        h = history[i]
-        said = after <= place[i] < 2 * after
-        if row[h] >= 0 or n_kept == 0 or (said and plan.tree.required):
-            continue
-        best = kept_score[0]
-        if said and label[kept[0]] == label[place[i] - after]:
-            # The same label again needs a blank between.
-            best += pb[i] - total[i]
-            if n_kept > 1:
-                best = max(best, kept_score[1])
-        if total[i] + best + ext[h] + max(plan.bonus, 0.0) > threshold:
-            lacking[n_lacking] = h
-            n_lacking += 1
-    return n_lacking
-
-
-@inner
-def hash_carried(n_beam, entries, scratch):  # type: ignore[no-untyped-def]
-    """Let the entries be found among the candidates."""
-    for i in range(n_beam):
-        scratch.history[i], scratch.place[i] = entries.history[i], entries.place[i]
-        at = find_child(
-            scratch.table, scratch.history, scratch.place, entries.history[i], entries.place[i]
-        )
-        scratch.at[i], scratch.table[at] = at, i
-
-
-@inner
-def extend(i, frame, floor, n_kept, standing, plan, room):  # type: ignore[no-untyped-def]
-    """Make candidates of entry ``i`` and the labels that may follow; return the standing."""
-    label, first_child, first_word, ends_word, separators, required, _ = plan.tree
-    beam, score_prune, bonus, lm_weight, _, lm_log_probs, column = plan
-    parent, word, row, born, _, lm, ext = room.tables
-    c_history, c_place, c_pb, c_pnb, c_at, c_table, heap, heap_slot, kept, _ = room.scratch
-    table = room.table
-    n_cand, n_heap, n_histories, best_score, threshold = standing
-    h, p = room.beam.history[i], room.beam.place[i]
-    in_blank, total = room.beam.pb[i], room.beam.total[i]
-    after, separator, n_separators = len(label), 2 * len(label), len(separators)
-    inside, last = 0 < p < after, last_label(p, plan.tree)
-    # Tree nodes that the next label may lead to.
-    if inside:
-        low, high = first_child[p], first_child[p + 1]
-    elif row[h] < 0 or (after <= p < separator and required):
-        low, high = 0, 0
-    else:
-        low, high = 0, n_kept
-    # The most that a step into or within a word can add.
-    gain = max(bonus, 0.0)
-    if low < high:
-        gain += lm_weight * lm_log_probs[row[h], column[p if inside else 0]]
-    end = high if inside or p >= separator else high + n_separators
-    k = low - 1
-    while k + 1 < end:
-        k += 1
-        if k >= high:
-            n, c = -1, separators[k - high]
-        else:
-            n = k if inside else kept[k]
-            c = label[n]
-        if frame[c] < floor:
-            continue
-        if total + frame[c] + ext[h] + (gain if n >= 0 else 0.0) <= threshold:
-            if not inside and k < high:
-                k = high - 1  # word beginnings are sorted: no other can survive
-            continue
-        acoustic = (in_blank if c == last else total) + frame[c]
-        # Into the separator or on in the word, unless it ends here; then its end for each
-        # word that does.
-        if n < 0:
-            way, ways_end = -1, 0
-        else:
-            way, ways_end = first_word[n] - 1, first_word[n + 1]
-            if first_child[n] == first_child[n + 1]:
-                way += 1
-        while way < ways_end:
-            if n < 0:
-                to, w = separator + k - high, -1
-            elif way < first_word[n]:
-                to, w = n, -1
+            c_history[i], c_place[i] = history[i], place[i]
+            c_at[i] = find_child(c_table, c_history, c_place, history[i], place[i])
+            c_table[c_at[i]] = i
+        for i in range(n_beam):
+            p, h = place[i], history[i]
+            inside = 0 < p < after
+            if inside or p == 0:
+                last = label[p] if p > 0 else BLANK
             else:
-                to, w = after + n, ends_word[way]
-            way += 1
-            h_to = h
-            if w < 0:
-                score = acoustic + ext[h]
-                if to < after:
-                    score += lm_weight * lm_log_probs[row[h], column[to]]
-                if score <= threshold:
-                    continue
+                last = separators[p - separator] if p >= separator else label[p - after]
+            # Tree nodes that the next label may lead to.
+            if inside:
+                low, high = first_child[p], first_child[p + 1]
+            elif row[h] < 0 or (after <= p < separator and tree.required):
+                low, high = 0, 0
             else:
-                added = lm_weight * lm_log_probs[row[h], w]
-                score = acoustic + ext[h] + added + bonus
-                if score <= threshold:
+                low, high = 0, n_kept
+            # The most that a step into or within a word can add.
+            gain = max(bonus, 0.0)
+            if low < high:
+                gain += lm_weight * lm_log_probs[row[h], column[p if inside else 0]]
+            end = high if inside or p >= separator else high + n_separators
+            k = low - 1
+            while k + 1 < end:
+                k += 1
+                if k >= high:
+                    n, c = -1, separators[k - high]
+                else:
+                    n = k if inside else kept[k]
+                    c = label[n]
+                if frame[c] < floors[t]:
                     continue
-                at = find_child(table, parent, word, h, w)
-                h_to = table[at]
-                if h_to < 0:
-                    h_to = n_histories
-                    n_histories += 1
-                    table[at] = h_to
-                    parent[h_to], word[h_to], row[h_to], born[h_to] = h, w, -1, -1
-                    lm[h_to] = lm[h] + added
-                    ext[h_to] = ext[h] + added + bonus
-            at = find_child(c_table, c_history, c_place, h_to, to)
-            if c_table[at] >= 0:
-                j = c_table[at]
-                c_pnb[j] = log_add(c_pnb[j], acoustic)
+                if total[i] + frame[c] + ext[h] + (gain if n >= 0 else 0.0) <= threshold:
+                    if not inside and k < high:
+                        k = high - 1  # word beginnings are sorted: no other can survive
+                    continue
+                acoustic = (pb[i] if c == last else total[i]) + frame[c]
+                # Into the separator or on in the word, unless it ends here; then its end for each
+                # word that does.
+                if n < 0:
+                    way, ways_end = -1, 0
+                else:
+                    way, ways_end = first_word[n] - 1, first_word[n + 1]
+                    if first_child[n] == first_child[n + 1]:
+                        way += 1
+                while way < ways_end:
+                    if n < 0:
+                        to, w = separator + k - high, -1
+                    elif way < first_word[n]:
+                        to, w = n, -1
+                    else:
+                        to, w = after + n, tree.word[way]
+                    way += 1
+                    h_to = h
+                    if w < 0:
+                        score = acoustic + ext[h]
+                        if to < after:
+                            score += lm_weight * lm_log_probs[row[h], column[to]]
+                        if score <= threshold:
+                            continue
+                    else:
+                        added = lm_weight * lm_log_probs[row[h], w]
+                        score = acoustic + ext[h] + added + bonus
+                        if score <= threshold:
+                            continue
+                        at = find_child(table, parent, word, h, w)
+                        h_to = table[at]
+                        if h_to < 0:
+                            h_to = n_histories
+                            n_histories += 1
+                            table[at] = h_to
+                            parent[h_to], word[h_to], row[h_to], born[h_to] = h, w, -1, -1
+                            lm[h_to] = lm[h] + added
+                            ext[h_to] = ext[h] + added + bonus
+                    at = find_child(c_table, c_history, c_place, h_to, to)
+                    if c_table[at] >= 0:
+                        j = c_table[at]
+                        c_pnb[j] = log_add(c_pnb[j], acoustic)
+                        continue
+                    c_table[at] = n_cand
+                    c_at[n_cand] = at
+                    c_history[n_cand], c_place[n_cand] = h_to, to
+                    c_pb[n_cand], c_pnb[n_cand] = -np.inf, acoustic
+                    n_cand += 1
+                    if n_heap < beam:
+                        heap[n_heap] = score
+                        n_heap += 1
+                        sift_up(heap, heap_slot, n_heap - 1)
+                    else:
+                        replace_smallest(heap, heap_slot, n_heap, score, 0)
+                    best_score = max(best_score, score)
+                    threshold = max(threshold, best_score - score_prune)
+                    if n_heap == beam:
+                        threshold = max(threshold, heap[0])
+
+        # 5. The best become the beam.
+        for j in range(n_cand):
+            c_table[c_at[j]] = -1
+        n_heap = 0
+        best_score = -np.inf
+        for j in range(n_cand):
+            h, p = c_history[j], c_place[j]
+            score = log_add(c_pb[j], c_pnb[j]) + ext[h]
+            if 0 < p < after:
+                score += lm_weight * lm_log_probs[row[h], column[p]]
+            if score == -np.inf or score < best_score - score_prune:
                 continue
-            c_table[at] = n_cand
-            c_at[n_cand] = at
-            c_history[n_cand], c_place[n_cand] = h_to, to
-            c_pb[n_cand], c_pnb[n_cand] = -np.inf, acoustic
-            n_cand += 1
+            best_score = max(best_score, score)
             if n_heap < beam:
-                heap[n_heap] = score
+                heap[n_heap], heap_slot[n_heap] = score, j
                 n_heap += 1
                 sift_up(heap, heap_slot, n_heap - 1)
-            else:
-                replace_smallest(heap, heap_slot, n_heap, score, 0)
-            best_score = max(best_score, score)
-            threshold = max(threshold, best_score - score_prune)
-            if n_heap == beam:
-                threshold = max(threshold, heap[0])
-    return Standing(n_cand, n_heap, n_histories, best_score, threshold)
-
-
-@inner
-def select(t, n_candidates, plan, room):  # type: ignore[no-untyped-def]
-    """Make the best candidates the beam after frame ``t``; return how many they are."""
-    history, place, pb, pnb, total = room.beam
-    c_history, c_place, c_pb, c_pnb, c_at, c_table, heap, heap_slot, _, _ = room.scratch
-    born, seen, ext = room.tables.born, room.tables.seen, room.tables.ext
-    for j in range(n_candidates):
-        c_table[c_at[j]] = -1
-    n_heap = 0
-    best_score = -np.inf
-    for j in range(n_candidates):
-        h, p = c_history[j], c_place[j]
-        score = judged(log_add(c_pb[j], c_pnb[j]) + ext[h], h, p, plan, room.tables)
-        if score == -np.inf or score < best_score - plan.score_prune:
-            continue
-        best_score = max(best_score, score)
-        if n_heap < plan.beam:
-            heap[n_heap], heap_slot[n_heap] = score, j
-            n_heap += 1
-            sift_up(heap, heap_slot, n_heap - 1)
-        elif score > heap[0]:
-            replace_smallest(heap, heap_slot, n_heap, score, j)
-    sort_descending(heap, heap_slot, n_heap)
-    while n_heap and heap[n_heap - 1] < best_score - plan.score_prune:
-        n_heap -= 1
-    for j in range(n_heap):
-        at = heap_slot[j]
-        history[j], place[j] = c_history[at], c_place[at]
-        if born[history[j]] < 0:
-            born[history[j]] = t
-        seen[history[j]] = t
-        pb[j], pnb[j], total[j] = c_pb[at], c_pnb[at], log_add(c_pb[at], c_pnb[at])
-    return n_heap
+            elif score > heap[0]:
+                replace_smallest(heap, heap_slot, n_heap, score, j)
+        sort_descending(heap, heap_slot, n_heap)
+        while n_heap and heap[n_heap - 1] < best_score - score_prune:
+            n_heap -= 1
+        n_beam = n_heap
+        for j in range(n_beam):
+            at = heap_slot[j]
+            history[j], place[j] = c_history[at], c_place[at]
+            if born[history[j]] < 0:
+                born[history[j]] = t
+            seen[history[j]] = t
+            pb[j], pnb[j], total[j] = c_pb[at], c_pnb[at], log_add(c_pb[at], c_pnb[at])
+    counts[0], counts[1], counts[2] = n_frames, n_beam, n_histories
+    ends = history[:n_beam]
+    return ends[row[ends] < 0]
