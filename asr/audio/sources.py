@@ -26,6 +26,10 @@ WILDCARDS = frozenset("*?[")
 Failed = Callable[[Path, InputError], None]
 
 
+#: What audio begins with in its commonest formats, and no name of a file does.
+MAGIC = (b"RIFF", b"fLaC", b"OggS", b"NIST_1A", b"ID3\x03", b"ID3\x04", b"\xff\xfb")
+
+
 @dataclass(frozen=True)
 class Source:
     """Audio to transcribe, and the transcript's id. channel: it alone, from 1 on.
@@ -100,8 +104,14 @@ def each_channel(sources: Iterable[Source]) -> list[Source]:
 
 
 def read_list(stream: BinaryIO) -> list[str]:
-    """File names, one a line, or separated by NUL where there is any (``find -print0``)."""
+    """File names, one a line, or separated by NUL where there is any (``find -print0``).
+
+    Raises:
+        InputError: it is audio.
+    """
     data = stream.read().removeprefix(codecs.BOM_UTF8)
+    if data.startswith(MAGIC):
+        raise InputError("--list: is audio, not a list of files; name it without --list")
     names = data.split(b"\0") if b"\0" in data else re.split(rb"\r?\n", data)
     # In a list, - is a file like any other.
     return [os.fsdecode(b"./-" if name == b"-" else name) for name in names if name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -415,6 +415,16 @@ class Lexicon:
         for begin, end in reversed(list(pairwise(levels[1:]))):
             np.maximum.at(ahead, parent[begin - 1 : end - 1], ahead[begin:end])
         return bound._replace(ahead=ahead)
+
+    def in_case_of(self, ngram: NGram) -> Lexicon:
+        """The lexicon in lower case where it is all in upper case, and the n-gram has it in lower.
+
+        CMUdict's own files are in upper case, texts seldom.
+        """
+        lowered = tuple(map(str.lower, self.words))
+        if any(ngram.id(word) for word in self.words) or not any(map(ngram.id, lowered)):
+            return self
+        return replace(self, words=lowered) if len(set(lowered)) == len(lowered) else self
 
     def _check_known(self, ngram: NGram, bound: BoundNGram) -> None:
         unknown = [self.words[i] for i in np.flatnonzero(bound.token_of == 0)]

@@ -153,6 +153,8 @@ def _with_lexicon(
             lexicon = Lexicon.spell(words.tokens[3:], labels)
     else:
         lexicon = Lexicon.read(Path(wanted), labels, folding)
+        if isinstance(words := lm or bundle.word_lm, NGram):
+            lexicon = lexicon.in_case_of(words)
     return replace(bundle, lexicon=lexicon, decoder=replace(bundle.decoder, lexicon=True))
 
 

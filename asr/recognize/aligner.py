@@ -164,7 +164,12 @@ class Aligner:
             raise InputError(f"words {self._lack}: {' '.join(dict.fromkeys(missing))}")
         if not words:
             raise InputError("has no words to align")
-        return words, [self._spelled(word) for word in words]
+        spellings = [self._spelled(word) for word in words]
+        if self.lexicon is not None:
+            # A lexicon in upper case is no reason to change the text's.
+            said = set(nfc(utterance.text or "").split())
+            words = [word if word in said else word.lower() for word in words]
+        return words, spellings
 
     def missing(self, utterances: Iterable[Utterance]) -> str:
         """A line that sums up the words of ``utterances`` that `spell` refuses; empty: none."""

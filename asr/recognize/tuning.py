@@ -43,7 +43,7 @@ from asr.model.bundle import (
     save_tensors,
 )
 from asr.model.emissions import emissions_of
-from asr.recognize.evaluate import decode_set, decoders_of, score_hypotheses
+from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.score.error_rate import error_rate
 from asr.system.interrupts import deferred
@@ -269,7 +269,22 @@ def tune_all(
     wanted: Sequence[Search],
     progress: Progress,
 ) -> list[Tuned]:
-    """Make the searches, one after the other; the bundle's decoder gets what they find."""
+    """Make the searches, one after the other; the bundle's decoder gets what they find.
+
+    Where not all utterances have phones, a model of phones is tuned by its words alone.
+
+    Raises:
+        InputError: then no words are searched.
+    """
+    if bundle.labels.unit == "phone" and any(u.phones is None for u in utterances):
+        known = [search for search in wanted if search.config.lexicon]
+        if wanted and not known:
+            missing = next(u.id for u in utterances if u.phones is None)
+            raise InputError(
+                f"tuning: utterance {missing} has no phones, and no words are searched: add "
+                "--lexicon, or phones to the manifest"
+            )
+        wanted = known
     found = []
     for search in wanted:
         task = progress.add_task(f"{search.title} weights", total=search.n_trials)
@@ -353,7 +368,8 @@ def calibrate(
     reports = []
     for config in decoders_of(bundle).values():
         decoder = raw.make_decoder(config)
-        hypotheses = decode_set(utterances, log_probs, raw, decoder).hypotheses
+        nbest = decoder.batch([log_probs[u.id] for u in utterances])
+        hypotheses = [best for best, *_ in nbest]
         weights: dict[str, tuple[float, ...] | None] = {}
         for unit in ("label", "word"):
             sample = _Sample.of(unit, utterances, hypotheses, log_probs, bundle)

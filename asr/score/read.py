@@ -15,7 +15,7 @@ from asr.errors import InputError
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
 from asr.score.lines import Line, Matched, Transcripts, short
-from asr.score.table import read_table, separator_of
+from asr.score.table import read_table, separator_in, separator_of
 from asr.score.timed import read_ctm, read_stm, segmented
 from asr.system.files import walked
 from asr.system.text import decoded, nfc, read_bytes
@@ -318,9 +318,21 @@ def identified(ref: Transcripts, hyp: Transcripts) -> tuple[Transcripts, Transcr
         sides = [_ids(side, position) for side in (ref, hyp)]
         if not all(sides):
             continue
-        if ref.format == hyp.format and not all(map(is_id, set().union(*sides))):
-            continue
         few, many = sorted(map(set, sides), key=len)
+        both = ref.format == hyp.format
+        reordered = both and few == many and sides[0] != sides[1]
+        if both and not reordered and not all(map(is_id, few | many)):
+            continue
+        if format == "kaldi" and all(separator_in(i) for i in few | many):
+            raise InputError(
+                f"{ref.path}, {hyp.path}: seem to be CSV without a header; begin each with one, "
+                "such as id,text, or say --format kaldi or txt if they are no tables"
+            )
+        if reordered and not all(map(is_id, few | many)):
+            raise InputError(
+                f"{ref.path}, {hyp.path}: the same first words in another order: say --format "
+                f"{format} if they are ids, or --format txt if they are words"
+            )
         if few <= many and len(few) > 1:
             return _split(ref, format, position), _split(hyp, format, position)
         if few & many:

@@ -27,6 +27,11 @@ def separator_of(rows: Sequence[str]) -> str:
     return next((s for s in SEPARATORS if rows and _columns(_cells(rows[0], s), False)), "")
 
 
+def separator_in(text: str) -> bool:
+    """Whether a separator stands amid ``text``."""
+    return any(s in text.strip(SEPARATORS) for s in SEPARATORS)
+
+
 def read_table(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tuple[str, Line]]:
     """One utterance a row: an id or else an audio file, and its text.
 
@@ -44,7 +49,8 @@ def read_table(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tu
     name, text, is_file, width = columns
     # Cells are texts, which may be those of hours.
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(rows, delimiter=separator, strict=separator != "\t")
+    lines = (row + "\n" for row in rows)
+    reader = csv.reader(lines, delimiter=separator, strict=separator != "\t")
     try:
         for cells in reader:
             where = f"{path}:{reader.line_num}"
@@ -55,7 +61,8 @@ def read_table(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tu
             if not cells[name].strip():
                 raise InputError(f"{where}: the id is empty")
             audio = Path(cells[name].strip()) if is_file else None
-            yield cells[name].strip(), Line(where, cells[text], audio=audio)
+            # A cell in quotes may go over several lines.
+            yield cells[name].strip(), Line(where, cells[text].replace("\n", " "), audio=audio)
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: is not CSV ({error})") from error
 

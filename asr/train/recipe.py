@@ -301,10 +301,11 @@ def nearest(key: str) -> str:
     to a setting are known.
     """
     section, _, name = key.rpartition(".")
+    synonyms = {theirs.replace("_", ""): ours for theirs, ours in SYNONYMS.items()}
     ways = {known.rpartition(".")[2]: known for known in reversed(known_keys())}
     there = {k.rpartition(".")[2]: k for k in known_keys() if k.rpartition(".")[0] == section}
     for known in (there, ways):
-        if (other := SYNONYMS.get(name, name)) in known:
+        if (other := synonyms.get(name.replace("_", ""), name)) in known:
             return known[other]
         if close := difflib.get_close_matches(name, known, n=1, cutoff=0.7):
             return known[close[0]]

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from asr.audio.sources import Source, distinct, each_channel, find_sources, read_list
+from asr.errors import InputError
 
 
 @pytest.fixture
@@ -144,3 +145,9 @@ def test_channels(tmp_path):
         ("stereo.ch2", 2),
         ("gone", None),
     ]
+
+
+@pytest.mark.parametrize("begins", [b"RIFF$\0\0\0WAVE", b"fLaC\0\0", b"OggS\0", b"NIST_1A\n"])
+def test_audio_is_no_list(begins):
+    with pytest.raises(InputError, match="is audio, not a list of files"):
+        read_list(io.BytesIO(begins))

@@ -351,3 +351,25 @@ def test_what_a_killed_tune_left_needs_a_writable_folder(run):
         folder.chmod(0o700)
     assert load_bundle(run)
     assert not (folder / ".new").exists()
+
+
+def test_words_alone_are_enough_to_tune_by_words(run, tmp_path, monkeypatch, capsys):
+    listed = [replace(u, phones=None) for u in read_manifest(run / "manifests/dev.jsonl")]
+    write_manifest(tmp_path / "dev.jsonl", listed)
+    words = ["tune", "--model", run, tmp_path / "dev.jsonl", "--beam", "4"]
+    status, out, err = asr(monkeypatch, capsys, *words)
+    assert status == 0, err
+    assert "beam+lexicon: " in out
+    assert "beam+lm: " not in out
+    by_phones = [Search("beam+lm", DecoderConfig("beam"), {})]
+    phones = SimpleNamespace(labels=Labels("phone", ("<blank>", "a")))
+    with pytest.raises(InputError, match="has no phones, and no words are searched"):
+        tuning.tune_all(listed, {}, phones, by_phones, None)
+
+
+def test_a_lexicon_in_upper_case_takes_the_case_of_the_language_model():
+    lexicon = Lexicon.build([("AB", (1,)), ("BA", (2,))], ())
+    lower = NGram.estimate([["ab", "ba"]], 1)
+    assert lexicon.in_case_of(lower).words == ("ab", "ba")
+    assert lexicon.in_case_of(NGram.estimate([["AB", "c"]], 1)) is lexicon
+    assert lexicon.in_case_of(NGram.estimate([["c"]], 1)) is lexicon

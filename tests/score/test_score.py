@@ -704,3 +704,27 @@ def test_links_that_lead_back_into_a_folder_are_followed_once(run, tmp_path):
 def test_what_has_no_end_is_refused(run, tmp_path):
     status, _, err = run(written(tmp_path / "r.txt", "a\n"), "/dev/zero")
     assert (status, "/dev/zero: is not a file" in err) == (2, True)
+
+
+def test_a_cell_of_several_lines_is_text_of_several_words(run, tmp_path):
+    (tmp_path / "ref.csv").write_text('id,text\nu1,"hello\nworld"\nu2,good morning\n')
+    (tmp_path / "hyp.csv").write_text("id,text\nu2,good morning\nu1,hello word\n")
+    status, out, _ = run(tmp_path / "ref.csv", tmp_path / "hyp.csv")
+    assert status == 0
+    assert "25.00 %" in out
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "told"),
+    [
+        ("u1,hello world\nu2,good day\n", "u1,hello world\nu2,good day\n", "CSV without a header"),
+        ("ann yes please\nbo no\n", "bo no\nann yes\n", "the same first words in another order"),
+    ],
+)
+def test_what_may_be_ids_is_not_guessed(run, tmp_path, ref, hyp, told):
+    (tmp_path / "ref.txt").write_text(ref)
+    (tmp_path / "hyp.txt").write_text(hyp)
+    status, _, err = run(tmp_path / "ref.txt", tmp_path / "hyp.txt")
+    assert status == 2
+    assert told in err
+    assert err.count("\n") == 1

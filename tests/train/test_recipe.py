@@ -31,6 +31,7 @@ def test_command_line_beats_recipe_beats_group():
     [
         ("model.hiden=3", "model.hidden"),
         ("optim.learning_rate=3", "unknown key 'optim.learning_rate'; did you mean 'optim.lr'?"),
+        ("optim.learningrate=3", "did you mean 'optim.lr'?"),
         ("trainer.epochs=3", "did you mean 'trainer.max_epochs'?"),
         ("trainer.batch=3", "did you mean 'trainer.batch_size'?"),
         ("model.hidden_size=3", "did you mean 'model.hidden'?"),
