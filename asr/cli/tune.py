@@ -57,6 +57,7 @@ def tune(
     from asr.model.pretrained import load_model
     from asr.recognize.tuning import (
         BEAMS,
+        as_trained,
         cached_emissions,
         calibrate,
         save_tuned,
@@ -81,6 +82,7 @@ def tune(
         rescore_weight=None if rescore in (None, "none") else 1.0,
     )
     bundle, _ = fitted(bundle, options, tell)
+    utterances = as_trained(utterances, bundle)
     wanted = searches(bundle, BEAMS if beam is None else (beam,))
     own = bundle.make_decoder(replace(bundle.decoder, rescore_weight=0.0)).title
     if options.lexicon or lm or rescore:

@@ -30,7 +30,7 @@ from asr.data.manifest import default_id, may_name_file, parsed, utterance_of
 from asr.errors import InputError
 from asr.labels import is_unicode
 from asr.system.files import write_aside
-from asr.system.text import nfc
+from asr.system.text import nfc, plain_text
 from asr.types import Segment, Utterance
 
 FORMAT = "carousel-manifest-4"
@@ -90,7 +90,8 @@ class BadLineError(Exception):
 class IndexedManifest(Sequence[Utterance]):
     """The utterances of a manifest, or of several one after the other; each is parsed when read.
 
-    Unlike `manifest.read_manifest` it takes no two utterances for different ones that came without
+    It is there to train on, so that texts are as `plain_text` makes them. Unlike
+    `manifest.read_manifest` it takes no two utterances for different ones that came without
     an id and would get the same, and finds what is wrong with times of words and phones only when
     a line is read.
     """
@@ -153,7 +154,8 @@ class IndexedManifest(Sequence[Utterance]):
         except InputError as error:
             raise InputError(f"{path}, at byte {start}: {error}") from error
         name = utterance.id or default_id(utterance)
-        return replace(utterance, id=name, speaker=utterance.speaker or name)
+        text = None if utterance.text is None else plain_text(utterance.text)
+        return replace(utterance, id=name, speaker=utterance.speaker or name, text=text)
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[i] for i in range(len(self)))
@@ -161,13 +163,14 @@ class IndexedManifest(Sequence[Utterance]):
     def vocabulary(self) -> Utterance:
         """One utterance that says every word and every phone there is, once."""
         columns = self.columns
+        words = {plain for word in columns.words for plain in plain_text(word).split()}
         return Utterance(
             # In errors: "utterance of train.jsonl: has no phones".
             id=f"of {' '.join(map(str, self.paths))}",
             audio=self.paths[0],
             speaker="all",
             duration_s=0.0,
-            text=" ".join(sorted(columns.words)) if columns.words else None,
+            text=" ".join(sorted(words)) if words else None,
             phones=tuple(Segment(p) for p in sorted(columns.phones)) if columns.phones else None,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import stat
 import unicodedata
+from collections.abc import Container
 from functools import cache
 from os import fstat
 from pathlib import Path
@@ -93,6 +94,18 @@ def plain_words(sentence: str) -> str:
     "yes he said at 5 am it's a drop off $1203.50"
     """
     return " ".join(without_punctuation(nfc(sentence).lower()).split())
+
+
+def plain_text(text: str, known: Container[str] = ()) -> str:
+    """A transcript as training and tuning take it: its words as `plain_words`, but for ``known``.
+
+    known: words that a lexicon writes so, in whatever case.
+
+    >>> plain_text("Dr. Smith lives in Paris.", {"Smith", "Paris."})
+    'dr Smith lives in Paris.'
+    """
+    pieces = (word if word in known else plain_words(word) for word in text.split())
+    return " ".join(filter(None, pieces))
 
 
 def without_punctuation(text: str, kept: str = "") -> str:

@@ -35,6 +35,7 @@ from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
 from asr.system.progress import progress_bar
+from asr.system.text import plain_text
 from asr.train.config import CorpusConfig, LmConfig, RunConfig
 from asr.train.rundir import log
 from asr.train.sets import Held, TrainingSet, check_skipped, targets_of
@@ -109,7 +110,37 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
                 len(heard),
                 heard[0],
             )
-    return sets
+    return with_plain_texts(sets, None if manifests else find_lexicon(config, corpus))
+
+
+def with_plain_texts(
+    sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
+) -> dict[str, Sequence[Utterance]]:
+    """The sets with texts as `plain_text` makes them; words that the lexicon writes so stay.
+
+    (Streamed sets are so already.)
+    """
+    known: set[str] | None = None
+    found: dict[str, Sequence[Utterance]] = {}
+    for name, utterances in sets.items():
+        if isinstance(utterances, IndexedManifest):
+            found[name] = utterances
+            continue
+        listed = list(utterances)
+        changed = [i for i, u in enumerate(listed) if u.text and plain_text(u.text) != u.text]
+        if changed and known is None:
+            known = {entry.word for entry in read_entries(lexicon)} if lexicon else set()
+        for i in changed:
+            listed[i] = replace(listed[i], text=plain_text(listed[i].text or "", known or ()))
+        found[name] = listed
+        if changed:
+            log.info(
+                "%s: %d texts in lower case and without punctuation, such as %r",
+                name,
+                len(changed),
+                listed[changed[0]].text,
+            )
+    return found
 
 
 def shared(train: Sequence[Utterance], others: Sequence[Utterance]) -> tuple[list[str], list[str]]:

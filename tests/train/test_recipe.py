@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from running import asr
 from asr import __version__
 from asr.errors import InputError
 from asr.train.recipe import known_keys, load_config, multirun, read_config, recipes, shipped, sweep
+from asr.train.setup import with_plain_texts
+from asr.types import Utterance
 
 
 def test_every_recipe_composes():
@@ -269,3 +272,15 @@ def test_a_resolved_configuration_holds_no_relative_path(tmp_path, monkeypatch):
     config, text = load_config("recipes/timit/ctc.yaml", ["corpus.root=data", "run_dir=runs/a"])
     assert config.corpus.root == str(tmp_path / "data")
     assert f"run_dir: {tmp_path}/runs/a" in text
+
+
+def test_texts_to_train_on_are_plain_but_for_what_the_lexicon_writes(tmp_path, caplog):
+    (tmp_path / "lexicon.txt").write_text("Paris\tp\nhello\th\n")
+    said = Utterance("a", Path("a.wav"), "a", 1.0, text="“Hello”, PARIS! Paris – it’s 3.5%")
+    train, dev = [said], [replace(said, id="b", text="hello"), replace(said, id="c", text=None)]
+    sets = {"train": train, "dev": dev}
+    assert with_plain_texts(sets, None)["train"][0].text == "hello paris paris it's 3.5%"
+    with caplog.at_level("INFO", "asr.train"):
+        found = with_plain_texts(sets, tmp_path / "lexicon.txt")
+    assert found["train"][0].text == "hello paris Paris it's 3.5%"
+    assert found["dev"] == dev
