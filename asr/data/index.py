@@ -26,7 +26,7 @@ from typing import Any, overload
 import numpy as np
 import orjson
 
-from asr.data.manifest import default_id, may_name_file, parsed, utterance_of
+from asr.data.manifest import default_id, may_name_file, parsed, plain, utterance_of
 from asr.errors import InputError
 from asr.labels import is_unicode
 from asr.system.files import write_aside
@@ -90,7 +90,7 @@ class BadLineError(Exception):
 class IndexedManifest(Sequence[Utterance]):
     """The utterances of a manifest, or of several one after the other; each is parsed when read.
 
-    It is there to train on, so that texts are as `plain_text` makes them. Unlike
+    It is there to train on, so that texts are as `plain` makes them. Unlike
     `manifest.read_manifest` it takes no two utterances for different ones that came without
     an id and would get the same, and finds what is wrong with times of words and phones only when
     a line is read.
@@ -154,8 +154,7 @@ class IndexedManifest(Sequence[Utterance]):
         except InputError as error:
             raise InputError(f"{path}, at byte {start}: {error}") from error
         name = utterance.id or default_id(utterance)
-        text = None if utterance.text is None else plain_text(utterance.text)
-        return replace(utterance, id=name, speaker=utterance.speaker or name, text=text)
+        return plain(replace(utterance, id=name, speaker=utterance.speaker or name))
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[i] for i in range(len(self)))

@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from asr.audio.read import audio_duration_s
 from asr.errors import InputError
 from asr.labels import is_unicode
 from asr.system.files import write_text
-from asr.system.text import nfc, read_text
+from asr.system.text import nfc, plain_text, read_text
 from asr.types import Segment, Utterance
 
 
@@ -84,6 +87,30 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
             f"{path}: an audio path is not UTF-8 ({error.object[error.start - 40 : error.end]!r}); "
             "rename that file"
         ) from error
+
+
+def plain(utterance: Utterance, known: Container[str] = ()) -> Utterance:
+    """The utterance as it is trained on: its text and its words as `plain_text` makes them.
+
+    known: words that a lexicon writes so. A timed word that comes apart shares its time evenly.
+    """
+    if utterance.text is not None:
+        utterance = replace(utterance, text=plain_text(utterance.text, known))
+    if utterance.words is not None:
+        words = [piece for word in utterance.words for piece in _plain_words(word, known)]
+        utterance = replace(utterance, words=tuple(words))
+    return utterance
+
+
+def _plain_words(word: Segment, known: Container[str]) -> list[Segment]:
+    labels = plain_text(word.label, known).split()
+    if word.start_s is None or word.end_s is None or labels == [word.label]:
+        return [replace(word, label=label) for label in labels]
+    edges = np.linspace(word.start_s, word.end_s, len(labels) + 1).tolist()
+    return [
+        replace(word, label=label, start_s=start, end_s=end)
+        for label, (start, end) in zip(labels, pairwise(edges), strict=True)
+    ]
 
 
 def record_of(utterance: Utterance) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from rich.progress import Progress
 
 from asr.audio.read import file_state
+from asr.data.manifest import plain
 from asr.decode.confidence import (
     Calibration,
     expected_calibration_error,
@@ -47,7 +48,6 @@ from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.score.error_rate import error_rate
 from asr.system.interrupts import deferred
-from asr.system.text import plain_text
 from asr.types import Hypothesis, Scores, Utterance
 
 # Natural-log weights around the values that speech systems end with; dev chooses among them.
@@ -264,14 +264,14 @@ def main_scores(scores: dict[str, Scores]) -> Scores:
 
 
 def as_trained(utterances: Sequence[Utterance], bundle: Bundle) -> list[Utterance]:
-    """Utterances with texts as `plain_text` makes them, on which models are trained.
+    """Utterances as `plain` makes them, on which models are trained.
 
     A model that puts out capital letters was trained on others, and they stay as they are.
     """
     if bundle.labels.unit != "phone" and any(s.isupper() for s in bundle.labels.symbols):
         return list(utterances)
     known = bundle.lexicon.ids if bundle.lexicon else ()
-    return [u if u.text is None else replace(u, text=plain_text(u.text, known)) for u in utterances]
+    return [plain(u, known) for u in utterances]
 
 
 def tune_all(

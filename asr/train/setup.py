@@ -26,6 +26,7 @@ from asr.data.examples import (
     set_statistics,
 )
 from asr.data.index import IndexedManifest, join_manifests
+from asr.data.manifest import plain
 from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
 from asr.decode.viterbi import estimate_transitions
@@ -35,7 +36,6 @@ from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
 from asr.system.progress import progress_bar
-from asr.system.text import plain_text
 from asr.train.config import CorpusConfig, LmConfig, RunConfig
 from asr.train.rundir import log
 from asr.train.sets import Held, TrainingSet, check_skipped, targets_of
@@ -116,29 +116,23 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
 def with_plain_texts(
     sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
 ) -> dict[str, Sequence[Utterance]]:
-    """The sets with texts as `plain_text` makes them; words that the lexicon writes so stay.
-
-    (Streamed sets are so already.)
-    """
+    """The sets as `plain` makes them; words that the lexicon writes so stay."""
     known: set[str] | None = None
-    found: dict[str, Sequence[Utterance]] = {}
+    found = dict(sets)
     for name, utterances in sets.items():
-        if isinstance(utterances, IndexedManifest):
-            found[name] = utterances
+        # Streamed utterances are so already.
+        if isinstance(utterances, IndexedManifest) or all(plain(u) == u for u in utterances):
             continue
-        listed = list(utterances)
-        changed = [i for i, u in enumerate(listed) if u.text and plain_text(u.text) != u.text]
-        if changed and known is None:
+        if known is None:
             known = {entry.word for entry in read_entries(lexicon)} if lexicon else set()
-        for i in changed:
-            listed[i] = replace(listed[i], text=plain_text(listed[i].text or "", known or ()))
-        found[name] = listed
+        found[name] = made = [plain(u, known) for u in utterances]
+        changed = [new for old, new in zip(utterances, made, strict=True) if new != old]
         if changed:
             log.info(
                 "%s: %d texts in lower case and without punctuation, such as %r",
                 name,
                 len(changed),
-                listed[changed[0]].text,
+                changed[0].text,
             )
     return found
 

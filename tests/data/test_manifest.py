@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asr.audio.read import write_sphere
 from asr.data.index import index_manifest
-from asr.data.manifest import read_manifest, write_manifest
+from asr.data.manifest import plain, read_manifest, write_manifest
 from asr.errors import InputError
 from asr.system.text import nfc
 from asr.types import Segment, Utterance
@@ -167,3 +167,15 @@ def test_a_path_that_is_not_utf8(tmp_path):
     with pytest.raises(InputError, match="not UTF-8"):
         write_manifest(tmp_path / "a.jsonl", [strange])
     assert not list(tmp_path.iterdir())
+
+
+def test_timed_words_are_made_plain_and_keep_their_time():
+    words = (Segment("–", 0.0, 0.5), Segment("Check-in!", 0.5, 1.5), Segment("McKay", 1.5, 2.0))
+    said = Utterance("a", Path("a.wav"), "a", 2.0, text="– Check-in! McKay", words=words)
+    found = plain(said, {"McKay"})
+    assert found.text == "check in McKay"
+    assert found.words == (
+        Segment("check", 0.5, 1.0),
+        Segment("in", 1.0, 1.5),
+        Segment("McKay", 1.5, 2.0),
+    )

@@ -36,10 +36,9 @@ from asr.corpora.shards import encode_flac, scan_shard, shard_size, write_shards
 from asr.data import index as manifest_index
 from asr.data.examples import made_ahead, padding
 from asr.data.index import index_manifest
-from asr.data.manifest import read_manifest, write_manifest
+from asr.data.manifest import plain, read_manifest, write_manifest
 from asr.errors import InputError
 from asr.labels import inventory
-from asr.system.text import plain_text
 from asr.train.config import AugmentConfig, RunConfig, TrainerConfig
 from asr.train.stream import Stream, TarPipe, members, open_stream
 from asr.types import Utterance
@@ -230,7 +229,7 @@ def test_an_indexed_manifest_gives_what_reading_it_whole_gives(tmp_path_factory,
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     # Only the texts differ: those of an index are there to train on.
     written = read_manifest(path)
-    whole = [replace(u, text=plain_text(u.text)) for u in written]
+    whole = [plain(u) for u in written]
     for _ in ("scanned", "kept"):
         indexed = index_manifest(path)
         assert list(indexed) == whole
