@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: they end a command tidily, and cut nothing in two."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP: they end a command tidily, and cut nothing in two."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Ctrl-C, and what batch systems send before they kill.
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+#: Ctrl-C, what batch systems send before they kill, and that the terminal is gone.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 def listen() -> None:
@@ -24,7 +24,9 @@ def listen() -> None:
     if not faulthandler.is_enabled():
         faulthandler.enable(file=2)
     for number in ENDINGS:
-        signal.signal(number, signal.default_int_handler)
+        # What nohup starts goes on without the terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def ignore() -> None:
@@ -49,7 +51,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
     try:
         if threading.current_thread() is threading.main_thread():
             for number in ENDINGS:
-                handlers[number] = signal.signal(number, note)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    handlers[number] = signal.signal(number, note)
         yield lambda: bool(came)
     finally:
         for number, handler in handlers.items():

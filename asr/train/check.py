@@ -29,6 +29,7 @@ from asr.train.setup import (
     corpus_root,
     find_lexicon,
     pronounced,
+    with_plain_texts,
 )
 from asr.train.step import step
 from asr.train.world import World
@@ -69,7 +70,8 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     corpus = load_corpus(config.corpus.kind, corpus_root(config))
     # Of a corpus beyond memory a part will do.
     some = {"train": choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]}
-    said = pronounced(config.labels, some, find_lexicon(config.corpus, corpus))
+    lexicon = find_lexicon(config.corpus, corpus)
+    said = pronounced(config.labels, with_plain_texts(some, lexicon), lexicon)
     chosen = choose(said.sets["train"], config)
     prepared = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
     bundle = prepared.bundle

@@ -69,6 +69,7 @@ from asr.train.setup import (
     in_memory,
     pronounced,
     report_audit,
+    with_plain_texts,
 )
 from asr.train.state import Checkpoint, State, Totals, Training, load_state
 from asr.train.step import Step, out_of_memory, step
@@ -114,6 +115,7 @@ def train_in(
     lexicon = find_lexicon(config.corpus, corpus)
     sets = choose_sets(config.corpus, corpus)
     open_log(run, world.is_main)
+    sets = with_plain_texts(sets, lexicon)
     said = pronounced(config.labels, sets, lexicon)
     if world.is_main:
         if not resume:

@@ -36,6 +36,7 @@ from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
 from asr.system.progress import progress_bar
+from asr.system.text import plain_text
 from asr.train.config import CorpusConfig, LmConfig, RunConfig
 from asr.train.rundir import log
 from asr.train.sets import Held, TrainingSet, check_skipped, targets_of
@@ -110,31 +111,46 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
                 len(heard),
                 heard[0],
             )
-    return with_plain_texts(sets, None if manifests else find_lexicon(config, corpus))
+    return sets
 
 
 def with_plain_texts(
     sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
 ) -> dict[str, Sequence[Utterance]]:
-    """The sets as `plain` makes them; words that the lexicon writes so stay."""
-    known: set[str] | None = None
-    found = dict(sets)
-    for name, utterances in sets.items():
-        # Streamed utterances are so already.
-        if isinstance(utterances, IndexedManifest) or all(plain(u) == u for u in utterances):
-            continue
-        if known is None:
-            known = {entry.word for entry in read_entries(lexicon)} if lexicon else set()
-        found[name] = made = [plain(u, known) for u in utterances]
-        changed = [new for old, new in zip(utterances, made, strict=True) if new != old]
+    """The sets as `plain` makes them, and a line on each where that changes words.
+
+    Words that the lexicon writes so stay, unless train is streamed: then no lexicon has a say.
+    """
+    words = {name: words_of(utterances) for name, utterances in sets.items()}
+    if all(plain_text(word) == word for word in set().union(*words.values())):
+        return dict(sets)
+    known: set[str] = set()
+    if lexicon and not isinstance(sets["train"], IndexedManifest):
+        known = {entry.word for entry in read_entries(lexicon)}
+    for name, found in words.items():
+        changed = sorted(word for word in found if plain_text(word, known) != word)
         if changed:
             log.info(
-                "%s: %d texts in lower case and without punctuation, such as %r",
+                "%s: %d words are taken in lower case and without punctuation, such as %r",
                 name,
                 len(changed),
-                changed[0].text,
+                changed[0],
             )
-    return found
+    # What is streamed makes its utterances so itself.
+    return {
+        name: utterances
+        if isinstance(utterances, IndexedManifest)
+        else [plain(u, known) for u in utterances]
+        for name, utterances in sets.items()
+    }
+
+
+def words_of(utterances: Sequence[Utterance]) -> set[str]:
+    """All words of the texts, as they are written, and all timed words."""
+    if isinstance(utterances, IndexedManifest):
+        return utterances.columns.words
+    texts = {word for u in utterances for word in (u.text or "").split()}
+    return texts | {word.label for u in utterances for word in u.words or ()}
 
 
 def shared(train: Sequence[Utterance], others: Sequence[Utterance]) -> tuple[list[str], list[str]]:

@@ -67,3 +67,13 @@ assert all(torch.equal(step, steps[0]) for step in steps)
 def test_signals_amid_the_backward_pass_break_nothing():
     child = subprocess.run([sys.executable, "-c", FLOODED], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
+
+
+def test_what_nohup_starts_outlives_its_terminal():
+    code = (
+        "import signal; from asr.system.interrupts import deferred, listen; listen()\n"
+        "with deferred(): signal.raise_signal(signal.SIGHUP)\n"
+        "signal.raise_signal(signal.SIGHUP); print('done')"
+    )
+    command = ["nohup", sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"done\n"

@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import pty
 import random
 import signal
 import subprocess
@@ -277,6 +279,22 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
     code, _, err = asr(monkeypatch, capsys, "train", run_dir, "--resume", change)
     assert code == 0, err
     assert json.loads((run_dir / "results.json").read_text())["epochs"] == n_epochs
+
+
+def test_a_run_whose_terminal_is_closed_saves(tones, tmp_path):
+    run_dir = tmp_path / "run"
+    settings = [f"corpus.root={tones}", f"run_dir={run_dir}", *SMALL, "trainer.tune=false"]
+    words = [DEMO, *settings, "trainer.max_epochs=500", "optim.schedule=constant"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "asr", "train", *map(str, words)])
+    shown = b""
+    while b"epoch 2/" not in shown:
+        shown += os.read(terminal, 1024)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    assert "; saved" in (run_dir / "train.log").read_text().splitlines()[-1]
+    assert load_tensors(checkpoints(run_dir)[-1])
 
 
 def test_stopped_while_it_reads_the_corpus_there_is_nothing_to_go_on_with(
