@@ -395,9 +395,14 @@ def single_threaded(n_threads: int) -> ThreadPoolExecutor:
         torch.get_num_threads()
         started.wait()
 
-    for _ in range(n_threads):
-        pool.submit(start)
-    started.wait()
+    try:
+        for _ in range(n_threads):
+            pool.submit(start)
+        started.wait()
+    except BaseException:
+        # Ctrl-C: threads that wait for ever would keep the process from its end.
+        started.abort()
+        raise
     torch.set_num_threads(n_own)
     return pool
 

@@ -1,3 +1,4 @@
+import gc
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from asr.audio.augment import AugmentConfig, WaveformAugment
 from asr.audio.features import FeatureConfig, frame_clock, moments, normalize, statistics
 from asr.corpora import load_corpus
+from asr.data import examples
 from asr.data.examples import (
     Example,
     Matrix,
@@ -226,6 +228,24 @@ def test_batches_made_ahead_come_in_order(n_threads):
     assert list(ahead) == list(range(5, 20))
     assert sorted(made) == list(range(4, 20))
     assert list(made_ahead(make, range(0), n_threads)) == []
+
+
+def test_an_interrupt_while_threads_start_leaves_none_of_them_waiting(monkeypatch):
+    class Interrupted(threading.Barrier):
+        def wait(self, timeout=None):
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(examples, "Barrier", Interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        next(made_ahead(str, range(9), 2))
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    assert threading.active_count() == before
 
 
 def test_batches_made_ahead_hand_on_errors_and_leave_no_thread():

@@ -244,6 +244,11 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tones, tmp_path):
     assert run(DEMO, tones, run_dir, *QUICK, resume=True)["epochs"] == 3
 
 
+#: Python, started with -m, ends by SIGINT itself where that came amid the `exec` of a string, such
+#: as the making of a data class; a shell shows both as 130.
+STOPPED = (130, -signal.SIGINT)
+
+
 def start(*words):
     """``asr train WORDS`` as a process."""
     command = [sys.executable, "-m", "asr", "train", *map(str, words)]
@@ -269,7 +274,7 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
             # Pressed again while it leaves.
             process.send_signal(signal.SIGINT)
     process.stderr.close()
-    assert process.wait() == 130, rest
+    assert process.wait() in STOPPED, rest
     assert rest.splitlines()[-1] == f"asr: stopped; go on with: asr train {run_dir} --resume"
     assert "Traceback" not in rest
     state = json.loads(load_tensors(checkpoints(run_dir)[-1])[1]["state"])
