@@ -177,7 +177,7 @@ class Decoder:
         if self.rescores:
             found = self._rescored(found)
         return [
-            [self._completed(hypothesis, frames) for hypothesis in nbest[: self.config.nbest]]
+            [self.completed(hypothesis, frames) for hypothesis in nbest[: self.config.nbest]]
             for nbest, frames in zip(found, log_probs, strict=True)
         ]
 
@@ -271,7 +271,7 @@ class Decoder:
         options = RescoreOptions(config.rescore_weight, config.rescore_bonus, share)
         return rescore(found, self.rescore_lm, self.rescored_tokens, options, first)
 
-    def _completed(self, hypothesis: Hypothesis, log_probs: np.ndarray) -> Hypothesis:
+    def completed(self, hypothesis: Hypothesis, log_probs: np.ndarray) -> Hypothesis:
         """With words where labels make some, their confidences, and all confidences calibrated."""
         words = words_of(hypothesis, self.labels)
         if hypothesis.words is not None or self.labels.unit != "phone":
