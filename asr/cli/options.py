@@ -18,6 +18,14 @@ class Unit(StrEnum):
     PHONE = "phone"
 
 
+class DecoderName(StrEnum):
+    """The searches."""
+
+    greedy = "greedy"
+    beam = "beam"
+    viterbi = "viterbi"
+
+
 class Folding(StrEnum):
     """Foldings of phones."""
 
@@ -55,6 +63,26 @@ LmOption = Annotated[
         help="Language model over words, or without lexicon over labels: an ARPA file or what "
         "asr lm train --kind lstm wrote.",
         rich_help_panel=SEARCH,
+    ),
+]
+DecoderOption = Annotated[
+    DecoderName | None,
+    typer.Option(help="Instead of the model's own.", rich_help_panel=SEARCH),
+]
+LmWeightOption = Annotated[
+    float | None, typer.Option(min=0, help="Of the LM.", rich_help_panel=SEARCH)
+]
+BonusOption = Annotated[
+    float | None, typer.Option(help="For each label, or word.", rich_help_panel=SEARCH)
+]
+UnknownOption = Annotated[
+    float | None,
+    typer.Option(help="Price of a word outside the lexicon.", rich_help_panel=SEARCH),
+]
+HotwordOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WORDS:BOOST", help="More likely by BOOST; repeat.", rich_help_panel=SEARCH
     ),
 ]
 BeamOption = Annotated[int | None, typer.Option(min=1, help="Width.", rich_help_panel=SEARCH)]

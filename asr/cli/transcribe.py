@@ -16,11 +16,16 @@ from asr.cli.options import (
     COMPUTING,
     SEARCH,
     BeamOption,
+    BonusOption,
+    DecoderOption,
     DeviceOption,
+    HotwordOption,
     LexiconOption,
     LmOption,
+    LmWeightOption,
     NoLexiconOption,
     RescoreOption,
+    UnknownOption,
     lexicon_named,
 )
 from asr.errors import InputError, one_line
@@ -30,14 +35,6 @@ if TYPE_CHECKING:
     from asr.recognize.recognizer import Recognizer
     from asr.recognize.transcripts import Format
     from asr.types import Transcript
-
-
-class DecoderName(StrEnum):
-    """The searches."""
-
-    greedy = "greedy"
-    beam = "beam"
-    viterbi = "viterbi"
 
 
 class Channels(StrEnum):
@@ -144,10 +141,7 @@ def transcribe(
             rich_help_panel=COMPUTING,
         ),
     ] = Engine.local,
-    decoder: Annotated[
-        DecoderName | None,
-        typer.Option(help="Instead of the model's own.", rich_help_panel=SEARCH),
-    ] = None,
+    decoder: DecoderOption = None,
     beam: BeamOption = None,
     nbest: Annotated[
         int | None, typer.Option(min=1, help="Alternatives, in JSON.", rich_help_panel=SEARCH)
@@ -155,22 +149,10 @@ def transcribe(
     lexicon: LexiconOption = None,
     no_lexicon: NoLexiconOption = False,
     lm: LmOption = None,
-    lm_weight: Annotated[
-        float | None, typer.Option(min=0, help="Of the LM.", rich_help_panel=SEARCH)
-    ] = None,
-    bonus: Annotated[
-        float | None, typer.Option(help="For each label, or word.", rich_help_panel=SEARCH)
-    ] = None,
-    unknown: Annotated[
-        float | None,
-        typer.Option(help="Price of a word outside the lexicon.", rich_help_panel=SEARCH),
-    ] = None,
-    hotword: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORDS:BOOST", help="More likely by BOOST; repeat.", rich_help_panel=SEARCH
-        ),
-    ] = None,
+    lm_weight: LmWeightOption = None,
+    bonus: BonusOption = None,
+    unknown: UnknownOption = None,
+    hotword: HotwordOption = None,
     rescore: RescoreOption = None,
     rescore_weight: Annotated[
         float | None, typer.Option(min=0, help="Of that LM.", rich_help_panel=SEARCH)

@@ -30,12 +30,12 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
         "audio_filepath": str(transcript.audio or transcript.id),
         "text": transcript.text,
         "duration": round(transcript.duration_s, 4),
-        **_scored(transcript),
+        **scored(transcript),
     }
     if transcript.nbest:
         found["nbest"] = _alternatives(transcript)
     if transcript.segments:
-        found["segments"] = [_part(segment) for segment in transcript.segments]
+        found["segments"] = [part_of(segment) for segment in transcript.segments]
     if transcript.channel is not None:
         found["channel"] = transcript.channel
     return found
@@ -225,21 +225,21 @@ def formats_named(names: str) -> dict[str, Format]:
     return {name: FORMATS[name] for name in wanted}
 
 
-def _scored(transcript: Transcript) -> dict[str, Any]:
+def scored(transcript: Transcript) -> dict[str, Any]:
     return {
         "score": round(transcript.score, 4),
-        "labels": [_segment(s) for s in transcript.labels],
-        "words": [_segment(s) for s in transcript.words],
+        "labels": [segment_fields(s) for s in transcript.labels],
+        "words": [segment_fields(s) for s in transcript.words],
     }
 
 
 def _alternatives(transcript: Transcript) -> list[dict[str, Any]]:
-    return [{"text": other.text, **_scored(other)} for other in transcript.nbest]
+    return [{"text": other.text, **scored(other)} for other in transcript.nbest]
 
 
-def _part(transcript: Transcript) -> dict[str, Any]:
+def part_of(transcript: Transcript) -> dict[str, Any]:
     """A segment of a recording; its labels and words stand among the recording's."""
-    spans = [_segment(s) for s in transcript.words or transcript.labels]
+    spans = [segment_fields(s) for s in transcript.words or transcript.labels]
     found = {
         "start_s": spans[0]["start_s"],
         "end_s": spans[-1]["end_s"],
@@ -251,7 +251,7 @@ def _part(transcript: Transcript) -> dict[str, Any]:
     return found
 
 
-def _segment(segment: Segment) -> dict[str, Any]:
+def segment_fields(segment: Segment) -> dict[str, Any]:
     found: dict[str, Any] = {"label": segment.label}
     for name in ("start_s", "end_s", "confidence"):
         value = getattr(segment, name)
