@@ -11,13 +11,15 @@ import asr
 
 ORDER = """
 errors types system labels audio nets data lm decode score corpora model recognize plot train
-report cli __main__
+report serve cli __main__
 """.split()
 #: What may import a framework: nothing else depends on how a command or a recipe is read.
 FRAMEWORKS = {
     "hydra": {"train.recipe", "cli"},
     "omegaconf": {"train.recipe", "cli"},
     "typer": {"cli"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
 }
 ROOT = Path(asr.__file__).parent
 MODULES = {

@@ -138,10 +138,12 @@ def audio_blocks(
     block_s: float = 10.0,
     offset_s: float = 0.0,
     duration_s: float | None = None,
+    content: BinaryIO | None = None,
 ) -> Iterator[np.ndarray]:
     """Read audio of any length in blocks that take little memory; joined, they are `load_audio`'s.
 
-    channel: this one, from 0 on, instead of the mean of all.
+    channel: this one, from 0 on, instead of the mean of all. content: what to read in the place of
+    the file, seekable.
 
     Yields:
         (N,) float32 in [-1, 1] at ``sample_rate`` Hz, about ``block_s`` seconds at a time.
@@ -149,7 +151,7 @@ def audio_blocks(
     Raises:
         InputError: as `load_audio`, some of it only where the fault lies in the audio.
     """
-    with _opened(path) as sound:
+    with _opened(path, content) as sound:
         rate, n_read = sound.samplerate, 0
         wanted = _seek(path, sound, offset_s, duration_s)
 
@@ -166,7 +168,7 @@ def audio_blocks(
 
         blocks = waveforms()
         if rate != sample_rate:
-            blocks = _resampled_blocks(blocks, rate, sample_rate, path)
+            blocks = resampled_blocks(blocks, rate, sample_rate, path)
         for block in blocks:
             yield np.clip(block, -1.0, 1.0)
 
@@ -293,16 +295,18 @@ def standard_input() -> BinaryIO:
     return _copied(sys.stdin.buffer)
 
 
-def _content(path: Path, data: bytes | None) -> BinaryIO | None:
+def _content(path: Path, data: bytes | BinaryIO | None) -> BinaryIO | None:
     """What is read in the place of a file; None where ``path`` is one."""
     if data is None and path == STDIN:
         return standard_input()
+    if data is not None and not isinstance(data, bytes):
+        return data
     data = _member_bytes(path) if data is None else data
     return None if data is None else io.BytesIO(data)
 
 
 @contextmanager
-def _opened(path: Path, data: bytes | None = None) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path, data: bytes | BinaryIO | None = None) -> Iterator[soundfile.SoundFile]:
     """Open audio: a regular file, whole by its header, of usable rate, channels and length."""
     try:
         content = _content(path, data)
@@ -506,10 +510,10 @@ def _truncated(path: Path, evidence: str) -> InputError:
 
 
 def _resampled(waveform: np.ndarray, rate: int, sample_rate: int, path: Path) -> np.ndarray:
-    return np.concatenate(list(_resampled_blocks(iter([waveform]), rate, sample_rate, path)))
+    return np.concatenate(list(resampled_blocks(iter([waveform]), rate, sample_rate, path)))
 
 
-def _resampled_blocks(
+def resampled_blocks(
     blocks: Iterator[np.ndarray], rate: int, sample_rate: int, path: Path
 ) -> Iterator[np.ndarray]:
     """Resample a waveform that comes in blocks as if it came in one."""

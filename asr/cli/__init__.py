@@ -38,6 +38,7 @@ COMMANDS = (
     "prepare",
     "report",
     "score",
+    "serve",
     "synthesize",
     "train",
     "transcribe",

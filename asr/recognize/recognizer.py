@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import repeat, takewhile
 from pathlib import Path
@@ -59,7 +60,7 @@ class Recognizer:
         n_threads: int = 1,
     ) -> None:
         """``n_threads`` compute at once, each with as many threads as torch uses."""
-        self.bundle, hotwords = fitted(bundle, options, tell)
+        self.bundle, self.hotwords = fitted(bundle, options, tell)
         self.windowing, self.precision, self.n_threads = windowing, precision, n_threads
         if precision not in PRECISIONS:
             raise InputError(
@@ -72,7 +73,7 @@ class Recognizer:
                 raise InputError(f"device {self.bundle.device}: int8 is for the CPU; use cpu")
             if precision == "int8":
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
-        self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
+        self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, self.hotwords)
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Recognizer:
@@ -84,6 +85,18 @@ class Recognizer:
             InputError: not a model or device that can be used, or options that do not fit it.
         """
         return cls(load_model(model, device), DecodingOptions(**options))
+
+    def with_hotwords(self, hotwords: Sequence[str]) -> Recognizer:
+        """The same net and search with further hotwords, as of `DecodingOptions`.
+
+        Raises:
+            InputError: no words are searched, or a word of one has no pronunciation.
+        """
+        other = copy(self)
+        other.bundle, found = fitted(self.bundle, DecodingOptions(hotword=hotwords), log.warning)
+        other.hotwords = {**self.hotwords, **found}
+        other.decoder = other.bundle.make_decoder(other.bundle.decoder, other.hotwords)
+        return other
 
     @property
     def finds_words(self) -> bool:
@@ -148,7 +161,7 @@ class Recognizer:
         """
         rate = self.bundle.features.sample_rate
 
-        def jobs() -> Iterator[_Job]:
+        def jobs() -> Iterator[Job]:
             for source in sources:
                 if isinstance(source, Path):
                     source = Source(source, str(source))
@@ -160,50 +173,50 @@ class Recognizer:
                     offset_s=source.offset_s,
                     duration_s=source.duration_s,
                 )
-                yield self._job(source, blocks)
+                yield self.job(source, blocks)
 
         for job in self._done(jobs(), heard, batch_s):
             if job.error is None:
-                yield self._transcript(job)
+                yield self.transcript(job)
             else:
                 failed(job.source, job.error)
 
     def recognize(self, named: Sequence[tuple[str, np.ndarray]]) -> list[Transcript]:
         """Waveforms with their names -> transcripts. Each is its own speaker to normalisation."""
-        jobs = (self._job(Source(Path(name), name), iter([waveform])) for name, waveform in named)
-        return [self._transcript(job) for job in self._done(jobs)]
+        jobs = (self.job(Source(Path(name), name), iter([waveform])) for name, waveform in named)
+        return [self.transcript(job) for job in self._done(jobs)]
 
     def traced(self, waveform: np.ndarray) -> tuple[Transcript, list[Stretch]]:
         """A waveform (N,) -> its transcript, and the posteriors in which it was found, in order."""
-        job = self._job(Source(Path("audio"), "audio"), iter([waveform]))
-        stretches = self._stretches(list(self._windows(iter([job]))))
+        job = self.job(Source(Path("audio"), "audio"), iter([waveform]))
+        stretches = self._stretches(list(self.windows_of(iter([job]))))
         self._decode(stretches)
-        return self._transcript(job), [stretch for _, stretch, _ in stretches]
+        return self.transcript(job), [stretch for _, stretch, _ in stretches]
 
-    def _job(self, source: Source, blocks: Iterator[np.ndarray]) -> _Job:
+    def job(self, source: Source, blocks: Iterator[np.ndarray]) -> Job:
         labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
         quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
-        return _Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s))
+        return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s))
 
     def _done(
         self,
-        jobs: Iterator[_Job],
+        jobs: Iterator[Job],
         heard: Callable[[float], None] = lambda seconds: None,
         batch_s: float = BATCH_S,
-    ) -> Iterator[_Job]:
+    ) -> Iterator[Job]:
         """Recognise, in order, with all windows of ``batch_s`` seconds of audio at a time."""
         rate = self.bundle.features.sample_rate
-        batch: list[tuple[_Job, Window | None]] = []
+        batch: list[tuple[Job, Window | None]] = []
         n_samples = 0
-        for job, window in ahead(self._windows(jobs), PREFETCH):
+        for job, window in ahead(self.windows_of(jobs), PREFETCH):
             batch.append((job, window))
             n_samples += 0 if window is None else len(window.waveform)
             if n_samples >= batch_s * rate:
-                yield from self._recognized(batch, heard)
+                yield from self.advance(batch, heard)
                 batch, n_samples = [], 0
-        yield from self._recognized(batch, heard)
+        yield from self.advance(batch, heard)
 
-    def _windows(self, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, Window | None]]:
+    def windows_of(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Window | None]]:
         """The windows of each job, then None."""
         rate, clock = self.bundle.features.sample_rate, self.bundle.clock
         step = round(clock.shift_s * rate)
@@ -215,9 +228,9 @@ class Recognizer:
                 job.error = error
             yield job, None
 
-    def _recognized(
-        self, batch: Sequence[tuple[_Job, Window | None]], heard: Callable[[float], None]
-    ) -> Iterator[_Job]:
+    def advance(
+        self, batch: Sequence[tuple[Job, Window | None]], heard: Callable[[float], None]
+    ) -> Iterator[Job]:
         """Take all windows on; the jobs that are complete with them."""
         self._decode(self._stretches(batch))
         n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
@@ -225,11 +238,11 @@ class Recognizer:
         yield from (job for job, window in batch if window is None)
 
     def _stretches(
-        self, batch: Sequence[tuple[_Job, Window | None]]
-    ) -> list[tuple[_Job, Stretch, bool]]:
+        self, batch: Sequence[tuple[Job, Window | None]]
+    ) -> list[tuple[Job, Stretch, bool]]:
         """What is complete with these windows, and whether it is a job's last."""
         found = iter(self.emissions([w.waveform for _, w in batch if w is not None]))
-        stretches: list[tuple[_Job, Stretch, bool]] = []
+        stretches: list[tuple[Job, Stretch, bool]] = []
         for job, window in batch:
             if window is None:
                 stretches += [(job, stretch, True) for stretch in job.joiner.finish()]
@@ -238,14 +251,14 @@ class Recognizer:
                 stretches += [(job, stretch, False) for stretch in complete]
         return stretches
 
-    def _decode(self, stretches: Sequence[tuple[_Job, Stretch, bool]]) -> None:
+    def _decode(self, stretches: Sequence[tuple[Job, Stretch, bool]]) -> None:
         """Add each stretch's segment to its job."""
         decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
         for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
             job.segments.append(self._segment(job, stretch, last, nbest))
 
     def _segment(
-        self, job: _Job, stretch: Stretch, last: bool, nbest: Sequence[Hypothesis]
+        self, job: Job, stretch: Stretch, last: bool, nbest: Sequence[Hypothesis]
     ) -> Transcript:
         """Hypotheses in frames and ids -> a transcript in seconds and symbols, best first."""
         bundle = self.bundle
@@ -258,7 +271,7 @@ class Recognizer:
         ]
         return replace(best, nbest=(best, *others)) if self.decoder.config.nbest > 1 else best
 
-    def _transcript(self, job: _Job) -> Transcript:
+    def transcript(self, job: Job) -> Transcript:
         """The transcript of a job whose segments are all there."""
         rate, segments = self.bundle.features.sample_rate, job.segments
         duration_s = job.n_samples / rate
@@ -300,7 +313,7 @@ class Recognizer:
 
 
 @dataclass
-class _Job:
+class Job:
     """A source on its way."""
 
     source: Source

@@ -1,0 +1,92 @@
+"""asr serve: models over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli import app, tell
+from asr.cli.options import DeviceOption
+from asr.errors import InputError
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="Model (or run) directory, FILE.onnx or torchaudio:BUNDLE, and what clients call "
+            "it; again for each.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="File of keys, one a line; a client must name one of them."),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Listen beyond this machine without a key.")
+    ] = False,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Web site whose pages may use the server (CORS); again for each."),
+    ] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file.")] = 512,
+    max_audio_s: Annotated[float, typer.Option(min=1.0, help="Longest audio.")] = 14_400.0,
+    max_requests: Annotated[int, typer.Option(min=1, help="At once; others get 503.")] = 64,
+    log_text: Annotated[bool, typer.Option("--log-text", help="Log what was said, too.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Serve models to clients of OpenAI's transcription API.
+
+    Answers are logged on standard output, a JSON object each.
+    """
+    try:
+        from asr.serve.app import Limits, Settings, names_of
+        from asr.serve.run import bound, is_loopback
+        from asr.serve.run import serve as serve_at
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"asr serve needs {error.name}: install carousel-asr with the extra serve"
+        ) from error
+    from asr.model.options import DecodingOptions
+    from asr.recognize.files import load_for_files
+
+    keys = read_keys(key_file)
+    if not is_loopback(host) and not keys and not open_to_all:
+        raise InputError(f"--host {host}: anybody could use the server: add --key-file, or --open")
+    named = names_of(model)
+    listening = bound(host, port)
+    models = {}
+    for name, where in named.items():
+        try:
+            models[name] = load_for_files(
+                where, DecodingOptions(), None, False, "float32", device, tell
+            )
+        except InputError as error:
+            tell(f"model {name} is left out: {error}")
+    if not models:
+        raise InputError(f"none of the {len(named)} models can be used")
+    limits = Limits(max_upload_mb << 20, max_audio_s, max_requests)
+    try:
+        serve_at(models, listening, Settings(limits, keys, tuple(origin or ()), log_text))
+    except KeyboardInterrupt:
+        # Everything is answered by now.
+        print("asr: stopped", file=sys.stderr)
+
+
+def read_keys(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file."""
+    from asr.system.text import read_text
+
+    if path is None:
+        return ()
+    keys = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"--key-file {path}: holds no key")
+    return keys

@@ -1,0 +1,1 @@
+"""`asr serve`: models over HTTP, as clients of OpenAI's transcription API expect them."""

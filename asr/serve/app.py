@@ -1,0 +1,512 @@
+"""The routes of `asr serve`, and what every request passes on its way to them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import json
+import re
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asr.audio.sources import Source
+from asr.errors import InputError
+from asr.recognize.recognizer import Recognizer
+from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, usage
+from asr.serve.decoding import decoded
+from asr.serve.engine import BusyError, Engine, Work
+from asr.serve.metrics import Metrics
+from asr.serve.openapi import description
+from asr.types import Transcript
+
+#: Parts of a form, and bytes of one that is no file.
+MOST_FIELDS, MOST_FIELD = 256, 64 << 10
+#: All of a form but its file.
+MOST_FORM = 1 << 20
+#: A body must bring something within so many seconds, and so many bytes a second on the whole.
+IDLE_S, LEAST_RATE = 20.0, 1024
+#: The first so many seconds of a body are not judged by its rate.
+GRACE_S = 10.0
+#: What a keyword is boosted by, in natural logarithms.
+BOOST = 5.0
+#: Variants of a model, one for each set of keywords, that are kept.
+MOST_VARIANTS = 16
+#: Readiness: a second of noise is recognised within so many seconds; not asked more often.
+READY_S, READY_EVERY_S = 5.0, 2.0
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+OPEN = {"/health/live", "/health/ready", "/openapi.json"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take. upload: bytes; audio_s: decoded seconds; requests: at once."""
+
+    upload: int = 512 << 20
+    audio_s: float = 4 * 3600.0
+    requests: int = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is run. keys: any of them opens it; none: no key is asked for."""
+
+    limits: Limits = Limits()
+    keys: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    logs_text: bool = False
+
+
+class Server:
+    """Models, the engine that computes, and the routes."""
+
+    def __init__(self, models: Mapping[str, Recognizer], settings: Settings = Settings()) -> None:
+        self.models, self.settings = dict(models), settings
+        self.metrics = Metrics()
+        self.engine = Engine(settings.limits.requests, self.metrics.computed)
+        self.metrics.places.set_function(lambda: self.engine.n_claimed)
+        self.begun = int(time.time())
+        self.ready: tuple[float, bool] = (-READY_EVERY_S, False)
+        self.checking = asyncio.Lock()
+        self.variant = lru_cache(MOST_VARIANTS)(self._variant)
+        middleware = [Middleware(Guard, server=self)]
+        if settings.origins:
+            middleware.append(
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=list(settings.origins),
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["*"],
+                    expose_headers=["x-request-id", "x-ignored-fields", "retry-after"],
+                )
+            )
+        self.app = Starlette(
+            routes=[
+                Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+                Route("/v1/models", self.list_models),
+                Route("/v1/models/{model:path}", self.one_model),
+                Route("/health/live", self.live),
+                Route("/health/ready", self.is_ready),
+                Route("/metrics", self.figures),
+                Route("/openapi.json", self.openapi),
+            ],
+            middleware=middleware,
+            exception_handlers={
+                ApiError: _api_error,
+                HTTPException: _http_error,
+                ClientDisconnect: _left,
+            },
+        )
+
+    # --- transcription
+
+    async def transcriptions(self, request: Request) -> Response:
+        """POST /v1/audio/transcriptions."""
+        length = request.headers.get("content-length", "0")
+        if length.isdigit():
+            check_size(int(length), self.settings.limits.upload)
+        leave = self.place()
+        try:
+            upload, wanted = await self.form(request)
+            request.state.model = wanted.model
+            recognizer, wanted = await asyncio.to_thread(self.for_keywords, wanted)
+            segments: asyncio.Queue[Transcript] = asyncio.Queue()
+            work = self.work(recognizer, upload, segments)
+        except BaseException:
+            leave()
+            raise
+        work.done.add_done_callback(lambda _: leave())
+        self.engine.submit(work)
+        if wanted.stream:
+            return StreamingResponse(
+                self.events(work, segments, wanted),
+                media_type="text/event-stream",
+                headers={"cache-control": "no-store", **_ignored(wanted)},
+            )
+        transcript = await self.finished(work, request)
+        self.metrics.audio.labels(wanted.model).inc(transcript.duration_s)
+        if self.settings.logs_text:
+            request.state.text = transcript.text
+        body, media_type = answer(transcript, wanted, recognizer.bundle)
+        return Response(body, media_type=media_type, headers=_ignored(wanted))
+
+    def place(self) -> Callable[[], None]:
+        """Take one of the engine's places; what is returned gives it back.
+
+        Raises:
+            ApiError: there is none.
+        """
+        try:
+            return self.engine.claim()
+        except BusyError as error:
+            headers = {"retry-after": str(error.retry_s)}
+            raise ApiError(503, str(error), code="overloaded", headers=headers) from error
+
+    async def form(self, request: Request) -> tuple[UploadFile, Asked]:
+        """Read a request's body: the file, on disk where it is large, and what is asked.
+
+        Raises:
+            ApiError: too large, or not what the API says.
+        """
+        form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
+        items = form.multi_items()
+        uploads = {name: value for name, value in items if isinstance(value, UploadFile)}
+        wanted = asked([(name, value) for name, value in items if isinstance(value, str)])
+        if list(uploads) != ["file"]:
+            raise ApiError(400, "expected one file, in the field 'file'", "file")
+        self.known(wanted.model)
+        return uploads["file"], wanted
+
+    def known(self, model: str) -> str:
+        """The name of a model, if it is one of those served.
+
+        Raises:
+            ApiError: it is not.
+        """
+        if model not in self.models:
+            raise ApiError(
+                404,
+                f"The model '{model}' does not exist; served are {', '.join(self.models)}",
+                "model",
+                "model_not_found",
+            )
+        return model
+
+    def for_keywords(self, wanted: Asked) -> tuple[Recognizer, Asked]:
+        """The recognizer for what is asked; keywords mean nothing to one that searches no words."""
+        recognizer = self.models[wanted.model]
+        if not wanted.keywords:
+            return recognizer, wanted
+        if not recognizer.decoder.searches_words:
+            return recognizer, replace(wanted, ignored=(*wanted.ignored, "keywords"))
+        try:
+            return self.variant(wanted.model, wanted.keywords), wanted
+        except InputError as error:
+            raise ApiError(400, str(error), "keywords") from error
+
+    def _variant(self, model: str, keywords: tuple[str, ...]) -> Recognizer:
+        return self.models[model].with_hotwords([f"{word}:{BOOST:g}" for word in keywords])
+
+    def work(
+        self, recognizer: Recognizer, upload: UploadFile, segments: asyncio.Queue[Transcript]
+    ) -> Work:
+        """An upload to recognise, whose segments are put into a queue as they are found."""
+        loop = asyncio.get_running_loop()
+        # On disk, without a name: it is gone with the process, whatever ends that.
+        upload.file.rollover()  # type: ignore[attr-defined]
+        name = _printable(upload.filename)
+        rate = recognizer.bundle.features.sample_rate
+        blocks = _limited(upload.file, name, rate, self.settings.limits.audio_s)
+
+        def found(segment: Transcript) -> None:
+            # The loop is closed where the server has ended.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(segments.put_nowait, segment)
+
+        return Work(recognizer, Source(Path(name), name), blocks, found)
+
+    async def finished(self, work: Work, request: Request) -> Transcript:
+        """The transcript; where the client leaves before, the work is dropped.
+
+        Raises:
+            ApiError: the file cannot be read.
+            ClientDisconnect: the client has left.
+        """
+        done = asyncio.wrap_future(work.done)
+        gone = asyncio.ensure_future(_gone(request))
+        both: set[asyncio.Future[Any]] = {done, gone}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                self.metrics.dropped.inc()
+                raise ClientDisconnect
+            return done.result()
+        except InputError as error:
+            raise ApiError(400, str(error), "file", "invalid_file") from error
+        finally:
+            gone.cancel()
+            self.engine.drop(work)
+
+    async def events(
+        self, work: Work, segments: asyncio.Queue[Transcript], wanted: Asked
+    ) -> AsyncIterator[bytes]:
+        """Server-sent events: each segment's text as it is found; joined they are the text."""
+        done = asyncio.wrap_future(work.done)
+        told = ""
+        try:
+            while not (done.done() and segments.empty()):
+                following = asyncio.ensure_future(segments.get())
+                both: set[asyncio.Future[Any]] = {done, following}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    continue
+                segment = following.result()
+                if not segment.text:
+                    continue
+                delta = f" {segment.text}" if told else segment.text
+                told += delta
+                about = {"logprobs": logprobs(segment)} if wanted.logprobs else {}
+                yield event("transcript.text.delta", delta=delta, **about)
+            transcript = done.result()
+            self.metrics.audio.labels(wanted.model).inc(transcript.duration_s)
+            about = {"logprobs": logprobs(transcript)} if wanted.logprobs else {}
+            yield event(
+                "transcript.text.done", text=transcript.text, usage=usage(transcript), **about
+            )
+        except InputError as error:
+            body = ApiError(400, str(error), "file", "invalid_file").body()
+            yield f"event: error\ndata: {json.dumps(body)}\n\n".encode()
+        finally:
+            if not done.done():
+                self.metrics.dropped.inc()
+            self.engine.drop(work)
+
+    # --- models, health, figures
+
+    def described(self, model: str) -> dict[str, object]:
+        """A model as the API lists it."""
+        return {"id": model, "object": "model", "created": self.begun, "owned_by": "carousel"}
+
+    async def list_models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        return JSONResponse({"object": "list", "data": [self.described(m) for m in self.models]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/NAME."""
+        return JSONResponse(self.described(self.known(request.path_params["model"])))
+
+    async def live(self, request: Request) -> Response:
+        """GET /health/live: the process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def is_ready(self, request: Request) -> Response:
+        """GET /health/ready: each model recognises a second of noise in time."""
+        async with self.checking:
+            at, is_ready = self.ready
+            if time.monotonic() - at >= READY_EVERY_S:
+                is_ready = await self.recognises_noise()
+                self.ready = (time.monotonic(), is_ready)
+        status = "ok" if is_ready else f"no answer within {READY_S:g} s"
+        return JSONResponse({"status": status}, 200 if is_ready else 503)
+
+    async def recognises_noise(self) -> bool:
+        """Whether every model takes a second of noise on in time."""
+        works = []
+        for recognizer in self.models.values():
+            rate = recognizer.bundle.features.sample_rate
+            noise = 0.1 * np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+            work = Work(recognizer, Source(Path("noise"), "noise"), (n for n in [noise]))
+            works.append(work)
+            self.engine.submit(work)
+        waiting = [asyncio.wrap_future(work.done) for work in works]
+        _, late = await asyncio.wait(waiting, timeout=READY_S)
+        for work in works:
+            self.engine.drop(work)
+        return not late and not any(future.exception() for future in waiting)
+
+    async def figures(self, request: Request) -> Response:
+        """GET /metrics, for Prometheus."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(description(list(self.models)))
+
+
+class Guard:
+    """What every request passes: its id, the key, the pace of its body, the log and the figures."""
+
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        self.app, self.server = app, server
+        self.numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        status = 499
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        scope.setdefault("state", {})
+        try:
+            if not self._may(scope["path"], headers):
+                message = "Incorrect API key provided; name one as 'Authorization: Bearer KEY'"
+                error = ApiError(401, message, code="invalid_api_key")
+                await JSONResponse(error.body(), 401)(scope, receive, sending)
+            else:
+                most = self.server.settings.limits.upload
+                await self.app(scope, _paced(receive, most), sending)
+        finally:
+            self._note(scope, request_id, status, time.perf_counter() - begun)
+
+    def _may(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        keys = self.server.settings.keys
+        if not keys or path in OPEN:
+            return True
+        found = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+        # All are compared, each in the same time whatever the key.
+        matches = [hmac.compare_digest(found, key.encode()) for key in keys]
+        return any(matches)
+
+    def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
+        state, metrics = scope["state"], self.server.metrics
+        path = scope["path"] if "endpoint" in scope else "other"
+        if path.startswith("/v1/models/"):
+            path = "/v1/models/NAME"
+        model = state.get("model", "")
+        metrics.requests.labels(path, model, str(status)).inc()
+        metrics.latency.labels(path, model).observe(took_s)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "id": request_id,
+            "client": (scope.get("client") or ("", 0))[0],
+            "method": scope["method"],
+            "path": scope["path"][:256],
+            "model": model,
+            "status": status,
+            "seconds": round(took_s, 4),
+        }
+        if "text" in state:
+            line["text"] = state["text"]
+        with suppress(OSError, ValueError):
+            print(json.dumps(line), file=sys.stdout, flush=True)
+
+
+def check_size(n_bytes: int, upload: int) -> None:
+    """Refuse a body that holds more than a file of ``upload`` bytes and what belongs to it.
+
+    Raises:
+        ApiError: it does.
+    """
+    if n_bytes > upload + MOST_FORM:
+        raise ApiError(413, f"the request is larger than the {upload} bytes that a file may have")
+
+
+def _paced(receive: Receive, upload: int) -> Receive:
+    """Receive a body only from a client that keeps sending it, and up to its limit."""
+    begun, n_bytes, is_over = time.monotonic(), 0, False
+
+    async def paced() -> Message:
+        nonlocal n_bytes, is_over
+        if is_over:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), IDLE_S)
+        except TimeoutError as error:
+            raise ApiError(408, f"nothing came for {IDLE_S:g} s of the request's body") from error
+        n_bytes += len(message.get("body", b""))
+        check_size(n_bytes, upload)
+        is_over = not message.get("more_body", False)
+        seconds = time.monotonic() - begun
+        if not is_over and seconds > GRACE_S and n_bytes < LEAST_RATE * seconds:
+            raise ApiError(408, f"the request's body comes too slowly ({n_bytes} bytes so far)")
+        return message
+
+    return paced
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _limited(
+    content: BinaryIO, name: str, rate: int, most_s: float
+) -> Generator[np.ndarray, None, None]:
+    """The blocks of a file, as many as one may be long."""
+    n_samples = 0
+    blocks = decoded(content, name, rate)
+    try:
+        for block in blocks:
+            n_samples += len(block)
+            if n_samples > most_s * rate:
+                raise InputError(f"{name}: is longer than {most_s:g} s, the most that is taken")
+            yield block
+    finally:
+        blocks.close()
+
+
+def _printable(name: str | None) -> str:
+    """A file's name as messages show it: no folder, nothing that is not printed."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return "".join(c for c in last if c.isprintable())[:128] or "audio"
+
+
+def _ignored(wanted: Asked) -> dict[str, str]:
+    return {"x-ignored-fields": ", ".join(wanted.ignored)} if wanted.ignored else {}
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), error.status, dict(error.headers or {}))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    messages = {
+        404: f"Invalid URL ({request.method} {request.url.path})",
+        405: f"Not allowed to {request.method} on {request.url.path}",
+    }
+    told = ApiError(error.status_code, messages.get(error.status_code, error.detail))
+    return JSONResponse(told.body(), error.status_code, dict(error.headers or {}))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    """Nobody reads this answer."""
+    return Response(status_code=499)
+
+
+def names_of(models: Iterable[str]) -> dict[str, str]:
+    """The models that ``NAME=DIR`` or ``DIR`` name, by name; a folder's own where none is given.
+
+    Raises:
+        InputError: a name is given twice, or none can be made of a folder's.
+    """
+    found: dict[str, str] = {}
+    for given in models:
+        name, _, where = given.partition("=")
+        if not where or "/" in name:
+            name, where = "", given
+        if not name:
+            path = Path(where).resolve()
+            # A run's model lies in its folder `model`.
+            name = path.parent.name if path.name == "model" else path.stem
+        if name in found:
+            raise InputError(f"--model {given}: another model is called {name!r}; use NAME=DIR")
+        found[name] = where
+    return found

@@ -1,0 +1,110 @@
+"""Sound out of a file, in a process of its own: a file that crashes a decoder costs one request.
+
+The process reads the file on descriptor 0 and writes the rate, a line, and then mono samples as
+float32. It limits its own memory and processor time before it looks at the file.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+
+from asr.audio.read import audio_blocks, audio_rate, resampled_blocks
+from asr.errors import InputError
+
+#: Of the process: bytes of memory, seconds of processor time, and of time.
+MEMORY, CPU_S, WALL_S = 2 << 30, 300, 900.0
+#: What is decoded in the server itself, by its first bytes and those from the ninth on: formats
+#: without a decoder to speak of.
+PLAIN = ((b"RIFF", b"WAVE"), (b"fLaC", b""))
+INPUT = Path("/dev/fd/0")
+BLOCK = 1 << 18
+
+
+def is_plain(head: bytes) -> bool:
+    """Whether a file that begins so (12 bytes) is WAV or FLAC."""
+    return any(head.startswith(first) and head[8:12].startswith(then) for first, then in PLAIN)
+
+
+def decoded(content: BinaryIO, name: str, sample_rate: int) -> Generator[np.ndarray, None, None]:
+    """Blocks (N,) float32 at ``sample_rate`` Hz of a file's content.
+
+    content: a file with a descriptor, read from its beginning. name: for messages.
+
+    Raises:
+        InputError: it holds no sound that can be read, or takes more than it may.
+    """
+    content.seek(0)
+    if is_plain(content.read(12)):
+        yield from audio_blocks(Path(name), sample_rate, content=content)
+        return
+    content.seek(0)
+    command = [sys.executable, "-m", "asr.serve.decoding"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdin=content, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        alarm = threading.Timer(WALL_S, process.kill)
+        alarm.start()
+        try:
+            line = process.stdout.readline()
+            if line:
+                yield from resampled(_samples(process.stdout), int(line), sample_rate, name)
+            told = process.stderr.read().decode(errors="replace").strip().splitlines()
+            status = process.wait()
+        finally:
+            alarm.cancel()
+            process.kill()
+    if status == 2 and told:
+        raise InputError(told[-1].replace(str(INPUT), name))
+    if status != 0:
+        raise InputError(f"{name}: cannot be decoded (its decoder ended with status {status})")
+
+
+def resampled(
+    blocks: Iterator[np.ndarray], rate: int, sample_rate: int, name: str
+) -> Iterator[np.ndarray]:
+    """Blocks (N,) at ``rate`` Hz -> blocks at ``sample_rate`` Hz."""
+    if rate != sample_rate:
+        blocks = resampled_blocks(blocks, rate, sample_rate, Path(name))
+    for block in blocks:
+        yield np.clip(block, -1.0, 1.0)
+
+
+def _samples(stream: IO[bytes]) -> Iterator[np.ndarray]:
+    while block := stream.read(BLOCK):
+        yield np.frombuffer(block[: len(block) // 4 * 4], np.float32)
+
+
+def main() -> None:
+    """Decode descriptor 0 to descriptor 1."""
+    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, CPU_S)):
+        resource.setrlimit(limit, (most, most))
+    out = sys.stdout.buffer
+    try:
+        rate = audio_rate(INPUT)
+        out.write(f"{rate}\n".encode())
+        for block in audio_blocks(INPUT, rate):
+            out.write(block.astype(np.float32).tobytes())
+        out.flush()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+if __name__ == "__main__":
+    main()
