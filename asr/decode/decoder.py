@@ -12,15 +12,16 @@ import numpy as np
 
 from asr.decode.confidence import Calibration, calibrated
 from asr.decode.greedy import greedy
-from asr.decode.lexicon import Hotwords, Lexicon
+from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
 from asr.decode.rescore import RescoreOptions, rescore
-from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.beam import BeamOptions, beam_search, word_search
 from asr.decode.search.fusion import fused_search
+from asr.decode.search.words import Search
 from asr.decode.viterbi import Transitions, ViterbiOptions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
 from asr.lm.lstm import NeuralLM
-from asr.lm.ngram import BoundNGram
+from asr.lm.ngram import NO_LM, BoundNGram
 from asr.lm.query import LanguageModel, unit_of
 from asr.system.settings import check, setting
 from asr.types import Hypothesis
@@ -166,7 +167,7 @@ class Decoder:
                 log_probs,
                 lm,
                 self.labels.symbols,
-                self._beam_options,
+                self.beam_options,
                 self._searched_lexicon,
                 self._seen,
             )
@@ -190,7 +191,7 @@ class Decoder:
             return self._viterbi(log_probs, self.transitions)
         return beam_search(
             log_probs,
-            self._beam_options,
+            self.beam_options,
             self._bound_lm,
             self._searched_lexicon,
             self._bound_hotwords,
@@ -219,7 +220,8 @@ class Decoder:
         return self.lexicon if self.config.lexicon else None
 
     @property
-    def _beam_options(self) -> BeamOptions:
+    def beam_options(self) -> BeamOptions:
+        """What beam search is asked for."""
         config, words = self.config, self.config.lexicon
         unknown = config.unknown_penalty if words else None
         return BeamOptions(
@@ -237,6 +239,13 @@ class Decoder:
             return None
         lexicon = self._searched_lexicon
         return lm.bind(self.labels.symbols) if lexicon is None else lexicon.bind(lm)
+
+    @cached_property
+    def word_search(self) -> Search:
+        """The search over the words of the lexicon with an n-gram, for `search.words`."""
+        assert self.lexicon is not None
+        lm, hotwords = self._bound_lm or NO_LM, self._bound_hotwords or NO_HOTWORDS
+        return word_search(self.beam_options, lm, self.lexicon, hotwords, len(self.labels))
 
     @cached_property
     def _bound_hotwords(self) -> Hotwords | None:

@@ -8,8 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decode.decoder import Decoder
+from asr.decode.emission import checked_with_best, only_blanks
 from asr.decode.greedy import greedy
+from asr.decode.search import words
+from asr.decode.search.beam import hypotheses_of
+from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
+
+#: Seconds after which alternatives are given up, and the frames after which that is looked at.
+OPEN_S, EVERY = 0.75, 8
+#: What is found where no words fit.
+NOTHING = Hypothesis((), (), (), 0.0, 0.0, words=(), word_spans=(), word_confidences=())
 
 
 class Rows:
@@ -93,6 +102,109 @@ class WholeSearch(GreedySearch):
         return self.decoder(self.rows.all)
 
 
-def begin(decoder: Decoder) -> Search:
-    """The search of a decoder, before its first frame."""
-    return (GreedySearch if decoder.config.name == "greedy" else WholeSearch)(decoder)
+class WordSearch:
+    """Beam search over the words of a lexicon: what all its hypotheses begin with is settled.
+
+    Those that differ from the best one in what it said ``n_open`` frames ago are given up.
+    """
+
+    def __init__(self, decoder: Decoder, n_open: int) -> None:
+        self.decoder, self.rows = decoder, Rows(len(decoder.labels))
+        self._search, self._n_open = decoder.word_search, n_open
+        self._state = words.begin(self._search)
+
+    def accept(self, log_probs: NDArray[np.float32]) -> None:
+        options = self.decoder.beam_options
+        log_probs, best = checked_with_best(log_probs)
+        self.rows.append(log_probs)
+        floors = best - np.float32(options.label_prune)
+        frames = only_blanks(log_probs, options.blank_skip)
+        first = 0
+        while first < len(frames):
+            end = first + EVERY - self._state.reached.t % EVERY
+            part = frames[first:end], floors[first:end]
+            self._state = words.advance(self._state, *part, self._search)
+            if not self._state.reached.t % EVERY:
+                self._decide()
+            first = end
+
+    def best(self) -> Hypothesis:
+        return self._nbest(1)[0]
+
+    def n_settled(self, best: Hypothesis) -> int:
+        n_words = self._n_settled_words()
+        return best.word_spans[n_words - 1][1] if n_words and best.word_spans else 0
+
+    def nbest(self) -> list[Hypothesis]:
+        return self._nbest(self.decoder.beam_options.nbest)
+
+    def relative_cost(self) -> float:
+        entries, histories, search = self._state.entries, self._state.histories, self._search
+        if not len(entries.total):
+            return 0.0
+        after = len(search.tree.label)
+        may_end = (entries.place == 0) | (entries.place >= after)
+        nodes, totals = entries.history[may_end], np.log(entries.total[may_end])
+        scoring, lm, hot = search.words.scoring, search.words.lm, search.words.hot
+        if scoring.lm_scale > 0.0:
+            ends = words.end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
+            totals += scoring.lm_scale * ends
+        if len(hot.end):
+            totals += hot.end[histories.hot_state[nodes]]
+        best = np.log(entries.total.max())
+        return max(0.0, float(best - totals.max(initial=-np.inf)))
+
+    def _decide(self) -> None:
+        """Give up what differs from the best hypothesis in what was said long ago."""
+        reached, entries, histories = self._state[:3]
+        if not reached.n_beam:
+            return
+        old = int(entries.history[0])
+        while old > 0 and histories.born[old] > reached.t - self._n_open:
+            old = int(histories.parent[old])
+        nodes = entries.history.copy()
+        while (later := nodes > old).any():  # parents have lower numbers
+            nodes[later] = histories.parent[nodes[later]]
+        stays = nodes == old
+        if not stays.all():
+            self._state = self._state._replace(
+                reached=reached._replace(n_beam=int(stays.sum())),
+                entries=words.Entries._make(values[stays] for values in entries),
+            )
+
+    def _nbest(self, n: int) -> list[Hypothesis]:
+        rows, lexicon = self.rows.all, self.decoder.lexicon
+        assert lexicon is not None
+        found = list(words.found(self._state, self._search))
+        if not found:
+            # Noise that no words fit must not end a stream.
+            return [NOTHING]
+        nbest = hypotheses_of(found, rows, n, lexicon)
+        return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
+
+    def _n_settled_words(self) -> int:
+        """The number of words that all hypotheses begin with."""
+        (parent, code, *_), search = self._state.histories, self._search
+        shared, *others = np.unique(self._state.entries.history).tolist() or [0]
+        for other in others:
+            while shared != other:  # parents have lower numbers
+                shared, other = sorted((shared, other))
+                other = int(parent[other])
+        codes = []
+        while shared > 0:
+            codes.append(int(code[shared]))
+            shared = int(parent[shared])
+        first_letter = search.words.n_words + 1
+        first_spelled = first_letter + len(search.root_child)
+        n_words = sum(not first_letter <= c < first_spelled for c in codes)
+        # An unknown word that is spelled may go on.
+        return n_words - bool(codes and codes[0] >= first_letter)
+
+
+def begin(decoder: Decoder, shift_s: float) -> Search:
+    """The search of a decoder in frames of ``shift_s`` seconds, before the first."""
+    if decoder.config.name == "greedy":
+        return GreedySearch(decoder)
+    if decoder.searches_words and not (decoder.rescores or isinstance(decoder.lm, NeuralLM)):
+        return WordSearch(decoder, round(OPEN_S / shift_s))
+    return WholeSearch(decoder)

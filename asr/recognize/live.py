@@ -173,8 +173,8 @@ class Stream:
             self._end(self.duration_s - start_s)
 
     def _begun(self, first: int) -> _Running:
-        endpoint = Endpoint(self._endpoint, self._bundle.clock.shift_s)
-        return _Running(first, begin(self._decoder), endpoint)
+        shift_s = self._bundle.clock.shift_s
+        return _Running(first, begin(self._decoder, shift_s), Endpoint(self._endpoint, shift_s))
 
     def _end(self, duration_s: float) -> None:
         """End the segment, which lasts so long, and begin the next one."""

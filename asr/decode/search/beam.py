@@ -218,13 +218,25 @@ def _words(
     lexicon: Lexicon,
     hotwords: Hotwords,
 ) -> list[Hypothesis]:
-    """Search words, spell and align them.
+    """Search words, spell and align them."""
+    search = word_search(options, lm, lexicon, hotwords, log_probs.shape[1])
+    state = advance(begin(search), log_probs, floors, search)
+    return hypotheses_of(found(state, search), log_probs, options.nbest, lexicon)
+
+
+def word_search(
+    options: BeamOptions, lm: BoundNGram, lexicon: Lexicon, hotwords: Hotwords, n_labels: int
+) -> Search:
+    """What `words.advance` searches for among ``n_labels`` labels; arguments as of `beam_search`.
 
     Unknown words are ``<unk>`` to the language model. They are spelled where the lexicon has
     letters; else they are ``<unk>`` in the transcript too, which stands for any labels but
     separators and sums over them. Free labels always fit better than words do,
     so each costs half the logarithm of their number: with no cost an ``<unk>`` swallows its
     neighbours, and with the whole (a uniform choice) there is hardly any.
+
+    Raises:
+        InputError: unknown words are allowed, and the lexicon has one that is called so.
     """
     if options.unknown_penalty < math.inf and UNKNOWN in lexicon.ids:
         raise InputError(f"the lexicon has {UNKNOWN} already; remove it, or unknown_penalty")
@@ -238,19 +250,17 @@ def _words(
             boosted += scale * lm.trie.log10_prob[1 + lm.token_of[hotwords.path_word]]
         ahead, ahead_scale = scale * ahead, 1.0
         np.maximum.at(ahead, hotwords.path_node, boosted)
-    label_factor = 1.0 / math.sqrt(max(1, log_probs.shape[1] - 1))
+    label_factor = 1.0 / math.sqrt(max(1, n_labels - 1))
     scoring = Scoring(scale, ahead_scale, options.bonus, -options.unknown_penalty, label_factor)
-    search = Search(
+    return Search(
         options.beam,
         math.exp(-options.score_prune),
         Words(scoring, lm, hotwords, len(lexicon.words)),
         lexicon.tree,
         ahead,
         len(lexicon.letters) > 0,
-        *by_label(lexicon.tree, log_probs.shape[1]),
+        *by_label(lexicon.tree, n_labels),
     )
-    state = advance(begin(search), log_probs, floors, search)
-    return hypotheses_of(found(state, search), log_probs, options.nbest, lexicon)
 
 
 def hypotheses_of(
