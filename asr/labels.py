@@ -132,12 +132,27 @@ def unit_symbols(utterance: Utterance, unit: str, folding: str = "none") -> list
         return fold([p.label for p in utterance.phones], folding, f"utterance {utterance.id}")
     if utterance.text is None:
         raise InputError(f"utterance {utterance.id}: has no text")
-    words = utterance.text.split()
-    if unit == "word":
+    if unit not in UNITS:
+        raise InputError(f"unit {unit!r} does not exist; choose one of {', '.join(UNITS)}")
+    return split(utterance.text, unit)
+
+
+def split(line: str, unit: str) -> list[str]:
+    """A line as symbols: its characters, a space being ``<space>``, or what white space separates.
+
+    White space at the ends goes, and any amount of it between words is one space.
+    """
+    words = line.split()
+    if unit != "char":
         return words
-    if unit == "char":
-        return [SPACE if c == " " else c for c in " ".join(words)]
-    raise InputError(f"unit {unit!r} does not exist; choose one of {', '.join(UNITS)}")
+    return [SPACE if c == " " else c for c in " ".join(words)]
+
+
+def join(symbols: Iterable[str], unit: str) -> str:
+    """The reverse of `split`."""
+    if unit != "char":
+        return " ".join(symbols)
+    return "".join(" " if s == SPACE else s for s in symbols)
 
 
 @dataclass
@@ -201,9 +216,8 @@ class Labels:
 
     def join(self, symbols: Sequence[str]) -> str:
         """Symbols -> readable text: characters run together, phones and words stand apart."""
-        if self.unit == "char":
-            return " ".join("".join(" " if s == SPACE else s for s in symbols).split())
-        return " ".join(symbols)
+        text = join(symbols, self.unit)
+        return " ".join(text.split()) if self.unit == "char" else text
 
     def save(self, path: Path) -> None:
         """Write one symbol a line after a first line that names the unit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,8 +48,9 @@ Normalise = Annotated[
     ),
 ]
 FOLD_HELP = "Fold phones, after TIMIT's custom."
-NEURAL = "With --kind lstm"
-NEURAL_ONLY = "cell layers hidden dropout tie carry epochs batch bptt lr seed".split()
+PANELS = {kind: f"With --kind {kind.value}" for kind in Kind}
+NgramOption = partial(typer.Option, rich_help_panel=PANELS[Kind.NGRAM])
+LstmOption = partial(typer.Option, rich_help_panel=PANELS[Kind.LSTM])
 
 
 @lm_app.command()
@@ -79,46 +81,30 @@ def train(
             help="Rarer tokens are the unknown token <unk>.", show_default="1 for ngram, 2 for lstm"
         ),
     ] = None,
-    order: Annotated[
-        int, typer.Option(help="Tokens in an n-gram.", rich_help_panel="With --kind ngram")
-    ] = 3,
+    order: Annotated[int, NgramOption(help="Tokens in an n-gram.")] = 3,
     cell: Annotated[
-        str,
-        typer.Option(
-            help="rnn, lstm, peephole, coupled, gru or gru_before.", rich_help_panel=NEURAL
-        ),
+        str, LstmOption(help="rnn, lstm, peephole, coupled, gru or gru_before.")
     ] = "lstm",
-    layers: Annotated[int, typer.Option(help="Recurrent layers.", rich_help_panel=NEURAL)] = 1,
-    hidden: Annotated[int, typer.Option(help="Units of a layer.", rich_help_panel=NEURAL)] = 256,
-    dropout: Annotated[float, typer.Option(help="Between layers.", rich_help_panel=NEURAL)] = 0.3,
-    tie: Annotated[
-        bool,
-        typer.Option(help="One weight matrix for embedding and output.", rich_help_panel=NEURAL),
-    ] = True,
+    layers: Annotated[int, LstmOption(help="Recurrent layers.")] = 1,
+    hidden: Annotated[int, LstmOption(help="Units of a layer.")] = 256,
+    dropout: Annotated[float, LstmOption(help="Between layers.")] = 0.3,
+    tie: Annotated[bool, LstmOption(help="One weight matrix for embedding and output.")] = True,
     carry: Annotated[
         bool | None,
-        typer.Option(
+        LstmOption(
             "--carry/--independent",
             help="A line goes on from the one before, or starts afresh.",
             show_default="carry for a text, independent for a manifest",
-            rich_help_panel=NEURAL,
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the text.", rich_help_panel=NEURAL)] = 10,
-    batch: Annotated[
-        int, typer.Option(help="Rows trained side by side.", rich_help_panel=NEURAL)
-    ] = 32,
-    bptt: Annotated[
-        int, typer.Option(help="Steps that errors flow back.", rich_help_panel=NEURAL)
-    ] = 64,
+    epochs: Annotated[int, LstmOption(help="Passes over the text.")] = 10,
+    batch: Annotated[int, LstmOption(help="Rows trained side by side.")] = 32,
+    bptt: Annotated[int, LstmOption(help="Steps that errors flow back.")] = 64,
     lr: Annotated[
         float,
-        typer.Option(
-            help="Learning rate, halved after each epoch without a better dev perplexity.",
-            rich_help_panel=NEURAL,
-        ),
+        LstmOption(help="Learning rate, halved after each epoch without a better dev perplexity."),
     ] = 2e-3,
-    seed: Annotated[int, typer.Option(help="Random seed.", rich_help_panel=NEURAL)] = 1,
+    seed: Annotated[int, LstmOption(help="Random seed.")] = 1,
 ) -> None:
     """Train a language model on TEXT.
 
@@ -131,10 +117,7 @@ def train(
     from asr.lm.text import held_out, read_sentences
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
-    given = [n for n in [*NEURAL_ONLY, "order"] if _is_given(context, n)]
-    foreign = [n for n in given if (n == "order") == (kind == "lstm")]
-    if foreign:
-        raise InputError(f"option {foreign[0]!r} is not for --kind {kind.value}")
+    _refuse_foreign(context, kind)
     made_alike = _made_alike(normalise, unit.value)
     sentences = read_sentences(text, unit, fold, made_alike)
     dev_sentences = read_sentences(dev, unit, fold, made_alike) if dev else None
@@ -165,9 +148,13 @@ def _made_alike(normalise: str, unit: str) -> Callable[[str], str]:
     return normaliser(ways, markup=False)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _refuse_foreign(context: typer.Context, kind: Kind) -> None:
+    """Refuse options that only another kind has."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        panel = getattr(option, "rich_help_panel", None)
+        if panel not in (None, PANELS[kind]) and source and source.name == "COMMANDLINE":
+            raise InputError(f"option {option.name!r} is not for --kind {kind.value}")
 
 
 def _train_ngram(
@@ -251,9 +238,10 @@ def score(
     import json
     from dataclasses import asdict
 
+    from asr.labels import join
     from asr.lm.lstm import NeuralLM
     from asr.lm.query import load_lm, summarize, token_scores, unit_of
-    from asr.lm.text import join, read_sentences
+    from asr.lm.text import read_sentences
     from asr.system.device import OF_CPU, pick_device
 
     target = pick_device(device)
@@ -272,10 +260,7 @@ def score(
     scores = token_scores(model, sentences)
     summary = summarize(model, sentences, scores)
     by_line = [
-        {
-            **asdict(summarize(model, [sentence], [row])),
-            "text": join(sentence, chosen),
-        }
+        asdict(summarize(model, [sentence], [row])) | {"text": join(sentence, chosen)}
         for sentence, row in zip(sentences if lines else [], scores, strict=False)
     ]
     if as_json:
@@ -309,9 +294,9 @@ def sample(
     ] = None,
 ) -> None:
     """Draw sentences from LM, one a line."""
+    from asr.labels import join, split
     from asr.lm.query import load_lm, unit_of
     from asr.lm.query import sample as draw
-    from asr.lm.text import join, split
     from asr.system.text import nfc
 
     model = load_lm(lm)

@@ -146,7 +146,9 @@ class NGram:
     def grams(self) -> Iterator[tuple[tuple[str, ...], float, float]]:
         """Yield each n-gram with its log10 probability and backoff, shorter ones first."""
         names: list[tuple[str, ...]] = [()]
-        for node, parent in enumerate(_parents(self.trie.first_child).tolist(), start=1):
+        first_child = self.trie.first_child
+        parents = np.repeat(np.arange(len(first_child) - 1), np.diff(first_child))
+        for node, parent in enumerate(parents.tolist(), start=1):
             names.append((*names[parent], self.tokens[self.trie.token[node]]))
             yield (
                 names[node],
@@ -156,11 +158,11 @@ class NGram:
 
     def write_arpa(self, path: Path) -> None:
         """Write an ARPA file, gzipped if its name ends in .gz."""
-        depths = np.zeros(len(self.trie.token), np.int64)
-        for node, parent in enumerate(_parents(self.trie.first_child).tolist(), start=1):
-            depths[node] = depths[parent] + 1
-        counts = np.bincount(depths, minlength=self.order + 1)[1:]
-        arpa.write(path, counts.tolist(), self.grams())
+        # The children of the first n-gram of an order are the first of the next.
+        firsts = [1]
+        for _ in range(self.order):
+            firsts.append(int(self.trie.first_child[firsts[-1]]))
+        arpa.write(path, np.diff(firsts).tolist(), self.grams())
 
     @classmethod
     def read_arpa(cls, path: Path) -> NGram:
@@ -367,14 +369,9 @@ def _trie(grams: Grams) -> Trie:
     return Trie(
         first_child.astype(np.int32),
         token.astype(np.int32),
-        log10_prob.astype(np.float64),
-        log10_backoff.astype(np.float64),
+        log10_prob,
+        log10_backoff,
         shorter.astype(np.int32),
         after.astype(np.int32),
         best,
     )
-
-
-def _parents(first_child: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the parent of each node but the root."""
-    return np.repeat(np.arange(len(first_child) - 1), np.diff(first_child))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.labels import SPACE
+from asr.lm.arpa import EOS
 from asr.lm.lstm import END, NeuralLM, perplexity
 from asr.lm.net import START
 from asr.lm.ngram import NGram, advance
@@ -71,13 +72,8 @@ def summarize(
     lm: LanguageModel, sentences: Sequence[Sequence[str]], scores: Sequence[Sequence[float]]
 ) -> LmScore:
     """The summary over ``sentences``, one at least, of what `token_scores` found for them."""
-    # The last score of a sentence is that of its end, which every model knows.
     known = [
-        [
-            s
-            for s, token in zip(row, [*sentence, None], strict=True)
-            if token is None or lm.id(token)
-        ]
+        [s for s, token in zip(row, [*sentence, EOS], strict=True) if lm.id(token)]
         for sentence, row in zip(sentences, scores, strict=True)
     ]
     tokens = sum(map(len, scores))
@@ -128,11 +124,10 @@ def sample(
             f"sampling: temperature must be above 0, count and max_tokens 1 or more, top_k 0 or "
             f"more, found {temperature:g}, {count}, {max_tokens} and {top_k}"
         )
-    read, first = _reader(lm)
     rng = np.random.default_rng(seed)
-    primed_log_probs, primed = read(first, START)
-    for token in prime:
-        primed_log_probs, primed = read(primed, lm.id(token))
+    primed: Any = lm.initial_state() if isinstance(lm, NeuralLM) else 0
+    for token in (START, *map(lm.id, prime)):
+        primed_log_probs, primed = _read(lm, primed, token)
     drawn: list[list[str]] = []
     for _ in range(count):
         tokens: list[str] = []
@@ -142,7 +137,7 @@ def sample(
             if choice == END:
                 break
             tokens.append(lm.tokens[choice])
-            log_probs, state = read(state, choice)
+            log_probs, state = _read(lm, state, choice)
         drawn.append(tokens)
     return drawn
 
@@ -160,21 +155,10 @@ def _tempered(
     return weights / weights.sum()
 
 
-Read = Callable[[Any, int], tuple[NDArray[np.float64], Any]]
-
-
-def _reader(lm: LanguageModel) -> tuple[Read, Any]:
-    """Return (state, token) -> (log-probs of the next token, state), and the first state."""
+def _read(lm: LanguageModel, state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
+    """Read a token: the log-probabilities (V,) of the next one, and the state after."""
     if isinstance(lm, NeuralLM):
-
-        def read(state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
-            log_probs, state = lm.advance(state, [token])
-            return log_probs[0].numpy(), state
-
-        return read, lm.initial_state()
-
-    def look_up(state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
-        _, after = advance(lm.trie, state, token)
-        return next_log_probs(lm, after), after
-
-    return look_up, 0
+        log_probs, state = lm.advance(state, [token])
+        return log_probs[0].numpy(), state
+    _, state = advance(lm.trie, state, token)
+    return next_log_probs(lm, state), state

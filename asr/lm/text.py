@@ -9,27 +9,9 @@ from pathlib import Path
 
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.labels import SPACE, fold, unit_symbols
+from asr.labels import fold, split, unit_symbols
 from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS
 from asr.system.text import read_text
-
-
-def split(line: str, unit: str) -> list[str]:
-    """A line as tokens: its characters, a space being ``<space>``, or what white space separates.
-
-    White space at the ends goes, and any amount of it between words is one space.
-    """
-    words = line.split()
-    if unit != "char":
-        return words
-    return [SPACE if c == " " else c for c in " ".join(words)]
-
-
-def join(tokens: Iterable[str], unit: str) -> str:
-    """The reverse of `split`."""
-    if unit != "char":
-        return " ".join(tokens)
-    return "".join(" " if t == SPACE else t for t in tokens)
 
 
 def read_sentences(

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import InputError
+from asr.labels import join, split
 from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.lstm import PAD, NeuralConfig, NeuralLM, padded_block, perplexity, stream_block, train
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.ngram import NGram
 from asr.lm.query import load_lm, next_log_probs, sample, summarize, token_scores
-from asr.lm.text import join, read_sentences, split, vocabulary
+from asr.lm.text import read_sentences, vocabulary
 from asr.nets.cells import CELLS
 
 TOKENS = (UNK, BOS, EOS, *"abcdef")
