@@ -25,9 +25,8 @@ def compare(
     import sys
 
     from rich.console import Console
-    from rich.table import Table
 
-    from asr.report.compare import as_json, draw, rows
+    from asr.report.compare import as_json, draw, tables
     from asr.report.compare import compare as compare_runs
 
     comparison = compare_runs(runs)
@@ -36,29 +35,10 @@ def compare(
     if json_out:
         print(json.dumps(as_json(comparison), indent=2))
         return
-    cells = rows(comparison)
-    heads = [run.name for run in comparison.runs]
-    widths = [
-        max(len(text) for text in (head, *(row[i] for _, row in cells)))
-        for i, head in enumerate(heads)
-    ]
-    first = max(len(name) for name, _ in cells)
-    full = 4 + first + sum(width + 3 for width in widths)
-    console = Console(width=None if sys.stdout.isatty() else full)
-    # As many runs side by side as the window holds.
-    start = 0
-    while start < len(heads):
-        end, room = start + 1, console.width - 4 - first - widths[start] - 3
-        while end < len(heads) and room >= widths[end] + 3:
-            room -= widths[end] + 3
-            end += 1
-        table = Table("")
-        for head in heads[start:end]:
-            table.add_column(head, overflow="fold")
-        for name, row in cells:
-            table.add_row(name, *row[start:end])
+    # A file is as wide as its lines.
+    console = Console() if sys.stdout.isatty() else Console(width=1_000_000)
+    for table in tables(comparison, console.width):
         console.print(table, markup=False)
-        start = end
     print("(in brackets: 95 % intervals, bootstrapped over speakers where they are known)")
     for note in comparison.notes:
         print(f"note: {note}", file=sys.stderr)

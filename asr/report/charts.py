@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from asr.report.html import Html, el
+from asr.report.html import Attribute, Html, el
+from asr.score.significance import Interval
 
 Format = Callable[[float], str]
 Place = Callable[[float], float]
 #: Letters of a name before a row.
 NAME = 24
+#: The width of an `interval_bar`.
+INTERVAL = 240
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """A curve: its name, its colour's class, and (x, y) of its points."""
 
     name: str
@@ -28,8 +29,7 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A rate with its interval, and what its tip says."""
 
     name: str
@@ -39,15 +39,23 @@ class Bar:
     tip: str
 
 
+class _Frame(NamedTuple):
+    """The size of a picture, and the edges of the chart in it."""
+
+    width: float
+    height: float
+    left: float
+    end: float
+    top: float
+    floor: float
+
+
 def ticks(low: float, high: float, most: int) -> list[float]:
     """At most ``most`` + 1 round numbers from ``low`` to ``high``, in steps of 1, 2 or 5."""
     if not high > low:
         return [low]
-    step = 10.0 ** math.floor(math.log10((high - low) / most))
-    for factor in (1, 2, 5, 10):
-        if (high - low) / (step * factor) <= most:
-            step *= factor
-            break
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(power * f for f in (1, 2, 5, 10) if (high - low) / (power * f) <= most or f == 10)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 
@@ -57,220 +65,124 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-class _Frame(NamedTuple):
-    """The size of a picture, and where the chart lies in it."""
-
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    @property
-    def floor(self) -> float:
-        """The y of the chart's lower edge."""
-        return self.height - self.bottom
-
-    @property
-    def end(self) -> float:
-        """The x of the chart's right edge."""
-        return self.width - self.right
-
-    def lines(self, ys: Sequence[float], y_at: Place, shown: Format) -> list[Html]:
-        """Lines across at ``ys``, each with its number before it."""
-        parts = []
-        for y in ys:
-            place = {"y1": y_at(y), "y2": y_at(y)}
-            parts.append(el("line", x1=self.left, x2=self.end, **place, class_="grid"))
-            parts.append(el("text", shown(y), x=self.left - 7, y=y_at(y) + 3.5, text_anchor="end"))
-        return parts
-
-    def hit(self, x: float, width: float, **tip: str) -> Html:
-        """What shows a tip wherever the pointer is, in the column around ``x``."""
-        place = {"x": x - width / 2, "y": self.top, "width": width, "height": self.floor - self.top}
-        return el("rect", **place, class_="hit", **tip)
-
-
 def line_chart(
-    title: str,
-    series: Sequence[Series],
-    shown: Format,
-    marked: tuple[float, str] | None = None,
-    from_zero: bool = True,
+    title: str, series: Sequence[Series], shown: Format, marked: tuple[float, str] | None = None
 ) -> Html:
     """Curves over epochs. marked: an epoch that stands out, and why."""
-    frame = _Frame(width=440, height=220, left=52, right=14, top=14, bottom=30)
+    frame = _Frame(width=440, height=220, left=52, end=426, top=14, floor=190)
     points = [point for one in series for point in one.points]
     xs = sorted({x for x, _ in points})
     highest = max(y for _, y in points)
-    lowest = min(0.0 if from_zero else math.inf, *(y for _, y in points))
+    lowest = min(0.0, *(y for _, y in points))
     if highest <= lowest:
         highest = lowest + (abs(lowest) or 1.0)
     first, last = xs[0], max(xs[-1], xs[0] + 1)
+    x_at = _scale(first, last, frame.left, frame.end)
+    y_at = _scale(lowest, highest * 1.04, frame.floor, frame.top)
 
-    def x_at(x: float) -> float:
-        return frame.left + (frame.end - frame.left) * (x - first) / (last - first)
-
-    def y_at(y: float) -> float:
-        span = highest * 1.04 - lowest or 1
-        return frame.floor - (frame.floor - frame.top) * (y - lowest) / span
-
-    parts = frame.lines(ticks(lowest, highest * 1.04, 5), y_at, shown)
-    below = frame.floor + 17.0
+    parts = _lines_across(frame, ticks(lowest, highest * 1.04, 5), y_at, shown)
+    below = frame.floor + 17
     for x in sorted({first, *ticks(first, last, 6)}):
         if x == int(x) and (x == first or x_at(x) - frame.left > 20):
-            parts.append(el("text", f"{x:.0f}", x=x_at(x), y=below, text_anchor="middle"))
-    parts.append(el("text", "epoch", x=frame.left - 7, y=below, text_anchor="end"))
+            parts.append(_text(f"{x:.0f}", x_at(x), below, "middle"))
+    parts.append(_text("epoch", frame.left - 7, below, "end"))
     if marked is not None:
-        parts += _mark(frame, x_at(marked[0]), marked[1], marked[0] > (first + last) / 2)
+        x = x_at(marked[0])
+        parts.append(_line(x, x, frame.top, frame.floor, "mark"))
+        is_late = marked[0] > (first + last) / 2
+        parts.append(_beside(marked[1], x, frame.top + 8, before=is_late))
     for one in series:
-        places = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in one.points)
-        parts.append(el("polyline", points=places, class_=f"curve {one.colour}"))
-        if len(one.points) == 1:
-            ((x, y),) = one.points
-            parts.append(el("circle", cx=x_at(x), cy=y_at(y), r=3, class_=f"dot {one.colour}"))
+        places = [(x_at(x), y_at(y)) for x, y in one.points]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(el("polyline", points=line, class_=f"curve {one.colour}"))
+        if len(places) == 1:
+            ((x, y),) = places
+            parts.append(el("circle", cx=x, cy=y, r=3, class_=f"dot {one.colour}"))
     step = (frame.end - frame.left) / max(len(xs) - 1, 1)
     for x in xs:
         values = [f"{one.name} {shown(y)}" for one in series for at, y in one.points if at == x]
         tip = f"epoch {x:.0f}: {', '.join(values)}"
-        parts.append(frame.hit(x_at(x), step, data_tip=tip, data_at=f"{x:.0f}"))
+        parts.append(_hit_column(frame, x_at(x), step, data_tip=tip, data_at=f"{x:.0f}"))
     latest = "; ".join(
         f"{one.name} from {shown(one.points[0][1])} to {shown(one.points[-1][1])}" for one in series
     )
-    label = f"{title} over {len(xs)} epochs: {latest}"
-    return _svg(frame.width, frame.height, parts, label)
-
-
-def _mark(frame: _Frame, x: float, name: str, before: bool) -> list[Html]:
-    """A line at ``x`` with its name beside it, on the left if ``before``."""
-    x_name, anchor = (x - 5, "end") if before else (x + 5, "start")
-    return [
-        el("line", x1=x, x2=x, y1=frame.top, y2=frame.floor, class_="mark"),
-        el("text", name, x=x_name, y=frame.top + 8, text_anchor=anchor, class_="strong"),
-    ]
+    return _svg(frame.width, frame.height, parts, f"{title} over {len(xs)} epochs: {latest}")
 
 
 def interval_bar(
-    rate: float,
-    inner: tuple[float, float],
-    outer: tuple[float, float] | None,
-    axis: tuple[float, float],
+    rate: float, inner: Interval, outer: Interval | None, axis: tuple[float, float]
 ) -> Html:
     """A rate as a dot on ``axis``, its intervals as a thick and a thin line."""
-    width, height = 240, 22
-    low, high = axis
-
-    def x_at(value: float) -> float:
-        return 6 + (width - 12) * (value - low) / (high - low or 1)
-
-    middle = height / 2
-    parts = [
-        el("line", x1=x_at(x), x2=x_at(x), y1=0, y2=height, class_="grid")
-        for x in ticks(low, high, 5)
-    ]
-    for interval, name in ((outer, "outer"), (inner, "inner")):
-        if interval is not None and math.isfinite(interval[0]):
-            x1, x2 = map(x_at, interval)
-            parts.append(el("line", x1=x1, x2=x2, y1=middle, y2=middle, class_=name))
+    height = 22
+    x_at = _scale(*axis, 6, INTERVAL - 6)
+    parts = [_line(x_at(x), x_at(x), 0, height, "grid") for x in ticks(*axis, 5)]
+    for interval, kind in ((outer, "outer"), (inner, "inner")):
+        if interval is not None and math.isfinite(interval.low):
+            x1, x2 = x_at(interval.low), x_at(interval.high)
+            parts.append(_line(x1, x2, height / 2, height / 2, kind))
     if math.isfinite(rate):
-        parts.append(el("circle", cx=x_at(rate), cy=middle, r=4.5, class_="dot c1"))
-    return _svg(width, height, parts, None)
+        parts.append(el("circle", cx=x_at(rate), cy=height / 2, r=4.5, class_="dot c1"))
+    return _svg(INTERVAL, height, parts, None)
 
 
 def interval_axis(axis: tuple[float, float]) -> Html:
     """The numbers under a column of `interval_bar`."""
-    width = 240
-    low, high = axis
-    parts = [
-        el(
-            "text",
-            percent(x),
-            x=6 + (width - 12) * (x - low) / (high - low or 1),
-            y=11,
-            text_anchor="middle",
-        )
-        for x in ticks(low, high, 5)
-    ]
-    return _svg(width, 14, parts, None)
+    x_at = _scale(*axis, 6, INTERVAL - 6)
+    return _svg(
+        INTERVAL, 14, [_text(percent(x), x_at(x), 11, "middle") for x in ticks(*axis, 5)], None
+    )
 
 
 def columns_chart(title: str, bars: Sequence[Bar], overall: float, x_name: str) -> Html:
     """Rates side by side with their intervals and names below; ``overall`` is a line across."""
-    frame = _Frame(width=900, height=250, left=52, right=92, top=14, bottom=46)
+    frame = _Frame(width=900, height=250, left=52, end=808, top=14, floor=204)
     top_value = _top_value(bars, overall)
-
-    def y_at(y: float) -> float:
-        return frame.floor - (frame.floor - frame.top) * min(y, top_value) / top_value
-
+    y_at = _scale(0, top_value, frame.floor, frame.top)
     step = (frame.end - frame.left) / len(bars)
-    parts = frame.lines(ticks(0, top_value, 5), y_at, percent)
+    thick = min(step * 0.6, 90.0)
+    parts = _lines_across(frame, ticks(0, top_value, 5), y_at, percent)
     for i, bar in enumerate(bars):
-        x, thick = frame.left + step * (i + 0.5), min(step * 0.6, 90.0)
+        x = frame.left + step * (i + 0.5)
         if math.isfinite(bar.rate):
-            y, tall = y_at(bar.rate), frame.floor - y_at(bar.rate)
-            place = {"x": x - thick / 2, "y": y, "width": thick, "height": tall}
-            parts.append(el("rect", **place, class_="column"))
+            y = y_at(bar.rate)
+            parts.append(_rect(x - thick / 2, y, thick, frame.floor - y, "column"))
         if math.isfinite(bar.low):
-            ends = {"y1": y_at(bar.low), "y2": y_at(bar.high)}
-            parts.append(el("line", x1=x, x2=x, **ends, class_="whisker"))
-        parts.append(el("text", bar.name, x=x, y=frame.floor + 17, text_anchor="middle"))
-        parts.append(frame.hit(x, step, data_tip=bar.tip))
+            parts.append(_line(x, x, y_at(bar.low), y_at(bar.high), "whisker"))
+        parts.append(_text(bar.name, x, frame.floor + 17, "middle"))
+        parts.append(_hit_column(frame, x, step, data_tip=bar.tip))
     # Beside the columns, not above them, where it would hide them.
     y = y_at(overall)
-    parts.append(el("line", x1=frame.left, x2=frame.end, y1=y, y2=y, class_="mark"))
-    parts.append(el("text", _overall(overall), x=frame.end + 6, y=y + 4, class_="strong"))
-    middle = {"x": (frame.left + frame.end) / 2, "y": frame.height - 8.0}
-    parts.append(el("text", x_name, **middle, text_anchor="middle", class_="axis"))
+    parts.append(_line(frame.left, frame.end, y, y, "mark"))
+    parts.append(_text(_overall(overall), frame.end + 6, y + 4, kind="strong"))
+    middle = (frame.left + frame.end) / 2
+    parts.append(_text(x_name, middle, frame.height - 8, "middle", "axis"))
     return _svg(frame.width, frame.height, parts, title)
 
 
 def rows_chart(title: str, bars: Sequence[Bar], overall: float) -> Html:
     """Rates under each other, each with its name before and its number behind, however many."""
-    width, row, right, top = 900, 19, 64, 40
-    left = 16 + 6.4 * max(len(_short(bar.name, NAME)) for bar in bars)
-    height = top + row * len(bars) + 6
+    width, row, top = 900, 19, 40
+    left, end = 16 + 6.4 * max(len(_short(bar.name, NAME)) for bar in bars), width - 64
+    floor = top + row * len(bars)
     top_value = _top_value(bars, overall)
-
-    def x_at(x: float) -> float:
-        return left + (width - left - right) * min(x, top_value) / top_value
-
+    x_at = _scale(0, top_value, left, end)
     parts: list[Html] = []
-    for x in ticks(0, top_value, 8):
-        parts.append(el("line", x1=x_at(x), x2=x_at(x), y1=top, y2=height - 6, class_="grid"))
-        parts.append(el("text", percent(x), x=x_at(x), y=top - 6, text_anchor="middle"))
+    for value in ticks(0, top_value, 8):
+        x = x_at(value)
+        parts += [_line(x, x, top, floor, "grid"), _text(percent(value), x, top - 6, "middle")]
     for i, bar in enumerate(bars):
         y = top + row * (i + 0.5)
-        name = _short(bar.name, NAME)
-        parts.append(el("text", name, x=left - 7, y=y + 3.5, text_anchor="end", class_="name"))
+        parts.append(_text(_short(bar.name, NAME), left - 7, y + 3.5, "end", "name"))
         if math.isfinite(bar.rate):
-            place = {"x": left, "y": y - 6, "width": x_at(bar.rate) - left, "height": 12}
-            parts.append(el("rect", **place, class_="column"))
-            parts.append(
-                el("text", f"{100 * bar.rate:.1f} %", x=width - 4, y=y + 3.5, text_anchor="end")
-            )
+            parts.append(_rect(left, y - 6, x_at(bar.rate) - left, 12, "column"))
+            parts.append(_text(f"{100 * bar.rate:.1f} %", width - 4, y + 3.5, "end"))
         if math.isfinite(bar.low):
-            ends = {"x1": x_at(bar.low), "x2": x_at(bar.high)}
-            parts.append(el("line", **ends, y1=y, y2=y, class_="whisker"))
-        place = {"x": 0, "y": y - row / 2, "width": width, "height": row}
-        parts.append(el("rect", **place, class_="hit", data_tip=bar.tip))
+            parts.append(_line(x_at(bar.low), x_at(bar.high), y, y, "whisker"))
+        parts.append(_rect(0, y - row / 2, width, row, "hit", data_tip=bar.tip))
     x = x_at(overall)
-    parts.append(el("line", x1=x, x2=x, y1=top - 18, y2=height - 6, class_="mark"))
-    after = x < (left + width - right) / 2
-    x, anchor = (x + 5, "start") if after else (x - 5, "end")
-    parts.append(el("text", _overall(overall), x=x, y=12, text_anchor=anchor, class_="strong"))
-    return _svg(width, height, parts, title)
-
-
-def _overall(rate: float) -> str:
-    return f"all: {100 * rate:.1f} %"
-
-
-def _top_value(bars: Sequence[Bar], overall: float) -> float:
-    # A single utterance may be far above 1; it must not flatten all the others.
-    highest = max((b.rate for b in bars if math.isfinite(b.rate)), default=1.0)
-    widest = max((b.high for b in bars if math.isfinite(b.high)), default=highest)
-    return max(min(widest, 1.5 * highest), overall, 1e-3) * 1.05
+    parts.append(_line(x, x, top - 18, floor, "mark"))
+    parts.append(_beside(_overall(overall), x, 12, before=x >= (left + end) / 2))
+    return _svg(width, floor + 6, parts, title)
 
 
 def heat_map(
@@ -281,46 +193,26 @@ def heat_map(
 ) -> Html:
     """Cells (row, column, share in [0, 1], tip); same names in both are the diagonal."""
     size, left, top = 18, 52, 46
-    width, height = left + size * len(columns) + 4, top + size * len(rows) + 4
+    end, floor = left + size * len(columns), top + size * len(rows)
     parts: list[Html] = []
     for i, name in enumerate(rows):
-        y = top + size * (i + 0.5) + 3.5
-        parts.append(el("text", _short(name), x=left - 6, y=y, text_anchor="end"))
-        parts.append(
-            el("line", x1=left, x2=width - 4, y1=top + size * i, y2=top + size * i, class_="grid")
-        )
+        y = top + size * i
+        parts.append(_text(_short(name), left - 6, y + size / 2 + 3.5, "end"))
+        parts.append(_line(left, end, y, y, "grid"))
     for j, name in enumerate(columns):
-        x = left + size * (j + 0.5)
-        parts.append(
-            el("line", x1=x - size / 2, x2=x - size / 2, y1=top, y2=height - 4, class_="grid")
-        )
-        parts.append(
-            el(
-                "text",
-                _short(name),
-                x=x + 3.5,
-                y=top - 6,
-                transform=f"rotate(-90 {x + 3.5:g} {top - 6:g})",
-            )
-        )
+        edge = left + size * j
+        x, y = edge + size / 2 + 3.5, top - 6
+        parts.append(_line(edge, edge, top, floor, "grid"))
+        parts.append(_text(_short(name), x, y, transform=f"rotate(-90 {x:g} {y:g})"))
     for i, j, share, tip in cells:
         is_right = rows[i] == columns[j]
-        kind = "cell right" if is_right else "cell wrong"
         # Errors are rarer than hits: a third of a row is as dark as can be.
         opacity = math.sqrt(share) if is_right else min(1.0, 3 * share) ** 0.7
-        parts.append(
-            el(
-                "rect",
-                x=left + size * j + 0.5,
-                y=top + size * i + 0.5,
-                width=size - 1,
-                height=size - 1,
-                class_=kind,
-                fill_opacity=round(max(opacity, 0.05), 2),
-                data_tip=tip,
-            )
-        )
-    return _svg(width, height, parts, title)
+        shade = round(max(opacity, 0.05), 2)
+        kind = "cell right" if is_right else "cell wrong"
+        place = left + size * j + 0.5, top + size * i + 0.5, size - 1, size - 1
+        parts.append(_rect(*place, kind, fill_opacity=shade, data_tip=tip))
+    return _svg(end + 4, floor + 4, parts, title)
 
 
 def envelope(low: Sequence[float], high: Sequence[float]) -> Html:
@@ -335,6 +227,60 @@ def envelope(low: Sequence[float], high: Sequence[float]) -> Html:
         preserveAspectRatio="none",
         aria_hidden="true",
     )
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Place:
+    """Where values from ``low`` to ``high`` lie; what is higher lies at ``end``, too."""
+    return lambda value: start + (end - start) * (min(value, high) - low) / (high - low or 1)
+
+
+def _text(
+    content: str,
+    x: float,
+    y: float,
+    anchor: str | None = None,
+    kind: str | None = None,
+    **more: Attribute,
+) -> Html:
+    return el("text", content, x=x, y=y, text_anchor=anchor, class_=kind, **more)
+
+
+def _line(x1: float, x2: float, y1: float, y2: float, kind: str) -> Html:
+    return el("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=kind)
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, **more: Attribute) -> Html:
+    return el("rect", x=x, y=y, width=width, height=height, class_=kind, **more)
+
+
+def _lines_across(frame: _Frame, ys: Sequence[float], y_at: Place, shown: Format) -> list[Html]:
+    """Lines at ``ys``, each with its number before it."""
+    parts = []
+    for y in ys:
+        parts.append(_line(frame.left, frame.end, y_at(y), y_at(y), "grid"))
+        parts.append(_text(shown(y), frame.left - 7, y_at(y) + 3.5, "end"))
+    return parts
+
+
+def _hit_column(frame: _Frame, x: float, width: float, **tip: str) -> Html:
+    """What shows a tip wherever the pointer is, in the column around ``x``."""
+    return _rect(x - width / 2, frame.top, width, frame.floor - frame.top, "hit", **tip)
+
+
+def _beside(name: str, x: float, y: float, before: bool) -> Html:
+    """The name of a line at ``x``."""
+    return _text(name, x - 5 if before else x + 5, y, "end" if before else "start", "strong")
+
+
+def _overall(rate: float) -> str:
+    return f"all: {100 * rate:.1f} %"
+
+
+def _top_value(bars: Sequence[Bar], overall: float) -> float:
+    # A single utterance may be far above 1; it must not flatten all the others.
+    highest = max((b.rate for b in bars if math.isfinite(b.rate)), default=1.0)
+    widest = max((b.high for b in bars if math.isfinite(b.high)), default=highest)
+    return max(min(widest, 1.5 * highest), overall, 1e-3) * 1.05
 
 
 def _svg(width: float, height: float, parts: Sequence[Html], label: str | None) -> Html:

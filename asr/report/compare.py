@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rich.table import Table
 
 from asr.errors import InputError
 from asr.labels import LabelConfig
@@ -133,10 +134,10 @@ def compared(run: Run, settings: dict[str, Any], labels: LabelConfig) -> Compare
     """What of a run stands beside others."""
     rate_name = RATE_NAMES[labels.unit]
     rates = {}
-    for judged in run.judged:
-        for name, rate in judged.rates.items():
+    for of in run.scored:
+        for name, rate in of.rates.items():
             interval = rate.over_speakers or rate.over_utterances
-            rates[f"{judged.set} {judged.decoder} {name}"] = {
+            rates[f"{of.set} {of.decoder} {name}"] = {
                 "error_rate": rate.value if math.isfinite(rate.value) else None,
                 "interval": plain(interval),
             }
@@ -190,6 +191,27 @@ def rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
     for key in dict.fromkeys(key for r in runs for key in r.rates):
         table.append((key, [rate_cell(r.rates.get(key)) for r in runs]))
     return table
+
+
+def tables(comparison: Comparison, most: int) -> Iterator[Table]:
+    """`rows` as tables with as many runs side by side as ``most`` characters hold."""
+    cells = rows(comparison)
+    columns = list(zip(*(row for _, row in cells), strict=True))
+    heads = [run.name for run in comparison.runs]
+    widths = [3 + max(map(len, (h, *of))) for h, of in zip(heads, columns, strict=True)]
+    first = 4 + max(len(name) for name, _ in cells)
+    start = 0
+    while start < len(heads):
+        end = start + 1
+        while end < len(heads) and first + sum(widths[start : end + 1]) <= most:
+            end += 1
+        table = Table("")
+        for head in heads[start:end]:
+            table.add_column(head, overflow="fold")
+        for name, row in cells:
+            table.add_row(name, *row[start:end])
+        yield table
+        start = end
 
 
 def clock(wall_s: Sequence[float]) -> str:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from asr.report import charts
 from asr.report.charts import Series, percent
-from asr.report.html import Child, el
-from asr.report.pieces import is_number, legend, number_shown
+from asr.report.html import Child, Html, el
+from asr.report.pieces import card, is_number, legend, number_shown
 from asr.report.run import Run
 
 
 def training(run: Run) -> Child:
     """A chart for each figure that metrics.jsonl has of the epochs."""
-    best = best_epoch(run)
-    dev = dev_rate(run)
-    figures: list[tuple[str, str, list[Series], charts.Format, tuple[float, str] | None]] = []
-    losses = _phases(run, "loss")
-    if losses:
-        figures.append(("Training loss", "a label, natural logarithm", losses, number_shown, None))
-    if dev:
-        points = points_of(run, dev)
-        name = dev.removeprefix("dev_")
-        if points:
-            mark = (float(best), f"best: epoch {best}") if best else None
-            series = [Series(f"{name} on dev", "c1", points)]
-            figures.append((f"{name} on dev", "after each epoch", series, percent, mark))
+    drawn = []
+    if losses := _losses(run):
+        drawn.append(_curves("Training loss", "a label, natural logarithm", losses, number_shown))
+    dev, best = dev_rate(run), best_epoch(run)
+    if dev and (points := points_of(run, dev)):
+        name = f"{dev.removeprefix('dev_')} on dev"
+        mark = (float(best), f"best: epoch {best}") if best else None
+        drawn.append(_curves(name, "after each epoch", [Series(name, "c1", points)], percent, mark))
     for key, title, more, show in (
         ("lr", "Learning rate", "at the end of each epoch", number_shown),
         ("blank_rate", "Blank rate", "share of dev's frames whose best label is blank", percent),
@@ -32,37 +27,29 @@ def training(run: Run) -> Child:
     ):
         points = points_of(run, key)
         if points and (key != "blank_rate" or any(y for _, y in points)):
-            figures.append((title, more, [Series(title.lower(), "c1", points)], show, None))
-    drawn = [
-        el(
-            "figure",
-            el(
-                "figcaption",
-                el("strong", title),
-                el("span", more),
-                legend((one.colour, one.name) for one in series) if len(series) > 1 else None,
-            ),
-            charts.line_chart(title, series, show, mark),
-            class_="card",
-        )
-        for title, more, series, show, mark in figures
-    ]
+            drawn.append(_curves(title, more, [Series(title.lower(), "c1", points)], show))
     return el("div", drawn, class_="grid-2")
 
 
-def _phases(run: Run, key: str) -> list[Series]:
+def _curves(
+    title: str,
+    more: str,
+    series: list[Series],
+    show: charts.Format,
+    mark: tuple[float, str] | None = None,
+) -> Html:
+    keys = legend((one.colour, one.name) for one in series) if len(series) > 1 else None
+    return card(title, more, charts.line_chart(title, series, show, mark), keys=keys)
+
+
+def _losses(run: Run) -> list[Series]:
     """A curve for each criterion: their losses do not compare."""
-    names = list(dict.fromkeys(str(m.get("criterion", key)) for m in run.metrics))
-    found = []
-    for i, name in enumerate(names):
-        points = [
-            (float(m["epoch"]), float(m[key]))
-            for m in run.metrics
-            if str(m.get("criterion", key)) == name and is_number(m.get(key))
-        ]
-        if points:
-            found.append(Series(name, f"c{1 + i % 3}", points))
-    return found
+    points: dict[str, list[tuple[float, float]]] = {}
+    for m in run.metrics:
+        of = points.setdefault(str(m.get("criterion", "loss")), [])
+        if is_number(m.get("loss")):
+            of.append((float(m["epoch"]), float(m["loss"])))
+    return [Series(name, f"c{1 + i % 3}", of) for i, (name, of) in enumerate(points.items()) if of]
 
 
 def points_of(run: Run, key: str) -> list[tuple[float, float]]:

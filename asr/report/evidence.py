@@ -20,7 +20,7 @@ from asr.labels import BLANK_SYMBOL, SILENCES, fold
 from asr.model.bundle import Bundle
 from asr.model.emissions import emissions_of
 from asr.plot.said import grouped, reference, spelled, timed, word_times
-from asr.report.run import Judged
+from asr.report.run import ScoredSet
 from asr.score.alignment import Alignment, Column
 from asr.types import Segment, Utterance
 
@@ -69,67 +69,61 @@ class Evidence:
     note: str = ""
 
 
-def worst_and_typical(judged: Judged) -> tuple[list[int], list[int]]:
+def worst_and_typical(of: ScoredSet) -> tuple[list[int], list[int]]:
     """Places of the utterances with the highest error rates, and of those nearest to the set's.
 
     The typical ones are by different speakers where there are enough.
     """
-    alignments = judged.main.alignments
+    alignments = of.main.alignments
     errors, lengths = alignments.errors, alignments.reference_lengths
     rates = errors / np.maximum(lengths, 1)
-    far = np.abs(rates - judged.main.value)
+    far = np.abs(rates - of.main.value)
     unusual = np.abs(lengths - np.median(lengths))
-    ids = [u.id for u in judged.utterances]
-    places = [i for i, u in enumerate(judged.utterances) if u.duration_s <= LONGEST_SHOWN_S]
+    ids = [u.id for u in of.utterances]
+    places = [i for i, u in enumerate(of.utterances) if u.duration_s <= LONGEST_SHOWN_S]
     wrong = [i for i in places if errors[i]]
     worst = sorted(wrong, key=lambda i: (-rates[i], -errors[i], ids[i]))[:N_SHOWN]
     others = sorted(
         (i for i in places if i not in worst), key=lambda i: (far[i], unusual[i], ids[i])
     )
-    typical: list[int] = []
-    for same_speaker in (False, True):
-        for i in others:
-            speakers = {judged.utterances[k].speaker for k in typical}
-            is_new = i not in typical and judged.utterances[i].speaker not in speakers
-            if len(typical) < N_SHOWN and i not in typical and (same_speaker or is_new):
-                typical.append(i)
-    return worst, sorted(typical, key=others.index)
+    new: dict[str, int] = {}
+    for i in others:
+        new.setdefault(of.utterances[i].speaker, i)
+    typical = dict.fromkeys([*new.values(), *others])
+    return worst, sorted(list(typical)[:N_SHOWN], key=others.index)
 
 
-def gather(judged: Judged, bundle: Bundle, places: Sequence[int]) -> dict[int, Evidence]:
+def gather(of: ScoredSet, bundle: Bundle, places: Sequence[int]) -> dict[int, Evidence]:
     """The evidence of the utterances at ``places``, as far as their audio can still be read."""
-    shown = [judged.utterances[i] for i in places]
-    needed = shown
+    needed = [of.utterances[i] for i in places]
     if bundle.features.normalize == "speaker":
-        speakers = {u.speaker for u in shown}
-        needed = [u for u in judged.utterances if u.speaker in speakers]
+        speakers = {u.speaker for u in needed}
+        needed = [u for u in of.utterances if u.speaker in speakers]
     skipped: dict[str, str] = {}
     log_probs = emissions_of(bundle, needed, skipped)
     found = {}
     for i in places:
-        utterance = judged.utterances[i]
-        found[i] = Evidence(utterance, judged.main.alignments[i])
-        reason = skipped.get(utterance.id)
-        if reason is None:
-            try:
-                found[i] = _evidence(judged, i, bundle, log_probs[utterance.id])
-            except InputError as error:
-                reason = str(error)
-        if reason is not None:
-            found[i] = replace(found[i], note=f"Its audio cannot be shown: {reason}.")
+        utterance = of.utterances[i]
+        try:
+            if utterance.id in skipped:
+                raise InputError(skipped[utterance.id])
+            found[i] = _evidence(of, i, bundle, log_probs[utterance.id])
+        except InputError as error:
+            note = f"Its audio cannot be shown: {error}."
+            found[i] = Evidence(utterance, of.main.alignments[i], note=note)
     return found
 
 
-def _evidence(judged: Judged, i: int, bundle: Bundle, log_probs: np.ndarray) -> Evidence:
-    utterance = judged.utterances[i]
+def _evidence(of: ScoredSet, i: int, bundle: Bundle, log_probs: np.ndarray) -> Evidence:
+    utterance = of.utterances[i]
     rate = bundle.features.sample_rate
     waveform = load_audio(utterance.audio, rate, utterance.offset_s, utterance.duration_s)
     # Times are of the audio that there is, which may end a little before the manifest says.
     utterance = replace(utterance, duration_s=len(waveform) / rate)
     return Evidence(
         utterance,
-        judged.main.alignments[i],
-        _lanes(judged, i, utterance, bundle, log_probs),
+        of.main.alignments[i],
+        _lanes(of, i, utterance, bundle, log_probs),
         _wav(waveform, rate),
         _envelope(waveform, rate),
         _log_mel(waveform, bundle),
@@ -137,23 +131,22 @@ def _evidence(judged: Judged, i: int, bundle: Bundle, log_probs: np.ndarray) -> 
     )
 
 
-def scored(symbols: Sequence[str], folding: str, silence: str) -> list[int]:
-    """Places of the phones that `phone_policy` leaves."""
-    kept: list[tuple[int, bool]] = []
+def kept_phones(symbols: Sequence[str], folding: str, silence: str) -> list[tuple[int, str]]:
+    """The phones that `phone_policy` leaves, and their places."""
+    kept: list[tuple[int, str]] = []
     for i, symbol in enumerate(symbols):
         for folded in fold([symbol], folding):
-            is_silence = folded in SILENCES
-            after_silence = bool(kept) and kept[-1][1]
-            if not is_silence or silence == "count" or (silence == "merge" and not after_silence):
-                kept.append((i, is_silence))
-    return [i for i, _ in kept]
+            is_first = not kept or kept[-1][1] not in SILENCES
+            if folded not in SILENCES or silence == "count" or (silence == "merge" and is_first):
+                kept.append((i, folded))
+    return kept
 
 
 def _lanes(
-    judged: Judged, i: int, utterance: Utterance, bundle: Bundle, log_probs: np.ndarray
+    of: ScoredSet, i: int, utterance: Utterance, bundle: Bundle, log_probs: np.ndarray
 ) -> list[Lane]:
     """What was said above, what was heard below; lanes without times are left out."""
-    unit, line = bundle.labels.unit, judged.lines[i]
+    unit, line = bundle.labels.unit, of.lines[i]
     said_words, said = reference(bundle, log_probs, utterance)
     if unit == "phone":
         heard = timed(bundle, log_probs, line.phones or (), utterance.duration_s)
@@ -161,42 +154,35 @@ def _lanes(
     else:
         heard = spelled(bundle, log_probs, utterance, line.text)
         heard_words = grouped(heard, unit)
-    names = {"phone": "phones", "char": "letters"}
+    config, as_written = bundle.label_config, ("none", "count")
+    policy = (config.score_fold, config.silence) if unit == "phone" else as_written
+    words = of.rates["WER"].alignments[i].columns if "WER" in of.rates else ()
+    labels = of.main.alignments[i].columns
     lanes = []
-    for side, words, labels in (("said", said_words, said), ("heard", heard_words, heard)):
-        columns = judged.rates["WER"].alignments[i].columns if "WER" in judged.rates else ()
-        lanes.append(Lane(f"{side}: words", words, _errors(words, columns, side, bundle)))
-        if unit in names:
-            columns = judged.main.alignments[i].columns
-            errors = _errors(labels, columns, side, bundle, is_label=True)
-            lanes.append(Lane(f"{side}: {names[unit]}", labels, errors))
+    for is_heard, side in enumerate(("said", "heard")):
+        segments = (said_words, heard_words)[is_heard]
+        errors = _errors(segments, words, bool(is_heard), as_written)
+        lanes.append(Lane(f"{side}: words", segments, errors))
+        if unit != "word":
+            segments = (said, heard)[is_heard]
+            name = {"phone": "phones", "char": "letters"}[unit]
+            errors = _errors(segments, labels, bool(is_heard), policy)
+            lanes.append(Lane(f"{side}: {name}", segments, errors))
     return [lane for lane in lanes if lane.segments]
 
 
 def _errors(
-    segments: Sequence[Segment],
-    columns: Sequence[Column],
-    side: str,
-    bundle: Bundle,
-    is_label: bool = False,
+    segments: Sequence[Segment], columns: Sequence[Column], is_heard: bool, policy: tuple[str, str]
 ) -> list[str | None]:
-    """Each segment's error in the alignment; None for all where they are not its tokens."""
-    tokens = [
-        (token, column.error)
-        for column in columns
-        if (token := column.reference if side == "said" else column.hypothesis) is not None
-    ]
-    symbols = [s.label for s in segments]
-    places = list(range(len(symbols)))
-    if is_label and bundle.labels.unit == "phone":
-        config = bundle.label_config
-        places = scored(symbols, config.score_fold, config.silence)
-        symbols = [
-            fold([s], config.score_fold)[0] if i in places else s for i, s in enumerate(symbols)
-        ]
+    """Each segment's error in the alignment; None for all where they are not its tokens.
+
+    policy: folding and silences, as `phone_policy` has them.
+    """
+    tokens = [(c[is_heard], c.error) for c in columns if c[is_heard] is not None]
+    kept = kept_phones([s.label for s in segments], *policy)
     errors: list[str | None] = [None] * len(segments)
-    if [symbols[i] for i in places] == [token for token, _ in tokens]:
-        for i, (_, error) in zip(places, tokens, strict=True):
+    if [symbol for _, symbol in kept] == [token for token, _ in tokens]:
+        for (i, _), (_, error) in zip(kept, tokens, strict=True):
             errors[i] = error
     return errors
 

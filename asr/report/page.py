@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import policy
 from asr.report.curves import best_epoch, dev_rate, training
-from asr.report.errors import confusions, lengths, speakers, tokens
+from asr.report.errors import confusions, lengths, speakers, token_counts, tokens
 from asr.report.html import Child, Html, el
 from asr.report.pieces import (
     CONFIDENCE_SHOWN,
@@ -23,7 +23,7 @@ from asr.report.pieces import (
     rate_shown,
 )
 from asr.report.rates import error_rates
-from asr.report.run import Judged, Rate, Run, chosen, read_run
+from asr.report.run import Run, ScoredSet, chosen, read_run
 from asr.report.setup import data_sets, setup
 from asr.report.utterances import utterances
 from asr.score.error_rate import UNIT_NAMES
@@ -48,33 +48,24 @@ def report(
     run = read_run(folder)
     if run.bundle is not None:
         run.bundle.model.to(target)
-    judged = chosen(run, set_name, decoder)
+    of = chosen(run, set_name, decoder)
     sections: list[tuple[str, str, Child]] = []
     if run.metrics:
         sections.append(("training", "Training", training(run)))
-    if judged is not None:
-        rate = judged.main
-        units = UNIT_NAMES[rate.scores.unit]
-        looked_into = f"{judged.set}, {judged.decoder}"
+    if of is not None:
+        counts = token_counts(of.main.alignments)
+        errors = [tokens(of, counts), confusions(of, counts)]
         sections += [
-            ("rates", "Error rates", error_rates(run, judged)),
-            (
-                "groups",
-                "Length and speaker",
-                [lengths(judged, looked_into), speakers(judged, looked_into)],
-            ),
-            (
-                "tokens",
-                units.capitalize(),
-                [tokens(rate, units, looked_into), confusions(rate, units, looked_into)],
-            ),
-            ("utterances", "Utterances", utterances(run, judged)),
+            ("rates", "Error rates", error_rates(run, of)),
+            ("groups", "Length and speaker", [lengths(of), speakers(of)]),
+            ("tokens", of.main.units.capitalize(), errors),
+            ("utterances", "Utterances", utterances(run, of)),
         ]
     sections += [("data", "Data", data_sets(run)), ("setup", "Configuration", setup(run))]
-    return _document(run, judged, sections)
+    return _document(run, of, sections)
 
 
-def _document(run: Run, judged: Judged | None, sections: Sequence[tuple[str, str, Child]]) -> str:
+def _document(run: Run, of: ScoredSet | None, sections: Sequence[tuple[str, str, Child]]) -> str:
     here = Path(__file__)
     style = here.with_name("page.css").read_text(encoding="utf-8")
     script = here.with_name("page.js").read_text(encoding="utf-8")
@@ -85,11 +76,7 @@ def _document(run: Run, judged: Judged | None, sections: Sequence[tuple[str, str
         f"script-src 'sha256-{digest}'"
     )
     name = run.folder.resolve().name
-    nav = el(
-        "nav",
-        [el("a", title, href=f"#{anchor}") for anchor, title, _ in sections],
-        aria_label="Sections",
-    )
+    links = [el("a", title, href=f"#{anchor}") for anchor, title, _ in sections]
     body = [
         el("section", el("h2", title), content, id=anchor, aria_label=title)
         for anchor, title, content in sections
@@ -107,8 +94,8 @@ def _document(run: Run, judged: Judged | None, sections: Sequence[tuple[str, str
         ),
         el(
             "body",
-            _head(run, judged, name),
-            nav,
+            _head(run, of, name),
+            el("nav", links, aria_label="Sections"),
             el("main", [el("p", note, class_="note") for note in run.notes], body),
             el("footer", _made(run)),
             el("div", id="tip", role="status", hidden=True),
@@ -119,45 +106,49 @@ def _document(run: Run, judged: Judged | None, sections: Sequence[tuple[str, str
     return f"<!doctype html>\n{page}\n"
 
 
-def _head(run: Run, judged: Judged | None, name: str) -> Html:
-    tiles: list[Html] = []
-    if judged is not None:
-        tiles.append(_rate_tile(judged, judged.main, main=True))
-        # The other rates, by whatever decoder of this set has them.
-        others = {n: j for j in run.judged if j.set == judged.set for n in j.rates}
-        others |= dict.fromkeys(judged.rates, judged)
-        tiles += [_rate_tile(j, j.rates[n]) for n, j in others.items() if n != judged.main.name]
-    best = best_epoch(run)
-    if run.metrics:
-        rate_name = dev_rate(run)
-        of = f"of {run.metrics[-1]['epoch']}"
-        at_best = next((m for m in run.metrics if m["epoch"] == best), None)
-        if rate_name and at_best is not None and is_number(at_best.get(rate_name)):
-            value = rate_shown(at_best[rate_name])
-            tiles.append(
-                _tile(
-                    value,
-                    f"{rate_name.removeprefix('dev_')} on dev",
-                    f"while training, after epoch {best} {of}",
-                )
-            )
-        trained_s = run.metrics[-1].get("wall_s")
-        if is_number(trained_s):
-            speeds = [m["audio_s_per_s"] for m in run.metrics if is_number(m.get("audio_s_per_s"))]
-            speed = f"{np.median(speeds):.0f} × real time" if speeds else ""
-            tiles.append(_tile(duration_shown(trained_s), "of training", speed))
-    parameters = run.results.get("parameters")
-    if parameters is None and run.bundle is not None:
-        parameters = count_parameters(run.bundle.model)
-    if parameters is not None:
-        tiles.append(_tile(count_shown(parameters), "parameters", _architecture(run)))
+def _head(run: Run, of: ScoredSet | None, name: str) -> Html:
     return el(
         "header",
         el("p", "Carousel run", class_="kicker"),
         el("h1", name),
         el("p", " · ".join(_summary(run)), class_="lead"),
-        el("div", tiles, class_="tiles"),
+        el("div", [*_rate_tiles(run, of), *_training_tiles(run)], class_="tiles"),
     )
+
+
+def _rate_tiles(run: Run, of: ScoredSet | None) -> Iterator[Html]:
+    """The set's rates, its main one first; the other ones by whatever decoder has them."""
+    if of is None:
+        return
+    others = {name: one for one in run.scored if one.set == of.set for name in one.rates}
+    for name, one in ({of.main.name: of} | others | dict.fromkeys(of.rates, of)).items():
+        rate = one.rates[name]
+        interval = interval_shown(rate.over_utterances.low, rate.over_utterances.high)
+        yield _tile(
+            rate_shown(rate.value),
+            f"{rate.name} on {one.title}",
+            f"{interval} with {CONFIDENCE_SHOWN} confidence",
+            main=rate is of.main,
+        )
+
+
+def _training_tiles(run: Run) -> Iterator[Html]:
+    if run.metrics:
+        last, best, rate_name = run.metrics[-1], best_epoch(run), dev_rate(run)
+        at_best = next((m for m in run.metrics if m["epoch"] == best), {})
+        if rate_name and is_number(at_best.get(rate_name)):
+            name = f"{rate_name.removeprefix('dev_')} on dev"
+            more = f"while training, after epoch {best} of {last['epoch']}"
+            yield _tile(rate_shown(at_best[rate_name]), name, more)
+        if is_number(last.get("wall_s")):
+            speeds = [m["audio_s_per_s"] for m in run.metrics if is_number(m.get("audio_s_per_s"))]
+            speed = f"{np.median(speeds):.0f} × real time" if speeds else ""
+            yield _tile(duration_shown(last["wall_s"]), "of training", speed)
+    parameters = run.results.get("parameters")
+    if parameters is None and run.bundle is not None:
+        parameters = count_parameters(run.bundle.model)
+    if parameters is not None:
+        yield _tile(count_shown(parameters), "parameters", _architecture(run))
 
 
 def _tile(value: str, name: str, more: str, main: bool = False) -> Html:
@@ -170,26 +161,14 @@ def _tile(value: str, name: str, more: str, main: bool = False) -> Html:
     )
 
 
-def _rate_tile(judged: Judged, rate: Rate, main: bool = False) -> Html:
-    interval = rate.over_utterances
-    return _tile(
-        rate_shown(rate.value),
-        f"{rate.name} on {judged.set}, {judged.decoder}",
-        f"{interval_shown(interval.low, interval.high)} with {CONFIDENCE_SHOWN} confidence",
-        main,
-    )
-
-
 def _summary(run: Run) -> list[str]:
     bundle = run.bundle
     if bundle is None:
         return [str(run.folder)]
-    unit = {"phone": "phones", "char": "characters", "word": "words"}[bundle.labels.unit]
-    criterion = "CTC" if bundle.criterion == "ctc" else bundle.criterion
     seed = run.results.get("seed")
     return [
-        f"{len(bundle.labels) - 1} {unit}",
-        criterion,
+        f"{len(bundle.labels) - 1} {UNIT_NAMES[bundle.labels.unit]}",
+        "CTC" if bundle.criterion == "ctc" else bundle.criterion,
         _architecture(run),
         *([f"seed {seed}"] if seed is not None else []),
         f"scored as {policy(bundle.label_config)}",
@@ -206,6 +185,5 @@ def _architecture(run: Run) -> str:
 
 
 def _made(run: Run) -> str:
-    made = "Made by asr report"
     date = run.environment.get("date")
-    return f"{made} from {run.folder}" + (f"; judged {date}" if date else "")
+    return f"Made by asr report from {run.folder}" + (f"; judged {date}" if date else "")

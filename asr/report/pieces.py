@@ -15,20 +15,28 @@ CONFIDENCE_SHOWN = f"{100 * CONFIDENCE:g} %"
 
 def legend(keys: Iterable[tuple[str, str]]) -> Html:
     """Which class (of a colour) is which name."""
-    shown = [
-        el("span", el("i", class_=f"key {kind}", aria_hidden="true"), name) for kind, name in keys
-    ]
-    return el("span", shown, class_="legend")
+    return el(
+        "span",
+        [
+            el("span", el("i", class_=f"key {kind}", aria_hidden="true"), name)
+            for kind, name in keys
+        ],
+        class_="legend",
+    )
+
+
+def card(
+    title: str, more: str | None, content: Child, kind: str = "", keys: Html | None = None
+) -> Html:
+    """A content below its title and what it shows."""
+    about = el("span", more) if more is not None else None
+    caption = el("figcaption", el("strong", title), about, keys)
+    return el("figure", caption, content, class_=f"card {kind}".rstrip())
 
 
 def figure(title: str, more: str, content: Child, kind: str = "", keys: Html | None = None) -> Html:
-    """A card with a title, what it shows, and a content that may be wider than the window."""
-    return el(
-        "figure",
-        el("figcaption", el("strong", title), el("span", more), keys),
-        el("div", content, class_="scroll"),
-        class_=f"card {kind}".rstrip(),
-    )
+    """A card whose content may be wider than the window."""
+    return card(title, more, el("div", content, class_="scroll"), kind, keys)
 
 
 def folded(title: str, content: Child) -> Html:
@@ -36,39 +44,26 @@ def folded(title: str, content: Child) -> Html:
     return el("details", el("summary", title), el("div", content, class_="scroll"))
 
 
-def heads(names: Sequence[tuple[str, str]]) -> Html:
+def heads(columns: Iterable[tuple[str, str]], scope: str | None = None) -> Html:
     """The head of a table: the name of each column, and its class."""
-    return el("thead", el("tr", [el("th", name, class_=kind or None) for name, kind in names]))
+    cells = [el("th", name, scope=scope, class_=kind or None) for name, kind in columns]
+    return el("thead", el("tr", cells))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
+def row(name: str, cells: Iterable[tuple[Child, str]]) -> Html:
+    """A row of a table: its name, and each further cell with its class."""
+    tds = [el("td", content, class_=kind or None) for content, kind in cells]
+    return el("tr", el("th", name, scope="row"), tds)
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
     """The first column are names, numbers stand to the right."""
-    numeric = [
-        i > 0 and all(row[i][:1].isdigit() or row[i] in ("", "–") for row in rows)
-        for i in range(len(heads))
+    kinds = [""] + [
+        "num" if all(cell[:1].isdigit() or cell in ("", "–") for cell in column) else ""
+        for column in list(zip(*rows, strict=True))[1:]
     ]
-    kinds = ["num" if right else None for right in numeric]
-    return el(
-        "table",
-        el(
-            "thead",
-            el(
-                "tr",
-                [el("th", h, scope="col", class_=k) for h, k in zip(heads, kinds, strict=True)],
-            ),
-        ),
-        el(
-            "tbody",
-            [
-                el(
-                    "tr",
-                    el("th", row[0], scope="row"),
-                    [el("td", c, class_=k) for c, k in zip(row[1:], kinds[1:], strict=True)],
-                )
-                for row in rows
-            ],
-        ),
-    )
+    body = [row(first, zip(cells, kinds[1:], strict=True)) for first, *cells in rows]
+    return el("table", heads(zip(names, kinds, strict=True), "col"), el("tbody", body))
 
 
 def pairs(rows: Sequence[Sequence[str]]) -> Html:

@@ -8,87 +8,64 @@ from collections.abc import Sequence
 from asr.report import charts
 from asr.report.html import Child, Html, el
 from asr.report.pieces import CONFIDENCE_SHOWN, figure, heads, interval_shown, rate_shown
-from asr.report.run import Judged, Rate, Run
-from asr.score.error_rate import reference_length
+from asr.report.run import Rate, Run, ScoredSet
+from asr.score.error_rate import UNIT_NAMES
 
 
-def error_rates(run: Run, judged: Judged) -> Child:
-    """A table for each rate; the row of ``judged`` is highlighted."""
-    names = list(dict.fromkeys(name for j in run.judged for name in j.rates))
+def error_rates(run: Run, chosen: ScoredSet) -> Child:
+    """A table for each rate; the row of ``chosen`` is highlighted."""
+    names = list(dict.fromkeys(name for of in run.scored for name in of.rates))
     hint = (
         f"Intervals hold the rate with {CONFIDENCE_SHOWN} confidence (bootstrap): the thick line "
         "over utterances, the thin one over speakers. The highlighted row is looked into below."
     )
-    return [*(_table(name, run, judged) for name in names), el("p", hint, class_="hint")]
+    return [*(_table(name, run, chosen) for name in names), el("p", hint, class_="hint")]
 
 
-def _table(name: str, run: Run, judged: Judged) -> Html:
-    rows = [(j, j.rates[name]) for j in run.judged if name in j.rates]
+def _table(name: str, run: Run, chosen: ScoredSet) -> Html:
+    rows = [(of, of.rates[name]) for of in run.scored if name in of.rates]
     axis = _axis([rate for _, rate in rows])
     body = []
     before = None
-    for j, rate in rows:
-        is_first = j.set != before
-        before = j.set
-        marks = ["first"] * is_first + ["chosen"] * (j is judged)
-        body.append(
-            el(
-                "tr",
-                el("th", j.set if is_first else "", scope="row"),
-                el("td", j.decoder),
-                _cells(rate, axis),
-                class_=" ".join(marks) or None,
-            )
-        )
+    for of, rate in rows:
+        is_first, before = of.set != before, of.set
+        marks = ["first"] * is_first + ["chosen"] * (of is chosen)
+        names = el("th", of.set if is_first else "", scope="row"), el("td", of.decoder)
+        body.append(el("tr", names, _cells(rate, axis), class_=" ".join(marks) or None))
     columns = [("set", ""), ("decoder", ""), (name, "num"), ("interval", "num"), ("", "bar")]
     columns += [(kind, "num") for kind in ("substituted", "deleted", "inserted")]
     columns += [("wrong utterances", "num")]
-    foot = el(
-        "tr",
-        el("td", "", colspan=4),
-        el("td", charts.interval_axis(axis), class_="bar"),
-        el("td", "", colspan=4),
-    )
+    beside = el("td", "", colspan=4)
+    foot = el("tr", beside, el("td", charts.interval_axis(axis), class_="bar"), beside)
     content = el("table", heads(columns), el("tbody", body), el("tfoot", foot), class_="rates")
-    return figure(_rate_title(name), rows[0][1].scores.policy, content)
+    scores = rows[0][1].scores
+    unit = UNIT_NAMES[scores.unit].removesuffix("s").capitalize()
+    return figure(f"{unit} error rate ({name})", scores.policy, content)
 
 
 def _cells(rate: Rate, axis: tuple[float, float]) -> list[Html]:
     """The rate, its intervals as numbers and drawn, and the shares of each kind of error."""
-    scores, over_speakers = rate.scores, rate.over_speakers
-    inner = (rate.over_utterances.low, rate.over_utterances.high)
-    outer = None
-    tip = f"over {rate.over_utterances.groups} utterances {interval_shown(*inner)}"
-    if over_speakers:
-        outer = (over_speakers.low, over_speakers.high)
-        tip += f", over {over_speakers.groups} speakers {interval_shown(*outer)}"
-    bar = charts.interval_bar(rate.value, inner, outer, axis)
-    n = reference_length(scores)
+    s, inner, outer = rate.scores, rate.over_utterances, rate.over_speakers
+    tip = f"over {inner.groups} utterances {interval_shown(inner.low, inner.high)}"
+    if outer:
+        tip += f", over {outer.groups} speakers {interval_shown(outer.low, outer.high)}"
     shares = [
-        rate_shown(count / n if n else math.nan)
-        for count in (scores.substitutions, scores.deletions, scores.insertions)
+        rate_shown(count / s.reference_length if s.reference_length else math.nan)
+        for count in (s.substitutions, s.deletions, s.insertions)
     ]
-    wrong = f"{scores.wrong_utterances} of {scores.utterances}"
+    wrong = f"{s.wrong_utterances} of {s.utterances}"
     return [
         el("td", el("b", rate_shown(rate.value)), class_="num"),
-        el("td", interval_shown(*inner), class_="num soft"),
-        el("td", bar, class_="bar", data_tip=tip),
+        el("td", interval_shown(inner.low, inner.high), class_="num soft"),
+        el("td", charts.interval_bar(rate.value, inner, outer, axis), class_="bar", data_tip=tip),
         *(el("td", shown, class_="num soft") for shown in (*shares, wrong)),
     ]
 
 
-def _rate_title(name: str) -> str:
-    whole = {"PER": "Phone error rate", "CER": "Character error rate", "WER": "Word error rate"}
-    return f"{whole[name]} ({name})"
-
-
 def _axis(rates: Sequence[Rate]) -> tuple[float, float]:
     """From the lowest to the highest end of the intervals, rounded outwards."""
-    ends = [rate.value for rate in rates]
-    for rate in rates:
-        for interval in (rate.over_utterances, rate.over_speakers):
-            if interval is not None:
-                ends += [interval.low, interval.high]
+    intervals = [i for r in rates for i in (r.over_utterances, r.over_speakers) if i is not None]
+    ends = [*(rate.value for rate in rates), *(end for i in intervals for end in (i.low, i.high))]
     known = [end for end in ends if math.isfinite(end)] or [0.0, 1.0]
     low, high = min(known), max(known)
     first, second, *_ = [*charts.ticks(low, high, 5), low + 0.01, low + 0.02]

@@ -9,16 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.labels import unit_symbols
 from asr.model.bundle import Bundle, load_bundle
-from asr.recognize.evaluate import policy
-from asr.score.alignment import Alignments, align, align_texts
-from asr.score.error_rate import RATE_NAMES, error_rate, phone_policy, policy_name, total
-from asr.score.lines import Line
+from asr.score.alignment import Alignments
+from asr.score.error_rate import RATE_NAMES, UNIT_NAMES, policy_name, total
+from asr.score.lines import Line, Matched
+from asr.score.pairs import align_matched
 from asr.score.read import read_transcripts
 from asr.score.significance import Interval, intervals
 from asr.train.rundir import read_metrics
@@ -37,16 +34,21 @@ class Rate:
     @property
     def value(self) -> float:
         """The error rate as a fraction."""
-        return error_rate(self.scores)
+        return self.scores.error_rate
 
     @property
     def name(self) -> str:
         """PER, CER or WER."""
         return RATE_NAMES[self.scores.unit]
 
+    @property
+    def units(self) -> str:
+        """Phones, characters or words."""
+        return UNIT_NAMES[self.scores.unit]
+
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredSet:
     """One set through one decoder: utterances, what was heard, and the rates by name."""
 
     set: str
@@ -54,6 +56,11 @@ class Judged:
     utterances: list[Utterance]
     lines: list[Line]
     rates: dict[str, Rate]
+
+    @property
+    def title(self) -> str:
+        """What set it is, and how it was decoded."""
+        return f"{self.set}, {self.decoder}"
 
     @property
     def main(self) -> Rate:
@@ -74,7 +81,7 @@ class Run:
     skipped: dict[str, Any]
     sets: dict[str, list[Utterance]]
     bundle: Bundle | None = None
-    judged: list[Judged] = field(default_factory=list)
+    scored: list[ScoredSet] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -95,7 +102,7 @@ def read_run(folder: Path) -> Run:
             f"{folder}: nothing to report yet: the training has not ended its first epoch"
         )
     results = _json(folder / "results.json")
-    manifests = sorted((folder / "manifests").glob("*.jsonl"))
+    manifests = sorted((folder / "manifests").glob("*.jsonl"), key=_train_first)
     bundle, notes = None, []
     if (folder / "model").is_dir():
         try:
@@ -110,61 +117,49 @@ def read_run(folder: Path) -> Run:
         results,
         _json(folder / "audit.json"),
         _json(folder / "skipped.json"),
-        {path.stem: read_manifest(path) for path in sorted(manifests, key=_train_first)},
+        {path.stem: read_manifest(path) for path in manifests},
         bundle,
         notes=notes,
     )
     if not decoded:
-        run.notes.append(
+        notes.append(
             "This run has not been judged yet: there are no decoded sets, and so no error rates."
         )
-    elif run.bundle is None:
-        run.notes.append(
+    elif bundle is None:
+        notes.append(
             "Without the model, which knows how its labels are scored, the decoded sets cannot be "
             "scored."
         )
     else:
         order = list(results.get("decoders") or {})
         for path in sorted(decoded, key=lambda p: _place(p, list(run.sets), order)):
-            _judge(run, run.bundle, path)
+            _score(run, bundle, path)
     return run
 
 
-def chosen(run: Run, set_name: str | None, decoder: str | None) -> Judged | None:
+def chosen(run: Run, set_name: str | None, decoder: str | None) -> ScoredSet | None:
     """The decoded set that is looked into: a test set, by the decoder that is best on dev.
 
     Raises:
         InputError: ``set_name`` or ``decoder`` is none of those that there are.
     """
-    if not run.judged:
+    if not run.scored:
         return None
-    sets = list(dict.fromkeys(j.set for j in run.judged))
+    sets = list(dict.fromkeys(of.set for of in run.scored))
     name = set_name or next((s for s in sets if s != "dev"), sets[0])
     if name not in sets:
         raise InputError(f"--set {name}: the decoded sets of this run are {', '.join(sets)}")
-    found = {j.decoder: j for j in run.judged if j.set == name}
+    found = {of.decoder: of for of in run.scored if of.set == name}
     if decoder is None:
-        tuned = {j.decoder: j for j in run.judged if j.set == "dev"}
-        known = [d for d in found if d in tuned and math.isfinite(tuned[d].main.value)]
-        decoder = min(known, key=lambda d: tuned[d].main.value, default=next(iter(found)))
+        tuned = {of.decoder: of.main.value for of in run.scored if of.set == "dev"}
+        known = [d for d in found if math.isfinite(tuned.get(d, math.nan))]
+        decoder = min(known, key=tuned.__getitem__, default=next(iter(found)))
     if decoder not in found:
         raise InputError(f"--decoder {decoder}: set {name} was decoded by {', '.join(found)}")
     return found[decoder]
 
 
-def subset(alignments: Alignments, places: Sequence[int]) -> Alignments:
-    """The alignments of the utterances at ``places``."""
-    first = alignments.first
-    columns = np.concatenate([np.arange(first[i], first[i + 1]) for i in places])
-    lengths = np.diff(first)[list(places)]
-    return Alignments(
-        alignments.codes[columns],
-        np.concatenate(([0], np.cumsum(lengths))),
-        lambda: (alignments.tokens, alignments.said[columns], alignments.heard[columns]),
-    )
-
-
-def _judge(run: Run, bundle: Bundle, path: Path) -> None:
+def _score(run: Run, bundle: Bundle, path: Path) -> None:
     """Score one file of decoded/ against its manifest."""
     name, _, decoder = path.stem.rpartition(".")
     if name not in run.sets:
@@ -177,13 +172,11 @@ def _judge(run: Run, bundle: Bundle, path: Path) -> None:
     note = f"Set {name}: {n_left_out} utterances of the manifest were not decoded."
     if n_left_out and note not in run.notes:
         run.notes.append(note)
-    if not utterances:
-        return
-    lines = [heard[u.id] for u in utterances]
-    recorded = run.results.get("sets", {}).get(name, {}).get(decoder, {})
-    run.judged.append(
-        Judged(name, decoder, utterances, lines, _rates(bundle, utterances, lines, recorded))
-    )
+    if utterances:
+        lines = [heard[u.id] for u in utterances]
+        recorded = run.results.get("sets", {}).get(name, {}).get(decoder, {})
+        rates = _rates(bundle, utterances, lines, recorded)
+        run.scored.append(ScoredSet(name, decoder, utterances, lines, rates))
 
 
 def _rates(
@@ -192,31 +185,26 @@ def _rates(
     """The rates that training computes too (see `evaluate.score_hypotheses`)."""
     config, unit = bundle.label_config, bundle.labels.unit
     speakers = [u.speaker for u in utterances]
-    texts = [u.text or "" for u in utterances], [line.text or "" for line in lines]
-    rates = {}
-
-    def add(unit: str, policy: str, alignments: Alignments) -> None:
-        scores = total(alignments, unit, policy)
-        rates[RATE_NAMES[unit]] = Rate(scores, alignments, *intervals(alignments, speakers))
-
-    if unit == "phone" and all(u.phones is not None for u in utterances):
-        pairs = [
-            (
-                phone_policy(
-                    unit_symbols(u, unit), config.score_fold, config.silence, f"utterance {u.id}"
-                ),
-                phone_policy(line.phones or (), config.score_fold, config.silence, line.where),
-            )
-            for u, line in zip(utterances, lines, strict=True)
-        ]
-        add(unit, policy(config), align(pairs))
-    elif unit == "char":
-        add(unit, policy(config), align_texts(*texts, characters=True))
-    has_words = unit != "phone" or "WER" in recorded or any(texts[1]) or not rates
-    if has_words and all(u.text is not None for u in utterances):
-        add("word", policy_name("word"), align_texts(*texts))
-    if not rates:
+    pairs = []
+    for u, heard in zip(utterances, lines, strict=True):
+        phones = None if u.phones is None else tuple(s.label for s in u.phones)
+        said = Line(f"utterance {u.id}", u.text or "", phones)
+        pairs.append((said, heard._replace(text=heard.text or "", phones=heard.phones or ())))
+    matched = Matched((), pairs, (), ())
+    units = []
+    if unit == "char" or (unit == "phone" and all(u.phones is not None for u in utterances)):
+        units.append(unit)
+    has_words = unit != "phone" or "WER" in recorded or any(line.text for line in lines)
+    if (has_words or not units) and all(u.text is not None for u in utterances):
+        units.append("word")
+    if not units:
         raise InputError(f"{lines[0].where}: its references have neither phones nor text to score")
+    rates = {}
+    for unit in units:
+        of_phones = (config.score_fold, config.silence) if unit == "phone" else ("none", "count")
+        alignments = align_matched(matched, unit, "edit", *of_phones, ())
+        scores = total(alignments, unit, policy_name(unit, *of_phones))
+        rates[RATE_NAMES[unit]] = Rate(scores, alignments, *intervals(alignments, speakers))
     return rates
 
 
@@ -244,8 +232,4 @@ def _train_first(manifest: Path) -> tuple[int, str]:
 def _place(decoded: Path, sets: list[str], decoders: list[str]) -> tuple[int, int, str]:
     """Sets and decoders in the order of the run."""
     name, _, decoder = decoded.stem.rpartition(".")
-    return (
-        sets.index(name) if name in sets else len(sets),
-        decoders.index(decoder) if decoder in decoders else len(decoders),
-        decoded.name,
-    )
+    return [*sets, name].index(name), [*decoders, decoder].index(decoder), decoded.name

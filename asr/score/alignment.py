@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from asr.labels import SPACE
 from asr.score.sequences import (
     DELETION,
+    HIT,
     INSERTION,
     MAX_CHOICES,
     N_PADDINGS,
+    SUBSTITUTION,
     Sequences,
     Ties,
     align_sequences,
@@ -156,13 +158,13 @@ class Alignments(Sequence[Alignment]):
         """(utterances,): hits, substitutions and deletions together."""
         return self.counts[:, :3].sum(1)
 
-    def error_kinds(self) -> Counter[Column]:
-        """How often every kind of wrong column is there."""
+    def column_counts(self, hits: bool) -> Counter[Column]:
+        """How often every kind of wrong column is there, and with ``hits`` of right ones."""
         n = len(self.tokens) + 1
-        wrong = self.codes > 0
+        counted = self.codes >= (HIT if hits else SUBSTITUTION)
         kinds, counts = np.unique(
-            ((self.said[wrong].astype(np.int64) + 1) * n + self.heard[wrong] + 1) * len(ERRORS)
-            + self.codes[wrong],
+            ((self.said[counted].astype(np.int64) + 1) * n + self.heard[counted] + 1) * len(ERRORS)
+            + self.codes[counted],
             return_counts=True,
         )
         found: Counter[Column] = Counter()
@@ -178,6 +180,15 @@ class Alignments(Sequence[Alignment]):
                 )
             ] += count
         return found
+
+    def subset(self, places: Sequence[int]) -> Alignments:
+        """The alignments of the utterances at ``places``."""
+        columns = np.concatenate([np.arange(*self.first[i : i + 2]) for i in places])
+        return Alignments(
+            self.codes[columns],
+            np.concatenate(([0], np.cumsum(np.diff(self.first)[list(places)]))),
+            lambda: (self.tokens, self.said[columns], self.heard[columns]),
+        )
 
 
 class Words(Sequence[str]):

@@ -61,7 +61,7 @@ def by_speaker(
 
 def error_counts(alignments: Alignments) -> list[ErrorCount]:
     """Substitutions, deletions, insertions; within each the most frequent first."""
-    kinds = alignments.error_kinds().items()
+    kinds = alignments.column_counts(hits=False).items()
     return sorted(
         (ErrorCount(c.error, c.reference, c.hypothesis, n) for c, n in kinds),
         key=lambda e: ("SDI".index(e.error), -e.count, e.reference or "", e.hypothesis or ""),

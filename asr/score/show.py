@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +70,7 @@ def plain(value: Interval | Test | None) -> dict[str, float | None] | None:
     """An interval or a test as plain JSON values; what is undefined is null."""
     if value is None:
         return None
-    return {name: _or_none(number) for name, number in dataclasses.asdict(value).items()}
+    return {name: _or_none(number) for name, number in value._asdict().items()}
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,7 @@ MAX_DRAWN = 4_000_000
 MIN_GOOD = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A bootstrap interval of a rate or a difference of rates; nan where it is undefined."""
 
     low: float
@@ -37,8 +35,7 @@ class Interval:
     groups: int
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(NamedTuple):
     """A two-sided test of "no difference": p-value, its statistic, and the number of samples.
 
     p is nan where the test cannot say.
@@ -49,8 +46,7 @@ class Test:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Systems A and B on the same references; differences are B less A, so negative is better.
 
     What needs speakers is None where fewer than two are known.

@@ -21,10 +21,10 @@ from training_runs import train_tones
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.report.charts import Bar, columns_chart, rows_chart, ticks
-from asr.report.evidence import gather, scored, worst_and_typical
+from asr.report.evidence import gather, kept_phones, worst_and_typical
 from asr.report.html import el
 from asr.report.page import report
-from asr.report.run import chosen, read_run, subset
+from asr.report.run import chosen, read_run
 from asr.score.alignment import align
 from asr.score.error_rate import phone_policy
 
@@ -137,11 +137,11 @@ def test_rates_are_those_of_the_training(pages, kind):
     text = Page(html).text
     for name, decoders in results["sets"].items():
         for decoder, rates in decoders.items():
-            (judged,) = (j for j in run.judged if (j.set, j.decoder) == (name, decoder))
+            (of,) = (s for s in run.scored if (s.set, s.decoder) == (name, decoder))
             recorded = {k: v for k, v in rates.items() if k != "decoding_s"}
-            assert set(judged.rates) == set(recorded)
+            assert set(of.rates) == set(recorded)
             for rate_name, figures in recorded.items():
-                rate = judged.rates[rate_name]
+                rate = of.rates[rate_name]
                 assert rate.value == figures["error_rate"]
                 assert rate.scores.policy == figures["policy"]
                 assert rate.over_utterances.low <= rate.value <= rate.over_utterances.high
@@ -150,8 +150,8 @@ def test_rates_are_those_of_the_training(pages, kind):
 
 def test_segments_of_an_utterance_are_those_of_the_corpus(tone_run):
     run = read_run(tone_run)
-    judged = chosen(run, "test", "beam+lexicon")
-    (found,) = gather(judged, run.bundle, [2]).values()
+    of = chosen(run, "test", "beam+lexicon")
+    (found,) = gather(of, run.bundle, [2]).values()
     utterance = read_manifest(tone_run / "manifests/test.jsonl")[2]
     lanes = {lane.name: lane for lane in found.lanes}
     assert tuple(lanes["said: phones"].segments) == utterance.phones
@@ -174,20 +174,20 @@ def test_segments_of_an_utterance_are_those_of_the_corpus(tone_run):
 
 
 def test_worst_and_typical(tone_run):
-    judged = chosen(read_run(tone_run), "test", "greedy")
-    worst, typical = worst_and_typical(judged)
-    errors = judged.main.alignments.errors
+    of = chosen(read_run(tone_run), "test", "greedy")
+    worst, typical = worst_and_typical(of)
+    errors = of.main.alignments.errors
     assert all(errors[i] for i in worst)
     assert not set(worst) & set(typical)
-    assert len(worst) + len(typical) <= len(judged.utterances)
+    assert len(worst) + len(typical) <= len(of.utterances)
 
 
 def test_the_set_and_the_decoder_are_chosen(tone_run):
     run = read_run(tone_run)
-    dev = {j.decoder: j.main.value for j in run.judged if j.set == "dev"}
-    judged = chosen(run, None, None)
-    assert judged.set == "test"
-    assert dev[judged.decoder] == min(dev.values())
+    dev = {j.decoder: j.main.value for j in run.scored if j.set == "dev"}
+    of = chosen(run, None, None)
+    assert of.set == "test"
+    assert dev[of.decoder] == min(dev.values())
     assert chosen(run, "dev", "greedy").set == "dev"
     with pytest.raises(InputError, match=r"--set nope: .* dev, test"):
         chosen(run, "nope", None)
@@ -364,9 +364,9 @@ def test_every_speaker_is_named():
     st.sampled_from(["count", "merge", "ignore"]),
 )
 def test_scored_phones_are_those_of_the_policy(phones, folding, silence):
-    places = scored(phones, folding, silence)
-    kept = phone_policy([phones[i] for i in places], folding, "count")
-    assert kept == phone_policy(phones, folding, silence)
+    kept = kept_phones(phones, folding, silence)
+    assert [symbol for _, symbol in kept] == phone_policy(phones, folding, silence)
+    assert all(phone_policy([phones[i]], folding, "count") == [symbol] for i, symbol in kept)
 
 
 @given(st.data())
@@ -374,7 +374,7 @@ def test_a_subset_of_alignments_is_that_of_its_pairs(data):
     tokens = st.lists(st.sampled_from("abc"), max_size=4)
     pairs = data.draw(st.lists(st.tuples(tokens, tokens), min_size=1, max_size=5))
     places = data.draw(st.lists(st.integers(0, len(pairs) - 1), min_size=1, max_size=5))
-    some, again = subset(align(pairs), places), align([pairs[i] for i in places])
+    some, again = align(pairs).subset(places), align([pairs[i] for i in places])
     assert list(some) == list(again)
     assert some.counts.tolist() == again.counts.tolist()
 

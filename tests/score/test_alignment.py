@@ -155,13 +155,11 @@ def test_characters_see_one_space_between_words(pairs):
     assert list(ours) == list(align(lists))
 
 
-def test_error_kinds():
+def test_column_counts():
     alignments = align_texts(["the cat sat", "cat", ""], ["the dog", "dog", "the the"])
-    assert alignments.error_kinds() == {
-        ("cat", "dog", "S"): 2,
-        ("sat", None, "D"): 1,
-        (None, "the", "I"): 2,
-    }
+    wrong = {("cat", "dog", "S"): 2, ("sat", None, "D"): 1, (None, "the", "I"): 2}
+    assert alignments.column_counts(hits=False) == wrong
+    assert alignments.column_counts(hits=True) == wrong | {("the", "the", ""): 1}
     assert alignments.counts.tolist() == [[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 2]]
     assert alignments[-1].insertions == 2
     assert [a.hits for a in alignments[:2]] == [1, 0]
