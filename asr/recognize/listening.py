@@ -168,4 +168,5 @@ def listen(stream: Stream, feed: Feed, shown: Reader) -> None:
         while stream.duration_s < spoken_s and (packets := feed.take(0.0)):
             hear(packets)
     finally:
-        show(stream.finish())
+        stream.finish()
+        show(stream.finals())

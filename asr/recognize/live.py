@@ -21,8 +21,8 @@ from asr.model.bundle import Bundle
 from asr.recognize.times import timed
 from asr.types import Hypothesis, Segment, Transcript
 
-#: What transcripts say they are of.
-LIVE = Source(Path("audio"), "audio")
+#: Labels that are no speech.
+SILENT = (*SILENCES, SPACE)
 
 
 class Emissions(Protocol):
@@ -74,6 +74,12 @@ class _Running:
     words: list[Segment] = field(default_factory=list)
     result: Result | None = None
 
+    def accept(self, log_probs: NDArray[np.float32]) -> None:
+        """Take frames (n, V)."""
+        if len(log_probs):
+            self.search.accept(log_probs)
+            self.result = None
+
 
 class Stream:
     """One stream of audio; `Recognizer.stream` makes it.
@@ -89,11 +95,12 @@ class Stream:
         decoder: Decoder,
         emissions: Emissions,
         endpoint: EndpointConfig = EndpointConfig(),
+        source: Source = Source(Path("audio"), "audio"),
     ) -> None:
         self._bundle, self._decoder, self._emissions = bundle, decoder, emissions
-        self._endpoint = endpoint
+        self._endpoint, self._source = endpoint, source
         labels = bundle.labels
-        silent = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids]
+        silent = [labels.ids[s] for s in SILENT if s in labels.ids]
         self._silent = np.array([*silent, BLANK])
         self._n_samples: Counter[int] = Counter()
         self._finished = False
@@ -125,12 +132,11 @@ class Stream:
             self._emissions.accept(samples, rate)
             self._n_samples[rate] += len(samples)
 
-    def finish(self) -> list[Transcript]:
-        """End the audio; what is left of it is recognised. Returns `finals`."""
+    def finish(self) -> None:
+        """End the audio: `finals` are then all that is left of it."""
         if not self._finished:
             self._finished = True
             self._emissions.finish()
-        return self.finals()
 
     @property
     def result(self) -> Result:
@@ -153,24 +159,26 @@ class Stream:
 
     def _decode(self) -> None:
         """Search what is new, and end segments where endpoints are."""
-        log_probs = self._emissions.take()
-        n_done = 0
+        self._search(self._emissions.take())
+        if self._finished and self._running.endpoint.n_frames:
+            start_s = self._running.first * self._bundle.clock.shift_s
+            self._end(self.duration_s - start_s)
+
+    def _search(self, log_probs: NDArray[np.float32]) -> None:
         silent = np.isin(log_probs.argmax(axis=1), self._silent).tolist()
+        n_done = 0
         for n, is_silent in enumerate(silent, start=1):
             running = self._running
             most_cost = running.endpoint.after(is_silent)
             if most_cost == -np.inf:
                 continue
-            running.search.accept(log_probs[n_done:n])
+            running.accept(log_probs[n_done:n])
             n_done = n
-            if running.search.relative_cost() <= most_cost:
+            if running.endpoint.n_silent == 0:
+                self._cut()
+            elif running.search.relative_cost() <= most_cost:
                 self._end(running.endpoint.n_frames * self._bundle.clock.shift_s)
-        if n_done < len(log_probs):
-            self._running.search.accept(log_probs[n_done:])
-            self._running.result = None
-        if self._finished and self._running.endpoint.n_frames:
-            start_s = self._running.first * self._bundle.clock.shift_s
-            self._end(self.duration_s - start_s)
+        self._running.accept(log_probs[n_done:])
 
     def _begun(self, first: int) -> _Running:
         shift_s = self._bundle.clock.shift_s
@@ -178,23 +186,49 @@ class Stream:
 
     def _end(self, duration_s: float) -> None:
         """End the segment, which lasts so long, and begin the next one."""
+        nbest = self._running.search.nbest()[: self._decoder.config.nbest]
+        self._conclude(nbest, self._running.endpoint.n_frames, duration_s)
+
+    def _cut(self) -> None:
+        """End the segment while one speaks: what is not settled belongs to the next one."""
         running = self._running
-        best, *others = [self._timed(h, duration_s) for h in running.search.nbest()]
-        if any(label.label not in SILENCES for label in best.labels):
-            if self._decoder.config.nbest > 1:
-                best = replace(best, nbest=(best, *others))
-            self._finals.append(best)
+        best = running.search.best()
+        n_labels, n_words = self._settled(best)
+        end = best.spans[n_labels - 1][1] if n_labels else running.endpoint.n_frames
+        duration_s = end * self._bundle.clock.shift_s
+        if not n_labels:
+            self._end(duration_s)
+            return
+        left = running.search.rows.all[end:]
+        self._conclude([first_of(best, n_labels, n_words)], end, duration_s)
+        self._search(left)
+
+    def _conclude(self, nbest: Sequence[Hypothesis], n_frames: int, duration_s: float) -> None:
+        best, *others = [self._timed(h, duration_s) for h in nbest]
+        if any(label.label not in SILENT for label in best.labels):
+            self._finals.append(replace(best, nbest=(best, *others)) if others else best)
             self._n_finals += 1
-        self._running = self._begun(running.first + running.endpoint.n_frames)
+        self._running = self._begun(self._running.first + n_frames)
+
+    def _settled(self, best: Hypothesis) -> tuple[int, int]:
+        """How many labels and words no later frame can change; where there are words, the labels
+        are theirs."""
+        n_labels = self._running.search.n_settled(best)
+        if best.word_spans is None:
+            return n_labels, 0
+        # A word of letters may go on until the space after it.
+        after = self._bundle.labels.unit == "char" and not self._decoder.searches_words
+        n_words = sum(end + after <= n_labels for _, end in best.word_spans)
+        return best.word_spans[n_words - 1][1] if n_words else 0, n_words
 
     def _result(self) -> Result:
         running, labels = self._running, self._bundle.labels
         best = running.search.best()
         found = self._timed(best, running.endpoint.n_frames * self._bundle.clock.shift_s)
-        n_labels = running.search.n_settled(best)
-        # A word of letters may go on until the space after it.
-        least_after = labels.unit == "char" and not self._decoder.searches_words
-        n_words = sum(end + least_after <= n_labels for _, end in best.word_spans or ())
+        n_labels, n_words = self._settled(best)
+        # Silence alone is no segment: it is settled together with the speech after it.
+        while n_labels and found.labels[n_labels - 1].label in SILENT:
+            n_labels -= 1
         running.labels += found.labels[len(running.labels) : n_labels]
         running.words += found.words[len(running.words) : n_words]
 
@@ -214,7 +248,20 @@ class Stream:
         running = self._running
         start_s = running.first * self._bundle.clock.shift_s
         rows = running.search.rows.all
-        return timed(self._bundle, hypothesis, rows, LIVE, duration_s, start_s)
+        return timed(self._bundle, hypothesis, rows, self._source, duration_s, start_s)
+
+
+def first_of(hypothesis: Hypothesis, n_labels: int, n_words: int) -> Hypothesis:
+    """The first labels and words of a hypothesis; its scores stay those of all of it."""
+    return replace(
+        hypothesis,
+        labels=hypothesis.labels[:n_labels],
+        spans=hypothesis.spans[:n_labels],
+        confidences=hypothesis.confidences[:n_labels],
+        words=hypothesis.words and hypothesis.words[:n_words],
+        word_spans=hypothesis.word_spans and hypothesis.word_spans[:n_words],
+        word_confidences=hypothesis.word_confidences and hypothesis.word_confidences[:n_words],
+    )
 
 
 def advance(streams: Iterable[Stream]) -> None:

@@ -40,7 +40,7 @@ def fed(search, log_probs, cuts):
     """The search after frames in pieces, and what was settled after each of them."""
     settled = []
     edges = sorted({0, len(log_probs), *(c for c in cuts if c <= len(log_probs))})
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         search.accept(log_probs[first:end])
         best = search.best()
         settled.append(best.labels[: search.n_settled(best)])

@@ -39,7 +39,8 @@ def heard(stream, n_samples, cuts=(), rate=RATE):
         stream.accept(np.zeros(end - first, np.float32), rate)
         results.append(stream.result)
         finals += stream.finals()
-    return finals + stream.finish(), results
+    stream.finish()
+    return finals + stream.finals(), results
 
 
 def said(finals):
@@ -118,7 +119,8 @@ def test_committed_and_tentative():
         ("ab", "cd"),
         ("ab", "cd"),
     ]
-    assert [s.label for s in stream.result.committed.labels] == ["a", "b", "<space>", "c", "d"]
+    assert [s.label for s in stream.result.committed.labels] == ["a", "b"]
+    assert [s.label for s in stream.result.tentative.labels] == ["<space>", "c", "d"]
 
 
 def test_streams_side_by_side_as_alone():
@@ -130,7 +132,10 @@ def test_streams_side_by_side_as_alone():
             n = min(1234, len(text) * STEP - first)
             stream.accept(np.zeros(max(n, 0), np.float32))
         advance(streams)
-    assert [said(s.finish()) for s in streams] == [said(a) for a in alone]
+    for stream in streams:
+        stream.finish()
+    advance(streams)
+    assert [said(s.finals()) for s in streams] == [said(a) for a in alone]
 
 
 def test_silence_is_no_segment():
@@ -181,6 +186,26 @@ def test_hours_grow_nothing(speech, hours):
     assert peak < 1_500_000
 
 
+def test_a_segment_that_is_cut_loses_no_word():
+    text = "ab~cd~ef~gh~" * 20
+    finals, _ = heard(
+        stream_of(LETTERS, letters(text), endpoint=EndpointConfig(rule5_s=1.0)), len(text) * STEP
+    )
+    assert len(finals) > 5
+    assert " ".join(f.text for f in finals) == text.replace("~", " ").strip()
+    for one, next in pairwise(finals):
+        assert one.words[-1].end_s <= next.words[0].start_s + 0.1
+        assert one.labels[-1].end_s - one.labels[0].start_s < 1.0 + 0.2
+
+
+def test_a_sound_longer_than_a_segment_is_cut_where_it_must_be():
+    text = "a" * 100
+    finals, _ = heard(
+        stream_of(LETTERS, letters(text), endpoint=EndpointConfig(rule5_s=1.0)), len(text) * STEP
+    )
+    assert [f.text for f in finals] == ["a", "a", "a"]
+
+
 def test_whatever_decoder():
     labels = Labels("word", ("<blank>", "<unk>", "x", "y"))
     text = "_x__y_" + PAUSE + "x"
@@ -197,13 +222,16 @@ def test_empty_packets_and_the_end():
     stream = stream_of(LETTERS, letters("_a"))
     stream.accept(np.zeros(0, np.float32))
     stream.accept(np.zeros(2 * STEP, np.float32))
-    assert [f.text for f in stream.finish()] == ["a"]
-    assert stream.finish() == []
+    stream.finish()
+    assert [f.text for f in stream.finals()] == ["a"]
+    stream.finish()
+    assert stream.finals() == []
     with pytest.raises(InputError, match="after its end"):
         stream.accept(np.zeros(1, np.float32))
 
 
 def test_nothing_at_all():
     stream = stream_of(LETTERS, letters("_a"))
-    assert stream.finish() == []
+    stream.finish()
+    assert stream.finals() == []
     assert stream.result.tentative.text == ""
