@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from asr.audio.features import FeatureConfig, LogMel
     from asr.audio.read import load_audio
-    from asr.decode.decoder import Decoder, DecoderConfig
+    from asr.decode.config import DecoderConfig
+    from asr.decode.decoder import Decoder
     from asr.decode.greedy import greedy
     from asr.decode.lexicon import Lexicon
     from asr.decode.search.beam import BeamOptions, beam_search
@@ -63,7 +64,7 @@ __all__ = [
 _LAZY = {
     "BeamOptions": "asr.decode.search.beam",
     "Decoder": "asr.decode.decoder",
-    "DecoderConfig": "asr.decode.decoder",
+    "DecoderConfig": "asr.decode.config",
     "DecodingOptions": "asr.model.options",
     "FeatureConfig": "asr.audio.features",
     "Hypothesis": "asr.types",

@@ -11,64 +11,20 @@ from functools import cached_property
 import numpy as np
 
 from asr.decode.confidence import Calibration, calibrated
+from asr.decode.config import DecoderConfig
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
-from asr.decode.rescore import RescoreOptions, rescore
+from asr.decode.rescore import rescore
 from asr.decode.search.beam import BeamOptions, beam_search, word_search
 from asr.decode.search.fusion import fused_search
 from asr.decode.search.words import Search
-from asr.decode.viterbi import Transitions, ViterbiOptions, viterbi
+from asr.decode.viterbi import Transitions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
 from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NO_LM, BoundNGram
 from asr.lm.query import LanguageModel, unit_of
-from asr.system.settings import check, setting
 from asr.types import Hypothesis
-
-DECODERS = ("greedy", "beam", "viterbi")
-#: Wider beams find nothing more, and are memory for each utterance that is searched.
-MOST_BEAM = 10_000
-#: Any heavier, and nothing else counts.
-MOST_WEIGHT = 1000.0
-
-
-@dataclass
-class DecoderConfig:
-    """Which search, and its weights, in natural logarithms.
-
-    The language model over labels has lm_weight and bonus; that over words, where the words of a
-    lexicon are searched, word_lm_weight and word_bonus.
-    """
-
-    name: str = setting("greedy", "the search", choices=DECODERS)
-    beam: int = setting(50, "prefixes that beam search keeps", 1, MOST_BEAM)
-    nbest: int = setting(1, "hypotheses returned, at most", 1, MOST_BEAM)
-    lm_weight: float = setting(0.0, "of the language model over labels", 0, MOST_WEIGHT)
-    bonus: float = setting(0.0, "for each label", -MOST_WEIGHT, MOST_WEIGHT)
-    lexicon: bool = setting(False, "search words of the model's lexicon")
-    word_lm_weight: float = setting(0.0, "of the language model over words", 0, MOST_WEIGHT)
-    word_bonus: float = setting(0.0, "for each word", -MOST_WEIGHT, MOST_WEIGHT)
-    unknown_penalty: float | None = setting(
-        None, "allows words outside the lexicon at that price", -MOST_WEIGHT, MOST_WEIGHT
-    )
-    rescore_weight: float = setting(
-        0.0, "of a second language model, which scores the best again", 0, MOST_WEIGHT
-    )
-    rescore_bonus: float = setting(0.0, "for each of its tokens", -MOST_WEIGHT, MOST_WEIGHT)
-    rescore_share: float = setting(
-        0.5, "of the second language model in a mixture with the first", 0, 1
-    )
-    rescore_nbest: int = setting(50, "hypotheses that are scored again", 1, MOST_BEAM)
-    prior_weight: float = setting(
-        0.5, "of the labels' frequencies, taken out in Viterbi decoding", 0, MOST_WEIGHT
-    )
-    transition_weight: float = setting(
-        1.0, "of the labels' order, in Viterbi decoding", 0, MOST_WEIGHT
-    )
-
-    def __post_init__(self) -> None:
-        check(self, "decoder")
 
 
 @dataclass(frozen=True)
@@ -200,14 +156,13 @@ class Decoder:
 
     def _viterbi(self, log_probs: np.ndarray, transitions: Transitions) -> list[Hypothesis]:
         """The N-best that users can tell apart: as many more are searched as that takes."""
-        config, nbest = self.config, self.config.nbest
+        nbest = self.config.nbest
         while True:
-            weights = config.prior_weight, config.transition_weight
-            found = viterbi(log_probs, transitions, ViterbiOptions(*weights, nbest=nbest))
+            found = viterbi(log_probs, transitions, self.config, nbest)
             different: dict[str, Hypothesis] = {}
             for hypothesis in found:
                 different.setdefault(self._seen(hypothesis.labels), hypothesis)
-            if len(different) >= config.nbest or len(found) < nbest:
+            if len(different) >= self.config.nbest or len(found) < nbest:
                 return list(different.values())
             nbest *= 2
 
@@ -273,12 +228,9 @@ class Decoder:
         return self.labels.decode(hypothesis.labels)
 
     def _rescored(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        config = self.config
         assert self.rescore_lm is not None
-        first = self.rescored_beside
-        share = 1.0 if first is None else config.rescore_share
-        options = RescoreOptions(config.rescore_weight, config.rescore_bonus, share)
-        return rescore(found, self.rescore_lm, self.rescored_tokens, options, first)
+        tokens_of, first = self.rescored_tokens, self.rescored_beside
+        return rescore(found, self.rescore_lm, tokens_of, self.config, first)
 
     def completed(self, hypothesis: Hypothesis, log_probs: np.ndarray) -> Hypothesis:
         """With words where labels make some, their confidences, and all confidences calibrated."""

@@ -24,6 +24,21 @@ MOST_BACK = 1 << 27
 BEGIN = -1
 
 
+class States(NamedTuple):
+    """A graph of S states, for compiled code.
+
+    emits: (S,) the column that each state emits. The states before s are
+    predecessors[offsets[s] : offsets[s + 1]]; earlier ones win ties. start, final: (S,) the states
+    in which a path may begin and end.
+    """
+
+    emits: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    predecessors: NDArray[np.int64]
+    start: NDArray[np.bool_]
+    final: NDArray[np.bool_]
+
+
 def ctc_align(
     log_probs: np.ndarray, labels: Sequence[int], current: Frames | None = None
 ) -> tuple[Spans, tuple[float, ...], float]:
@@ -67,18 +82,15 @@ def ctc_align(
     start, final = state < 2, state >= len(emits) - 2
     prefix = (state + 1) // 2
     band = band_of(len(log_probs), prefix, prefix, current)
-    states, log_prob = best_path(
-        log_probs, emits, offsets, predecessors, start, final, *band, MOST_BACK
-    )
-    if log_prob == -np.inf:
-        raise InputError(f"no path through {len(log_probs)} frames gives the {n_labels} labels")
+    graph = States(emits, offsets, predecessors, start, final)
+    states, log_prob = _path(log_probs, graph, band, f"the {n_labels} labels")
     # States rise along the path: label u is on from its own state to the next blank's.
     frames = np.searchsorted(states, np.arange(1, 2 * n_labels + 1))
     starts, ends = frames[::2], frames[1::2]
     return (
         tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
         confidences(log_probs, emits[states], starts, ends),
-        float(log_prob),
+        log_prob,
     )
 
 
@@ -142,7 +154,9 @@ def ctc_align_words(
     after = np.array([0, *graph.words_done])[np.arange(1, len(emits) + 1) // 2]
     before = np.array([0, *graph.words_begun])[np.arange(1, len(emits) + 1) // 2]
     band = band_of(len(log_probs), before, after, current)
-    states, log_prob = _path(log_probs, emits, arcs, start, final, band)
+    offsets = np.append(0, np.cumsum([len(before) for before in arcs]))
+    predecessors = np.array([p for before in arcs for p in before], np.int64)
+    states, log_prob = _path(log_probs, States(emits, offsets, predecessors, start, final), band)
     nodes = np.where(states % 2 == 1, states // 2, BEGIN)
     return _said(log_probs, graph, nodes, log_prob, len(spellings))
 
@@ -180,9 +194,9 @@ def frame_align_words(
         longest = len(log_probs) + 1  # what lasts longer cannot be said either
         durations = np.minimum(min_durations, longest)[graph.labels].astype(np.int64)
     try:
-        nodes, log_prob = _chains(emission, graph, durations)
+        nodes, log_prob = lasting_path(emission, graph, durations)
     except InputError:
-        nodes, log_prob = _chains(emission, graph, shortest)
+        nodes, log_prob = lasting_path(emission, graph, shortest)
     return _said(log_probs, graph, nodes, log_prob, len(spellings))
 
 
@@ -235,48 +249,53 @@ def spelled(
     return graph._replace(ends=ends)
 
 
-def _chains(
+def lasting_path(
     emission: NDArray[np.float32], graph: Graph, durations: NDArray[np.int64]
 ) -> tuple[NDArray[np.integer], float]:
-    """Return the node (T,) of each frame where nodes last ``durations`` frames at least."""
-    # A node is a chain of as many states as it lasts at least, the last with a loop.
+    """Return the node (T,) of each frame where nodes last ``durations`` frames at least.
+
+    Raises:
+        InputError: the frames are too few.
+    """
+    # A node is a chain of as many states as it lasts at least, the last with a loop: a state comes
+    # after the one before it, a node's first after the last of other nodes.
     owner = np.repeat(np.arange(len(durations)), durations)
     stops = np.cumsum(durations)
+    lasts, firsts = stops - 1, stops - durations
+    begins = np.zeros(len(owner), bool)
+    begins[firsts] = True
+    others = [lasts[p] for before in graph.before for p in before if p != BEGIN]
+    counts = np.ones(len(owner), np.int64)
+    counts[firsts] = [sum(p != BEGIN for p in before) for before in graph.before]
+    counts[lasts] += 1
+    offsets = np.append(0, np.cumsum(counts))
+    predecessors = np.repeat(np.arange(len(owner)), counts) - 1
+    enters = np.repeat(begins, counts)
+    loops = offsets[stops] - 1
+    enters[loops] = False
+    predecessors[enters], predecessors[loops] = others, lasts
     start, final = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
-    arcs: list[list[int]] = []
-    for node, before in enumerate(graph.before):
-        start[len(arcs)] = BEGIN in before
-        arcs.append([int(stops[p]) - 1 for p in before if p != BEGIN])
-        arcs += [[state] for state in range(len(arcs) - 1, int(stops[node]) - 1)]
-        arcs[-1].append(len(arcs) - 1)
-    final[[stops[p] - 1 for p in graph.ends if p != BEGIN]] = True
+    start[firsts] = [BEGIN in before for before in graph.before]
+    final[[lasts[p] for p in graph.ends if p != BEGIN]] = True
     emits = np.array(graph.labels, np.int32)[owner]
     everything = np.zeros(len(owner), int)
     band = band_of(len(emission), everything, everything, None)
-    states, log_prob = _path(emission, emits, arcs, start, final, band)
+    states, log_prob = _path(emission, States(emits, offsets, predecessors, start, final), band)
     return owner[states], log_prob
 
 
 def _path(
     log_probs: NDArray[np.float32],
-    emits: NDArray[np.int32],
-    arcs: list[list[int]],
-    start: NDArray[np.bool_],
-    final: NDArray[np.bool_],
+    graph: States,
     band: Frames,
+    what: str = "these words: too short for the text",
 ) -> tuple[NDArray[np.integer], float]:
-    """`best_path`, where the states before s are ``arcs[s]``."""
+    """`best_path`, refused where there is none."""
     log_prob = -np.inf
-    if len(log_probs) and len(emits):
-        offsets = np.append(0, np.cumsum([len(before) for before in arcs]))
-        predecessors = np.array([p for before in arcs for p in before], np.int64)
-        states, log_prob = best_path(
-            log_probs, emits, offsets, predecessors, start, final, *band, MOST_BACK
-        )
+    if len(log_probs) and len(graph.emits):
+        states, log_prob = best_path(log_probs, graph, band, MOST_BACK)
     if log_prob == -np.inf:
-        raise InputError(
-            f"no path through {len(log_probs)} frames gives these words: too short for the text"
-        )
+        raise InputError(f"no path through {len(log_probs)} frames gives {what}")
     return states, float(log_prob)
 
 
@@ -377,18 +396,13 @@ def band_of(
 
 
 @compiled
-def best_path(  # type: ignore[no-untyped-def]
-    log_probs, emits, offsets, predecessors, start, final, lowest, highest, most_back
-):
-    """Viterbi through a graph of S states.
+def best_path(log_probs, graph, band, most_back):  # type: ignore[no-untyped-def]
+    """Viterbi through a graph of states.
 
     Args:
         log_probs: (T, V), T >= 1.
-        emits: (S,) the column that each state emits.
-        offsets, predecessors: the states before s are predecessors[offsets[s] : offsets[s + 1]];
-            earlier ones win ties.
-        start, final: (S,) the states in which a path may begin and end.
-        lowest, highest: (T,) the states considered in each frame; neither ever falls.
+        graph: `States`.
+        band: the lowest and the highest state (T,) considered in each frame; neither ever falls.
         most_back: back-pointers kept at once. Where there are more, the frames are cut into about
             sqrt(T) blocks, only the scores before each are kept, and the back-pointers of all
             blocks but the last are computed a second time.
@@ -396,6 +410,8 @@ def best_path(  # type: ignore[no-untyped-def]
     Returns:
         The state of each frame (T,) and the log-probability; -inf where there is no path.
     """
+    emits, offsets, predecessors, start, final = graph
+    lowest, highest = band
     n_frames, n_states = len(log_probs), len(emits)
     row = np.zeros(n_frames + 1, np.int64)
     for t in range(n_frames):

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from asr.errors import InputError
+from asr.decode.config import DecoderConfig
 from asr.lm.query import LanguageModel, token_scores
 from asr.types import Hypothesis
-
-
-@dataclass(frozen=True)
-class RescoreOptions:
-    """What the second pass counts.
-
-    lm_weight: factor of the language model's natural log-probability. bonus: added for each token
-    of that model (a word, or a label). share: of the language model in a mixture with that of the
-    first pass, share * P + (1 - share) * P_first at each token; 1 leaves the latter out.
-    """
-
-    lm_weight: float = 1.0
-    bonus: float = 0.0
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.lm_weight < math.inf or not math.isfinite(self.bonus):
-            raise InputError(
-                "rescoring: lm_weight must be 0 or more and bonus a finite number, found "
-                f"{self.lm_weight} and {self.bonus}"
-            )
-        if not 0 <= self.share <= 1:
-            raise InputError(f"rescoring: share must lie in 0 to 1, found {self.share}")
 
 
 def rescore(
     nbests: Sequence[Sequence[Hypothesis]],
     lm: LanguageModel,
     tokens_of: Callable[[Hypothesis], Sequence[str]],
-    options: RescoreOptions = RescoreOptions(),
+    config: DecoderConfig,
     first: LanguageModel | None = None,
 ) -> list[list[Hypothesis]]:
     """Replace the language model's part and the bonus in each hypothesis, and sort best first.
@@ -48,22 +25,15 @@ def rescore(
     Args:
         nbests: the hypotheses of each utterance.
         tokens_of: the tokens of ``lm`` in a hypothesis: its words, or its labels' symbols.
+        config: its ``rescore_weight`` and ``rescore_bonus`` count, and ``rescore_share``.
         first: the language model of the first pass, for the mixture.
-
-    Raises:
-        InputError: a share below 1 and no model to share with.
     """
-    if options.share < 1 and first is None:
-        raise InputError(
-            f"rescoring: share={options.share} mixes with the language model of the first pass, "
-            "and there is none; give one, or set share=1"
-        )
     sentences = [[tokens_of(hypothesis) for hypothesis in nbest] for nbest in nbests]
     log_probs = iter(
-        sentence_log_probs([s for some in sentences for s in some], lm, first, options.share)
+        sentence_log_probs([s for some in sentences for s in some], lm, first, config.rescore_share)
     )
     return [
-        reorder(nbest, [next(log_probs) for _ in nbest], [len(s) for s in some], options)
+        reorder(nbest, [next(log_probs) for _ in nbest], [len(s) for s in some], config)
         for nbest, some in zip(nbests, sentences, strict=True)
     ]
 
@@ -72,7 +42,7 @@ def reorder(
     nbest: Sequence[Hypothesis],
     log_probs: Sequence[float],
     n_tokens: Sequence[int],
-    options: RescoreOptions,
+    config: DecoderConfig,
 ) -> list[Hypothesis]:
     """Sort the N-best of one utterance by new scores; equal ones keep their order.
 
@@ -81,8 +51,8 @@ def reorder(
     """
     scored = []
     for hypothesis, log_prob, n in zip(nbest, log_probs, n_tokens, strict=True):
-        lm = options.lm_weight * log_prob if options.lm_weight else 0.0
-        bonus = options.bonus * n
+        lm = config.rescore_weight * log_prob if config.rescore_weight else 0.0
+        bonus = config.rescore_bonus * n
         score = hypothesis.acoustic + lm + bonus
         scored.append(replace(hypothesis, score=score, lm=lm, bonus=bonus))
     return sorted(scored, key=lambda hypothesis: -hypothesis.score)
@@ -94,7 +64,10 @@ def sentence_log_probs(
     first: LanguageModel | None = None,
     share: float = 1.0,
 ) -> list[float]:
-    """Natural log-probability of each sentence and its end, alone, under ``lm`` or the mixture."""
+    """Natural log-probability of each sentence and its end, alone, under ``lm`` or a mixture.
+
+    first, share: share * P + (1 - share) * P_first at each token; without ``first``, P alone.
+    """
     scores = token_scores(lm, sentences, alone=True)
     if first is not None and share < 1:
         others = token_scores(first, sentences, alone=True)

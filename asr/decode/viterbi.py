@@ -8,11 +8,12 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decode.config import DecoderConfig
 from asr.decode.emission import checked, confidences
-from asr.decode.paths import MOST_BACK, best_path
+from asr.decode.paths import lasting_path, spelled
 from asr.decode.search.kernels import find_child, hash_table, resized
 from asr.errors import InputError
-from asr.system.jit import compiled
+from asr.system.jit import compiled, inner
 from asr.types import Hypothesis
 
 #: What the scores and histories of all states may take.
@@ -78,24 +79,6 @@ class Transitions:
         if missing:
             raise InputError(f"transitions: no array {missing[0]!r}")
         return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-
-
-@dataclass(frozen=True)
-class ViterbiOptions:
-    """Weights of the parts of a path's score.
-
-    prior_weight: of log P(label), subtracted from each frame's log-probability (Bourlard & Morgan
-    1994). transition_weight: of initial, bigram and final. bonus: added for each segment.
-    """
-
-    prior_weight: float = 0.5
-    transition_weight: float = 1.0
-    bonus: float = 0.0
-    nbest: int = 1
-
-    def __post_init__(self) -> None:
-        if self.nbest < 1:
-            raise InputError(f"Viterbi: nbest must be 1 or more, found {self.nbest}")
 
 
 def estimate_transitions(
@@ -164,20 +147,23 @@ def estimate_transitions(
 
 
 def viterbi(
-    log_probs: np.ndarray, transitions: Transitions, options: ViterbiOptions = ViterbiOptions()
+    log_probs: np.ndarray,
+    transitions: Transitions,
+    config: DecoderConfig = DecoderConfig(),
+    nbest: int = 1,
 ) -> list[Hypothesis]:
     """Find the label sequences whose best segmentations score highest.
 
-    A segmentation scores sum of (log p - prior_weight * log prior) over its frames (``acoustic``)
-    + transition_weight * (initial + bigrams + final) (``lm``) + bonus a segment, and each segment
-    lasts its label's minimum duration at least. An utterance too short for that is decoded with
-    minimum durations of one frame.
+    A segmentation scores sum of (log p - prior_weight * log prior) over its frames (``acoustic``,
+    see Bourlard & Morgan 1994) + transition_weight * (initial + bigrams + final) (``lm``), and each
+    segment lasts its label's minimum duration at least. An utterance too short for that is decoded
+    with minimum durations of one frame.
 
     Args:
         log_probs: (T, V) natural logarithms of one utterance; column 0 is not used.
 
     Returns:
-        At most ``options.nbest`` hypotheses with different labels, best first: exactly the best
+        At most ``nbest`` hypotheses with different labels, best first: exactly the best
         ones, by list Viterbi over label histories (Seshadri & Sundberg 1994).
 
     Raises:
@@ -188,33 +174,34 @@ def viterbi(
     transitions.check(V)
     if T == 0:
         return [Hypothesis((), (), (), 0.0, 0.0)]
-    weight, bonus = options.transition_weight, options.bonus
-    emission = log_probs - np.float32(options.prior_weight) * transitions.log_priors.astype(
-        np.float32
-    )
+    log_priors = transitions.log_priors.astype(np.float32)
+    emission = log_probs - np.float32(config.prior_weight) * log_priors
     # Beyond T it is all the same how long a label lasts at least: it cannot be said.
     min_durations = np.minimum(transitions.min_durations, T + 1).astype(np.int64)
-    needed = 16 * options.nbest * int(min_durations[1:].sum())
+    needed = 16 * nbest * int(min_durations[1:].sum())
     if needed > MOST_BYTES:
         raise InputError(
-            f"Viterbi: nbest={options.nbest} takes {needed / 1e9:.0f} GB with this model's minimum "
-            f"durations; {MOST_BYTES * options.nbest // needed} is the most"
+            f"Viterbi: nbest={nbest} takes {needed / 1e9:.0f} GB with this model's minimum "
+            f"durations; {MOST_BYTES * nbest // needed} is the most"
         )
-    bigram, initial, final = (
-        _weighted(weight, a) for a in (transitions.bigram, transitions.initial, transitions.final)
+    bigram, initial, final = weighted = tuple(
+        _weighted(config.transition_weight, log_values)
+        for log_values in (transitions.bigram, transitions.initial, transitions.final)
     )
-    arguments = (bigram + bonus, initial + bonus, final, options.nbest)
-    found = list_viterbi(emission, min_durations, *arguments)
+    found = list_viterbi(emission, min_durations, weighted, nbest)
     if len(found[0]) == 0:
         min_durations = np.ones_like(min_durations)
-        found = list_viterbi(emission, min_durations, *arguments)
+        found = list_viterbi(emission, min_durations, weighted, nbest)
     if len(found[0]) == 0:
         raise InputError(f"no label sequence is possible over the {T} frames")
 
     hypotheses = []
     for labels, length in zip(*found, strict=True):
         sequence = labels[:length]
-        path, starts, ends = _segment(emission, sequence, min_durations[sequence])
+        graph = spelled([[sequence.tolist()]], (), False)
+        nodes, _ = lasting_path(emission, graph, min_durations[sequence])
+        path, starts = sequence[nodes], np.searchsorted(nodes, np.arange(length))
+        ends = np.append(starts[1:], T)
         acoustic = float(emission[np.arange(T), path].sum(dtype=np.float64))
         lm = float(initial[sequence[0]] + bigram[sequence[:-1], sequence[1:]].sum())
         lm += float(final[sequence[-1]])
@@ -223,10 +210,9 @@ def viterbi(
                 tuple(sequence.tolist()),
                 tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
                 confidences(log_probs, path, starts, ends),
-                acoustic + lm + bonus * int(length),
+                acoustic + lm,
                 acoustic,
                 lm,
-                bonus * int(length),
             )
         )
     return hypotheses
@@ -237,39 +223,17 @@ def _weighted(weight: float, log_values: NDArray[np.float64]) -> NDArray[np.floa
     return np.where(np.isneginf(log_values), -np.inf, weight * np.maximum(log_values, -1e30))
 
 
-def _segment(
-    emission: NDArray[np.float32], labels: NDArray[np.int64], min_durations: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the best frames (T,), starts (U,) and ends (U,) for a known label sequence."""
-    # A label is a chain of as many states as its minimum duration, the last with a loop.
-    owner = np.repeat(np.arange(len(labels)), min_durations)
-    loops = np.append(owner[1:] != owner[:-1], True)
-    counts = 1 * loops + (np.arange(len(owner)) > 0)
-    offsets = np.append(0, np.cumsum(counts))
-    predecessors = np.array(
-        [p for s in range(len(owner)) for p in ([s - 1] if s else []) + ([s] if loops[s] else [])],
-        np.int64,
-    )
-    start, final = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
-    start[0] = final[-1] = True
-    emits = labels[owner].astype(np.int32)
-    T = len(emission)
-    band = np.zeros(T, np.int64), np.full(T, len(owner) - 1)
-    states, _ = best_path(emission, emits, offsets, predecessors, start, final, *band, MOST_BACK)
-    segments = owner[states]
-    starts = np.searchsorted(segments, np.arange(len(labels)))
-    return labels[segments], starts, np.append(starts[1:], len(states))
-
-
 @compiled
-def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # type: ignore[no-untyped-def]
+def list_viterbi(emission, min_durations, weighted, nbest):  # type: ignore[no-untyped-def]
     """Return labels (N, longest) and lengths (N,) of the N <= nbest best label sequences.
 
-    A state is (label, frames spent in it, up to the minimum duration). Each keeps its ``nbest``
-    best paths with different label histories. That is exact: what follows a state depends on the
-    state alone, so a history worse than ``nbest`` others there is worse than ``nbest`` in the end.
-    Histories are nodes of a tree found by hash, so equal ones have one id.
+    weighted: bigram, initial and final. A state is (label, frames spent in it, up to the minimum
+    duration). Each keeps its ``nbest`` best paths with different label histories. That is exact:
+    what follows a state depends on the state alone, so a history worse than ``nbest`` others there
+    is worse than ``nbest`` in the end. Histories are nodes of a tree found by hash, so equal ones
+    have one id.
     """
+    bigram, initial, final = weighted
     n_frames, n_labels = emission.shape
     first = np.zeros(n_labels + 1, np.int64)
     for c in range(n_labels):
@@ -279,8 +243,7 @@ def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # typ
     history = np.zeros((n_states, nbest), np.int64)
     enter = np.empty((n_labels, nbest))
     enter_from = np.empty((n_labels, nbest), np.int64)
-    merged = np.empty(nbest)
-    merged_history = np.empty(nbest, np.int64)
+    merged = np.empty(nbest), np.empty(nbest, np.int64)
 
     room = 1024
     parent = np.empty(room, np.int64)
@@ -298,17 +261,8 @@ def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # typ
                 continue
             for b in range(1, n_labels):
                 last = first[b + 1] - 1
-                for k in range(nbest):
-                    s = score[last, k] + bigram[b, c]
-                    if s <= enter[c, nbest - 1]:
-                        break
-                    at = nbest - 1
-                    while at > 0 and enter[c, at - 1] < s:
-                        enter[c, at], enter_from[c, at] = enter[c, at - 1], enter_from[c, at - 1]
-                        at -= 1
-                    enter[c, at], enter_from[c, at] = s, history[last, k]
+                gather(score, history, last, bigram[b, c], enter, enter_from, c)
         if n_nodes + n_labels * nbest > room:
-            room *= 2
             while n_nodes + n_labels * nbest > room:
                 room *= 2
             parent, label = resized(parent, room), resized(label, room)
@@ -327,68 +281,87 @@ def list_viterbi(emission, min_durations, bigram, initial, final, nbest):  # typ
         # 2. Move on within each label; the last state also keeps its own paths.
         for c in range(1, n_labels):
             begin, last = first[c], first[c + 1] - 1
-            n = 0
-            i = j = 0
-            while n < nbest and (i < nbest or j < nbest):
-                stay = score[last, i] if i < nbest else -np.inf
-                if j >= nbest:
-                    come = -np.inf
-                elif last > begin:
-                    come = score[last - 1, j]
-                else:
-                    come = enter[c, j]
-                if stay == -np.inf and come == -np.inf:
-                    break
-                if stay >= come:
-                    s, h = stay, history[last, i]
-                    i += 1
-                else:
-                    s, h = come, history[last - 1, j] if last > begin else enter_from[c, j]
-                    j += 1
-                known = False
-                for m in range(n):
-                    known = known or merged_history[m] == h
-                if not known:
-                    merged[n], merged_history[n] = s, h
-                    n += 1
+            move_on((score, history), begin, last, (enter, enter_from), c, merged)
             for k in range(nbest):
-                for d in range(last - 1, begin, -1):
-                    score[d, k], history[d, k] = score[d - 1, k], history[d - 1, k]
-                score[begin, k], history[begin, k] = enter[c, k], enter_from[c, k]
-                score[last, k] = -np.inf
-                if k < n:
-                    score[last, k], history[last, k] = merged[k], merged_history[k]
                 for d in range(begin, last + 1):
                     score[d, k] += emission[t, c]
 
-    best = np.full(nbest, -np.inf)
-    best_history = np.zeros(nbest, np.int64)
+    best = np.full((1, nbest), -np.inf)
+    best_history = np.zeros((1, nbest), np.int64)
     for c in range(1, n_labels):
         last = first[c + 1] - 1
-        for k in range(nbest):
-            s = score[last, k] + final[c]
-            if s <= best[nbest - 1]:
-                break
-            at = nbest - 1
-            while at > 0 and best[at - 1] < s:
-                best[at], best_history[at] = best[at - 1], best_history[at - 1]
-                at -= 1
-            best[at], best_history[at] = s, history[last, k]
+        gather(score, history, last, final[c], best, best_history, 0)
     n_best = 0
-    while n_best < nbest and best[n_best] > -np.inf:
+    while n_best < nbest and best[0, n_best] > -np.inf:
         n_best += 1
     lengths = np.zeros(n_best, np.int64)
     longest = 0
     for n in range(n_best):
-        v = best_history[n]
+        v = best_history[0, n]
         while v > 0:
             lengths[n] += 1
             v = parent[v]
         longest = max(longest, lengths[n])
     labels = np.zeros((n_best, longest), np.int64)
     for n in range(n_best):
-        v = best_history[n]
+        v = best_history[0, n]
         for u in range(lengths[n] - 1, -1, -1):
             labels[n, u] = label[v]
             v = parent[v]
     return labels, lengths
+
+
+@inner
+def gather(  # type: ignore[no-untyped-def]
+    score, history, state, step, best, best_history, c
+):
+    """Sort the paths of a state, ``step`` added to their scores, into the best of row ``c``."""
+    nbest = score.shape[1]
+    for k in range(nbest):
+        s = score[state, k] + step
+        if s <= best[c, nbest - 1]:
+            break
+        at = nbest - 1
+        while at > 0 and best[c, at - 1] < s:
+            best[c, at], best_history[c, at] = best[c, at - 1], best_history[c, at - 1]
+            at -= 1
+        best[c, at], best_history[c, at] = s, history[state, k]
+
+
+@inner
+def move_on(paths, begin, last, entering, c, merged):  # type: ignore[no-untyped-def]
+    """Move the paths of label ``c``, whose states are ``begin`` to ``last``, on by a state.
+
+    paths, entering: scores and histories. Those that enter come into the first state; the last gets
+    the best of its own and of those that come, by way of ``merged``.
+    """
+    (score, history), (enter, enter_from) = paths, entering
+    merged_score, merged_history = merged
+    nbest = score.shape[1]
+    n = i = j = 0
+    while n < nbest and (i < nbest or j < nbest):
+        stay = score[last, i] if i < nbest else -np.inf
+        come = -np.inf
+        if j < nbest:
+            come = score[last - 1, j] if last > begin else enter[c, j]
+        if stay == -np.inf and come == -np.inf:
+            break
+        if stay >= come:
+            s, h = stay, history[last, i]
+            i += 1
+        else:
+            s, h = come, history[last - 1, j] if last > begin else enter_from[c, j]
+            j += 1
+        known = False
+        for m in range(n):
+            known = known or merged_history[m] == h
+        if not known:
+            merged_score[n], merged_history[n] = s, h
+            n += 1
+    for k in range(nbest):
+        for d in range(last - 1, begin, -1):
+            score[d, k], history[d, k] = score[d - 1, k], history[d - 1, k]
+        score[begin, k], history[begin, k] = enter[c, k], enter_from[c, k]
+        score[last, k] = -np.inf
+        if k < n:
+            score[last, k], history[last, k] = merged_score[k], merged_history[k]

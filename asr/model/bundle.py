@@ -30,7 +30,8 @@ from torch import nn
 
 from asr.audio.features import ONCE, FeatureConfig, FrameClock, LogMel, Statistics, frame_clock
 from asr.decode.confidence import Calibration
-from asr.decode.decoder import Decoder, DecoderConfig
+from asr.decode.config import DecoderConfig
+from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError

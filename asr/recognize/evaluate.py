@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from asr.decode.decoder import Decoder, DecoderConfig, words_of
+from asr.decode.config import DecoderConfig
+from asr.decode.decoder import Decoder, words_of
 from asr.labels import LabelConfig, unit_symbols
 from asr.model.bundle import Bundle
 from asr.score.error_rate import (

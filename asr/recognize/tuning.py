@@ -28,8 +28,8 @@ from asr.decode.confidence import (
     predicted,
     word_features,
 )
-from asr.decode.decoder import DecoderConfig
-from asr.decode.rescore import RescoreOptions, reorder, sentence_log_probs
+from asr.decode.config import DecoderConfig
+from asr.decode.rescore import reorder, sentence_log_probs
 from asr.errors import InputError
 from asr.labels import fold, unit_symbols
 from asr.lm.lstm import NeuralLM
@@ -234,8 +234,7 @@ def _rescored(
     first_pass = replace(config, nbest=config.rescore_nbest, rescore_weight=0.0)
     nbests = bundle.make_decoder(first_pass).batch([log_probs[u.id] for u in utterances])
     assert decoder.rescore_lm is not None
-    first = decoder.rescored_beside
-    share = 1.0 if first is None else config.rescore_share
+    first, share = decoder.rescored_beside, config.rescore_share
     tokens = [[decoder.rescored_tokens(h) for h in nbest] for nbest in nbests]
     flat = iter(
         sentence_log_probs([t for nbest in tokens for t in nbest], decoder.rescore_lm, first, share)
@@ -244,9 +243,8 @@ def _rescored(
     counts = [[len(t) for t in nbest] for nbest in tokens]
 
     def sort(config: DecoderConfig) -> list[Hypothesis]:
-        options = RescoreOptions(config.rescore_weight, config.rescore_bonus, share)
         return [
-            reorder(nbest, scores, n, options)[0]
+            reorder(nbest, scores, n, config)[0]
             for nbest, scores, n in zip(nbests, scored, counts, strict=True)
         ]
 

@@ -9,7 +9,7 @@ import torch
 
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.errors import InputError
 from asr.labels import LabelConfig
 from asr.nets.losses import LossConfig

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decode.confidence import Calibration
-from asr.decode.decoder import Decoder, DecoderConfig
+from asr.decode.config import DecoderConfig
+from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError

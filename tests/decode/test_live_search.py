@@ -9,7 +9,8 @@ from decode_oracle import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decode.decoder import Decoder, DecoderConfig
+from asr.decode.config import DecoderConfig
+from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon
 from asr.decode.live import EVERY, OPEN_S, WordSearch, begin
 from asr.labels import Labels

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from asr.decode.lexicon import Lexicon
 from asr.decode.paths import (
     MOST_BACK,
+    States,
     best_path,
     ctc_align,
     ctc_align_words,
@@ -170,7 +171,7 @@ def test_little_memory_gives_the_same_path(seed, T, U):
     emits = np.zeros(2 * U + 1, np.int32)
     emits[1::2] = np.random.default_rng(seed).integers(1, 5, size=U)
     arcs = [[s, s - 1] if s else [0] for s in range(len(emits))]
-    graph = (
+    graph = States(
         emits,
         np.append(0, np.cumsum([len(a) for a in arcs])),
         np.array([p for a in arcs for p in a]),
@@ -181,8 +182,8 @@ def test_little_memory_gives_the_same_path(seed, T, U):
     for width in (len(emits), 5):
         middle = np.linspace(0, len(emits) - 1, T).astype(int)
         band = np.maximum(0, middle - width), np.minimum(len(emits) - 1, middle + width)
-        path, log_prob = best_path(log_probs, *graph, *band, MOST_BACK)
-        again, same = best_path(log_probs, *graph, *band, 0)
+        path, log_prob = best_path(log_probs, graph, band, MOST_BACK)
+        again, same = best_path(log_probs, graph, band, 0)
         assert log_prob == same
         assert path.tolist() == again.tolist()
 

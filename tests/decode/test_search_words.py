@@ -11,7 +11,8 @@ from decode_oracle import all_sums, all_words, draw, draw_sure
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from asr.decode.decoder import Decoder, DecoderConfig
+from asr.decode.config import DecoderConfig
+from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.decode.search.beam import BeamOptions, beam_search
 from asr.decode.search.words import (

@@ -9,7 +9,8 @@ from decode_oracle import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decode.viterbi import Transitions, ViterbiOptions, estimate_transitions, viterbi
+from asr.decode.config import DecoderConfig
+from asr.decode.viterbi import Transitions, estimate_transitions, viterbi
 from asr.errors import InputError
 
 
@@ -25,7 +26,7 @@ def all_segmentations(log_probs, transitions, options):
             return
         for c in range(1, V):
             step = transitions.bigram[labels[-1], c] if labels else transitions.initial[c]
-            step = options.transition_weight * step + options.bonus
+            step = options.transition_weight * step
             for end in range(t + int(transitions.min_durations[c]), T + 1):
                 frames = log_probs[t:end, c].sum(dtype=np.float64)
                 prior = options.prior_weight * transitions.log_priors[c] * (end - t)
@@ -42,9 +43,8 @@ def all_segmentations(log_probs, transitions, options):
     V=st.integers(2, 4),
     nbest=st.integers(1, 12),
     repeats=st.booleans(),
-    bonus=st.sampled_from([0.0, 0.5]),
 )
-def test_nbest_equals_enumeration(seed, T, V, nbest, repeats, bonus):
+def test_nbest_equals_enumeration(seed, T, V, nbest, repeats):
     rng = np.random.default_rng(seed)
     transitions = estimate_transitions([rng.integers(1, V, size=9) for _ in range(3)], V)
     bigram = transitions.bigram.copy()
@@ -53,12 +53,12 @@ def test_nbest_equals_enumeration(seed, T, V, nbest, repeats, bonus):
     durations = rng.integers(1, 4, size=V).astype(np.int32)
     transitions = dataclasses.replace(transitions, bigram=bigram, min_durations=durations)
     log_probs = draw(seed, T, V, spread=2.0)
-    options = ViterbiOptions(prior_weight=0.4, transition_weight=0.8, bonus=bonus, nbest=nbest)
+    options = DecoderConfig("viterbi", prior_weight=0.4, transition_weight=0.8)
     expected = all_segmentations(log_probs, transitions, options)
     if not expected:
         transitions = dataclasses.replace(transitions, min_durations=np.ones(V, np.int32))
         expected = all_segmentations(log_probs, transitions, options)
-    found = viterbi(log_probs, transitions, options)
+    found = viterbi(log_probs, transitions, options, nbest)
     assert len(found) == min(nbest, len(expected))
     assert len({h.labels for h in found}) == len(found)
     for h, (score, _) in zip(found, expected, strict=False):
@@ -108,7 +108,7 @@ def test_bad_input():
     endless = dataclasses.replace(t, min_durations=np.full(3, 2**31 - 1, np.int32))
     assert viterbi(draw(0, 4, 3), endless) == viterbi(draw(0, 4, 3), t)
     with pytest.raises(InputError, match=r"nbest=1000000000 takes 32 GB .* 33554432 is the most"):
-        viterbi(draw(0, 4, 3), t, ViterbiOptions(nbest=10**9))
+        viterbi(draw(0, 4, 3), t, nbest=10**9)
     with pytest.raises(InputError, match=r"expected 1 \.\. 2"):
         estimate_transitions([np.array([1, 3])], 3)
     with pytest.raises(InputError, match="no labelled frame"):

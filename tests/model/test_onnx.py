@@ -17,7 +17,7 @@ from running import asr
 from asr.audio.features import FeatureConfig, Statistics
 from asr.audio.windows import WindowConfig
 from asr.data.manifest import read_manifest
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels

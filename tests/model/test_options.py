@@ -3,7 +3,7 @@
 import pytest
 
 from asr.audio.features import FeatureConfig
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.errors import InputError
 from asr.labels import SPACE, LabelConfig, Labels
 from asr.lm.ngram import NGram

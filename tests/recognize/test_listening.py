@@ -14,7 +14,7 @@ import pytest
 from live_parts import RATE, STEP, Stored, live_bundle, spoken
 
 from asr.audio.live import Feed, Packet
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.errors import InputError
 from asr.labels import Labels
 from asr.recognize import listening

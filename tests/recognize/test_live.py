@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_parts import RATE, STEP, Stored, live_bundle, spoken
 
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
 from asr.labels import Labels

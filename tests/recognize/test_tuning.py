@@ -13,7 +13,7 @@ from running import asr
 
 from asr.audio.features import FeatureConfig
 from asr.data.manifest import read_manifest, write_manifest
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels

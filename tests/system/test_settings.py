@@ -12,7 +12,7 @@ from running import asr
 from asr.audio.augment import AugmentConfig
 from asr.audio.features import FeatureConfig
 from asr.audio.windows import WindowConfig
-from asr.decode.decoder import DecoderConfig
+from asr.decode.config import DecoderConfig
 from asr.errors import InputError
 from asr.labels import LabelConfig
 from asr.lm.lstm import NeuralConfig

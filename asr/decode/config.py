@@ -1,0 +1,51 @@
+"""What a decoder may be told: each setting with its bounds, its meaning and its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asr.system.settings import check, setting
+
+DECODERS = ("greedy", "beam", "viterbi")
+#: Wider beams find nothing more, and are memory for each utterance that is searched.
+MOST_BEAM = 10_000
+#: Any heavier, and nothing else counts.
+MOST_WEIGHT = 1000.0
+
+
+@dataclass
+class DecoderConfig:
+    """Which search, and its weights, in natural logarithms.
+
+    The language model over labels has lm_weight and bonus; that over words, where the words of a
+    lexicon are searched, word_lm_weight and word_bonus.
+    """
+
+    name: str = setting("greedy", "the search", choices=DECODERS)
+    beam: int = setting(50, "prefixes that beam search keeps", 1, MOST_BEAM)
+    nbest: int = setting(1, "hypotheses returned, at most", 1, MOST_BEAM)
+    lm_weight: float = setting(0.0, "of the language model over labels", 0, MOST_WEIGHT)
+    bonus: float = setting(0.0, "for each label", -MOST_WEIGHT, MOST_WEIGHT)
+    lexicon: bool = setting(False, "search words of the model's lexicon")
+    word_lm_weight: float = setting(0.0, "of the language model over words", 0, MOST_WEIGHT)
+    word_bonus: float = setting(0.0, "for each word", -MOST_WEIGHT, MOST_WEIGHT)
+    unknown_penalty: float | None = setting(
+        None, "allows words outside the lexicon at that price", -MOST_WEIGHT, MOST_WEIGHT
+    )
+    rescore_weight: float = setting(
+        0.0, "of a second language model, which scores the best again", 0, MOST_WEIGHT
+    )
+    rescore_bonus: float = setting(0.0, "for each of its tokens", -MOST_WEIGHT, MOST_WEIGHT)
+    rescore_share: float = setting(
+        0.5, "of the second language model in a mixture with the first", 0, 1
+    )
+    rescore_nbest: int = setting(50, "hypotheses that are scored again", 1, MOST_BEAM)
+    prior_weight: float = setting(
+        0.5, "of the labels' frequencies, taken out in Viterbi decoding", 0, MOST_WEIGHT
+    )
+    transition_weight: float = setting(
+        1.0, "of the labels' order, in Viterbi decoding", 0, MOST_WEIGHT
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "decoder")
