@@ -101,18 +101,10 @@ def load_audio(
         InputError: no such file, not audio, truncated or empty audio, NaN or infinite samples,
             a rate or channel count out of range, or a stretch that lies outside the file.
     """
-    path = Path(path)
-    with _opened(path, data) as sound:
-        rate = sound.samplerate
-        wanted = _seek(path, sound, offset_s, duration_s)
-        samples = _read(sound, wanted)
-    if len(samples) < wanted:
-        raise _truncated(path, f"{wanted} samples promised, {len(samples)} there")
-    waveform = _mixed(samples)
-    _check_peak(waveform, f"{path}: ")
-    if rate != sample_rate:
-        waveform = _resampled(waveform, rate, sample_rate, path)
-    return np.clip(waveform, -1.0, 1.0)
+    content = None if data is None else io.BytesIO(data)
+    return _joined(
+        audio_blocks(Path(path), sample_rate, None, math.inf, offset_s, duration_s, content)
+    )
 
 
 def audio_duration_s(path: Path) -> float:
@@ -158,7 +150,7 @@ def audio_blocks(
         def waveforms() -> Iterator[np.ndarray]:
             nonlocal n_read
             while n_read < wanted:
-                samples = _read(sound, min(round(block_s * rate), wanted - n_read))
+                samples = _read(sound, round(min(block_s * rate, wanted - n_read)))
                 if not len(samples):
                     raise _truncated(path, f"{wanted} samples promised, {n_read} there")
                 n_read += len(samples)
@@ -245,7 +237,7 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
 
 
-def _member_bytes(path: Path) -> bytes | None:
+def _member(path: Path) -> BinaryIO | None:
     """The content of a file inside a tar; None where ``path`` is a file of its own."""
     member = tar_member(path)
     if member is None or path.is_file():
@@ -258,7 +250,7 @@ def _member_bytes(path: Path) -> bytes | None:
         raise _truncated(path, f"the tar ends {missing} bytes early")
     with tar.open("rb") as handle:
         handle.seek(offset)
-        return handle.read(size)
+        return io.BytesIO(handle.read(size))
 
 
 @lru_cache(maxsize=1)
@@ -295,21 +287,14 @@ def standard_input() -> BinaryIO:
     return _copied(sys.stdin.buffer)
 
 
-def _content(path: Path, data: bytes | BinaryIO | None) -> BinaryIO | None:
-    """What is read in the place of a file; None where ``path`` is one."""
-    if data is None and path == STDIN:
-        return standard_input()
-    if data is not None and not isinstance(data, bytes):
-        return data
-    data = _member_bytes(path) if data is None else data
-    return None if data is None else io.BytesIO(data)
-
-
 @contextmanager
-def _opened(path: Path, data: bytes | BinaryIO | None = None) -> Iterator[soundfile.SoundFile]:
-    """Open audio: a regular file, whole by its header, of usable rate, channels and length."""
+def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open audio: a regular file, whole by its header, of usable rate, channels and length.
+
+    content: what is read in the place of the file.
+    """
     try:
-        content = _content(path, data)
+        content = content or (standard_input() if path == STDIN else _member(path))
         if content is None and not path.is_file():
             found = "a folder" if path.is_dir() else "not a regular file"
             raise InputError(
@@ -492,7 +477,8 @@ def checked_waveform(waveform: np.ndarray, rate: int, sample_rate: int) -> np.nd
     if rate != sample_rate:
         if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise InputError(f"rate {rate!r}: expected Hz in {LOWEST_RATE}..{HIGHEST_RATE}")
-        waveform = _resampled(waveform, int(rate), sample_rate, Path("waveform"))
+        blocks = resampled_blocks(iter([waveform]), int(rate), sample_rate, Path("waveform"))
+        waveform = _joined(blocks)
     return np.clip(waveform, -1.0, 1.0)
 
 
@@ -509,8 +495,9 @@ def _truncated(path: Path, evidence: str) -> InputError:
     return InputError(f"{path}: truncated audio ({evidence}); get a whole copy or leave it out")
 
 
-def _resampled(waveform: np.ndarray, rate: int, sample_rate: int, path: Path) -> np.ndarray:
-    return np.concatenate(list(resampled_blocks(iter([waveform]), rate, sample_rate, path)))
+def _joined(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    first, *rest = blocks
+    return np.concatenate([first, *rest]) if rest else first
 
 
 def resampled_blocks(

@@ -253,16 +253,13 @@ def encode_flac(utterance: Utterance) -> tuple[bytes, float]:
         with soundfile.SoundFile(utterance.audio) as sound:
             if sound.frames == len(waveform) and not utterance.offset_s and sound.channels == 1:
                 return utterance.audio.read_bytes(), len(waveform) / rate
-    samples = np.rint(waveform.astype(np.float64) * 2**15)
-    subtype = "PCM_16"
-    if np.any(samples != waveform.astype(np.float64) * 2**15):
-        # Finer than 16 bits; libsndfile takes the upper 24 of 32.
-        samples, subtype = np.rint(waveform.astype(np.float64) * 2**23) * 2**8, "PCM_24"
-    kind: Any = np.int16 if subtype == "PCM_16" else np.int32
-    largest = np.iinfo(kind).max if subtype == "PCM_16" else np.iinfo(kind).max - 255
-    whole = np.clip(samples, np.iinfo(kind).min, largest).astype(kind)
+    steps = waveform.astype(np.float64) * 2**15
+    bits = 16 if np.array_equal(steps, np.rint(steps)) else 24
+    full = 2 ** (bits - 1)
+    whole = np.clip(np.rint(waveform.astype(np.float64) * full), -full, full - 1).astype(np.int32)
     out = io.BytesIO()
-    soundfile.write(out, whole, rate, subtype, format="FLAC")
+    # libsndfile takes the upper bits of 32.
+    soundfile.write(out, whole << (32 - bits), rate, f"PCM_{bits}", format="FLAC")
     return out.getvalue(), len(waveform) / rate
 
 
