@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,25 @@ def measured(paths: Iterable[Path], audit: Audit, track: Track) -> dict[Path, fl
     return durations
 
 
-def lies_within(utterance: Utterance, audio_s: float, audit: Audit) -> bool:
-    """Say whether the utterance lies within its ``audio_s`` seconds of audio; note it where not."""
-    end_s = utterance.offset_s + utterance.duration_s
-    within = utterance.offset_s < audio_s and end_s <= audio_s + MAX_OVERSHOOT_S
-    if not within:
-        audit.corrupt[f"{utterance.audio} ({utterance.id})"] = (
-            f"the utterance ends at {end_s:.3f} s, the audio at {audio_s:.3f} s"
-        )
-    return within
+def audible(
+    utterances: Iterable[Utterance], durations: Mapping[Path, float], audit: Audit
+) -> list[Utterance]:
+    """The utterances that lie within their audio, as `measured`; those that reach beyond are noted.
+
+    One of infinite duration ends where its audio does.
+    """
+    kept = []
+    for utterance in utterances:
+        if utterance.audio not in durations:
+            continue
+        audio_s = durations[utterance.audio]
+        if utterance.duration_s == math.inf:
+            utterance = replace(utterance, duration_s=audio_s - utterance.offset_s)
+        end_s = utterance.offset_s + utterance.duration_s
+        if utterance.offset_s < audio_s and end_s <= audio_s + MAX_OVERSHOOT_S:
+            kept.append(utterance)
+        else:
+            audit.corrupt[f"{utterance.audio} ({utterance.id})"] = (
+                f"the utterance ends at {end_s:.3f} s, the audio at {audio_s:.3f} s"
+            )
+    return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asr.corpora.audit import Audit, Corpus, Track, lies_within, measured
+from asr.corpora.audit import Audit, Corpus, Track, audible, measured
 from asr.data.index import index_manifest
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
@@ -26,14 +26,7 @@ def load_jsonl(root: Path, track: Track) -> Corpus:
     n_found = len({u.id for utterances in listed.values() for u in utterances})
     audit = Audit(found=n_found + len(malformed), corrupt=malformed)
     durations = measured((u.audio for us in listed.values() for u in us), audit, track)
-    sets = {
-        name: [
-            u
-            for u in utterances
-            if u.audio in durations and lies_within(u, durations[u.audio], audit)
-        ]
-        for name, utterances in listed.items()
-    }
+    sets = {name: audible(utterances, durations, audit) for name, utterances in listed.items()}
     return Corpus(sets, audit, root)
 
 

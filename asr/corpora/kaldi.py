@@ -5,12 +5,13 @@ https://kaldi-asr.org/doc/data_prep.html
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.corpora.audit import Audit, Corpus, Track, lies_within, measured
+from asr.corpora.audit import Audit, Corpus, Track, audible, measured
 from asr.errors import InputError
 from asr.system.text import nfc, read_text
 from asr.types import Utterance
@@ -23,7 +24,7 @@ Table = dict[str, tuple[str, str]]
 class _DataDirectory:
     name: str
     audio: dict[str, Path]  # by recording
-    segments: dict[str, tuple[str, float, float | None]]  # recording, start, end; by utterance
+    segments: dict[str, tuple[str, float, float]]  # recording, start, end; by utterance
     text: Table | None
     utt2spk: Table | None
 
@@ -52,14 +53,13 @@ def _read_directory(folder: Path) -> _DataDirectory:
         recording: _audio_path(value, where, folder)
         for recording, (value, where) in _table(folder / "wav.scp").items()
     }
-    segments: dict[str, tuple[str, float, float | None]]
     if (folder / "segments").exists():
         segments = {
             id_: _segment(value, where, audio)
             for id_, (value, where) in _table(folder / "segments").items()
         }
     else:
-        segments = {recording: (recording, 0.0, None) for recording in audio}
+        segments = {recording: (recording, 0.0, math.inf) for recording in audio}
     text, utt2spk = (
         _table(folder / name) if (folder / name).exists() else None for name in ("text", "utt2spk")
     )
@@ -69,32 +69,27 @@ def _read_directory(folder: Path) -> _DataDirectory:
 def _utterances(
     directory: _DataDirectory, durations: dict[Path, float], audit: Audit
 ) -> list[Utterance]:
+    tables = {"text": directory.text, "utt2spk": directory.utt2spk}
+    there = {name: table for name, table in tables.items() if table is not None}
     utterances = []
     for id_, (recording, start_s, end_s) in directory.segments.items():
-        lacking = [
-            name
-            for name, table in (("text", directory.text), ("utt2spk", directory.utt2spk))
-            if table is not None and id_ not in table
-        ]
+        lacking = [name for name, table in there.items() if id_ not in table]
         for name in lacking:
             audit.missing[f"{directory.name}/{name} ({id_})"] = f"no line for utterance {id_}"
-        audio = directory.audio[recording]
-        if lacking or audio not in durations:
-            continue
-        utterance = Utterance(
-            id=id_,
-            audio=audio,
-            speaker=nfc(directory.utt2spk[id_][0]) if directory.utt2spk else id_,
-            duration_s=(durations[audio] if end_s is None else end_s) - start_s,
-            offset_s=start_s,
-            text=" ".join(nfc(directory.text[id_][0]).split()) if directory.text else None,
-        )
-        if lies_within(utterance, durations[audio], audit):
+        if not lacking:
+            utterance = Utterance(
+                id=id_,
+                audio=directory.audio[recording],
+                speaker=nfc(directory.utt2spk[id_][0]) if directory.utt2spk else id_,
+                duration_s=end_s - start_s,
+                offset_s=start_s,
+                text=" ".join(nfc(directory.text[id_][0]).split()) if directory.text else None,
+            )
             utterances.append(utterance)
-    for name, table in (("text", directory.text), ("utt2spk", directory.utt2spk)):
-        for id_ in (table or {}).keys() - directory.segments.keys():
+    for name, table in there.items():
+        for id_ in table.keys() - directory.segments.keys():
             audit.stray[f"{directory.name}/{name} ({id_})"] = "a line without audio"
-    return utterances
+    return audible(utterances, durations, audit)
 
 
 def _table(path: Path) -> Table:
@@ -130,7 +125,7 @@ def _audio_path(value: str, where: str, folder: Path) -> Path:
     return folder / value
 
 
-def _segment(value: str, where: str, audio: dict[str, Path]) -> tuple[str, float, float | None]:
+def _segment(value: str, where: str, audio: dict[str, Path]) -> tuple[str, float, float]:
     try:
         recording, *times = nfc(value).split()
         start_s, end_s = map(float, times)
@@ -140,7 +135,7 @@ def _segment(value: str, where: str, audio: dict[str, Path]) -> tuple[str, float
         raise InputError(f"{where}: recording {recording} is not in wav.scp")
     # Kaldi writes -1 for the end of the recording.
     if start_s >= 0 and end_s == -1:
-        return recording, start_s, None
-    if not 0 <= start_s < end_s < float("inf"):
+        return recording, start_s, math.inf
+    if not 0 <= start_s < end_s < math.inf:
         raise InputError(f"{where}: a segment cannot go from {start_s:g} s to {end_s:g} s")
     return recording, start_s, end_s

@@ -32,9 +32,8 @@ def load_librispeech(root: Path, track: Track) -> Corpus:
     sets: dict[str, list[Utterance]] = {path.parts[-4]: [] for path in transcripts}
     for path, text in texts.items():
         if path in durations:
-            set_name, speaker = path.parts[-4], path.parts[-3]
-            utterance = Utterance(nfc(path.stem), path, speaker, durations[path], text=text)
-            sets[set_name].append(utterance)
+            utterance = Utterance(nfc(path.stem), path, path.parts[-3], durations[path], text=text)
+            sets[path.parts[-4]].append(utterance)
     return Corpus(sets, replace(audit, found=n_found), transcripts[0].parents[3])
 
 

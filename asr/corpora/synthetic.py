@@ -24,12 +24,11 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -120,8 +119,7 @@ _STRESS_MARKS = "',%="
 _PAUSES = {"_", "_:"}
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One utterance to speak: ``path`` is relative to the corpus, without extension."""
 
     path: str
@@ -130,8 +128,7 @@ class Job:
     words_per_minute: int
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """Where espeak-ng begins a phoneme: sample at 22050 Hz, mnemonic, its word in the sentence."""
 
     sample: int
@@ -139,8 +136,7 @@ class Mark:
     word: int
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A phone or word from sample ``start`` to sample ``end``, exclusive, at 16 kHz."""
 
     start: int
@@ -148,8 +144,7 @@ class Span:
     label: str
 
 
-@dataclass(frozen=True)
-class Segments:
+class Segments(NamedTuple):
     """What was said when: phones are contiguous, ``pronunciations[i]`` belongs to ``words[i]``."""
 
     phones: list[Span]
@@ -320,7 +315,7 @@ def _write_utterance(stem: Path, samples: np.ndarray, said: Segments) -> None:
     # Not write_sphere: the whole corpus is written aside, and 700 syncs may take half a minute.
     stem.with_suffix(".WAV").write_bytes(sphere_bytes(pcm, SAMPLE_RATE))
     for suffix, spans in {".PHN": said.phones, ".WRD": said.words}.items():
-        lines = "".join(f"{span.start} {span.end} {span.label}\n" for span in spans)
+        lines = "".join(f"{start} {end} {label}\n" for start, end, label in spans)
         stem.with_suffix(suffix).write_text(lines, encoding="utf-8")
     sentence = " ".join(word.label for word in said.words)
     stem.with_suffix(".TXT").write_text(f"0 {len(pcm)} {sentence}\n", encoding="utf-8")

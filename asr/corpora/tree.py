@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asr.audio.read import audio_rate
 from asr.corpora.audit import Audit, Corpus, Track, audited_duration_s
@@ -174,23 +175,22 @@ def _read_entry(
             break
     else:
         return None
-    utterance = Utterance(entry.id, audio.absolute(), entry.speaker, duration_s)
     rate = audio_rate(audio)
+    known: dict[str, Any] = {}
     for kind in needed:
         path = entry.files[kind]
         try:
             if kind == "txt":
-                utterance = replace(utterance, text=read_sentence(path))
+                known["text"] = read_sentence(path)
             elif kind == "wrd":
-                utterance = replace(utterance, words=read_segments(path, duration_s, rate))
+                known["words"] = read_segments(path, duration_s, rate)
             else:
-                phones = read_segments(path, duration_s, rate)
-                check_phones(phones, inventory)
-                utterance = replace(utterance, phones=phones)
+                known["phones"] = read_segments(path, duration_s, rate)
+                check_phones(known["phones"], inventory)
         except InputError as error:
             audit.corrupt[str(path)] = str(error)
             return None
-    return utterance
+    return Utterance(entry.id, audio.absolute(), entry.speaker, duration_s, **known)
 
 
 def labels_beside(audio: Path) -> Utterance | None:

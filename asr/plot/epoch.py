@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asr.audio.features import FeatureConfig
@@ -35,7 +35,6 @@ def picture(example: Example, log_probs: np.ndarray, bundle: Bundle, criterion: 
     """
     shift_s = bundle.clock.shift_s
     figure = Figure(figsize=(12, 7))
-    FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 3))
     figure.subplots_adjust(0.08, 0.07, 0.99, 0.94, hspace=0.08)
     figure.suptitle(example.utterance.id, parse_math=False)
@@ -115,16 +114,13 @@ def draw_lane(axes: Axes, lane: int, segments: list[Segment]) -> None:
     bars = [(s.start_s or 0.0, (s.end_s or 0.0) - (s.start_s or 0.0)) for s in segments]
     axes.broken_barh(bars, (lane + 0.05, 0.9), facecolor="0.85", edgecolor="white")
     for segment, (start_s, length_s) in zip(segments, bars, strict=True):
-        axes.text(
-            start_s + length_s / 2,
-            lane + 0.5,
-            shown(segment.label),
-            ha="center",
-            va="center",
-            fontsize=7,
-            parse_math=False,
-            clip_on=True,
-        )
+        write_name(axes, start_s + length_s / 2, lane, shown(segment.label), 7)
+
+
+def write_name(axes: Axes, middle_s: float, lane: int, name: str, size: float) -> None:
+    """Write a name into the middle of a box in a lane, in points."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "clip_on": True}
+    axes.text(middle_s, lane + 0.5, name, fontsize=size, **look)
 
 
 def mark_hertz(axes: Axes, config: FeatureConfig) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from asr.system.files import write_aside
@@ -42,7 +41,6 @@ LABEL_HEIGHT = 0.052
 def draw_gradient(found: dict[str, Any], path: Path) -> None:
     """Gradients over k before and after training, with the tanh RNN's singular values, as PNG."""
     figure = Figure(figsize=(12, 12), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(_gradient_title(found["nets"]), fontsize=16, fontweight="bold")
     axes = figure.subplots(3, 2, sharex=True, sharey=True)
     k = found["gradient_k"]
@@ -82,7 +80,6 @@ def draw_gradient(found: dict[str, Any], path: Path) -> None:
 def draw_recall(found: dict[str, Any], path: Path) -> None:
     """Right answers against k, a panel a net: each run as a point, the mean as a line; as PNG."""
     figure = Figure(figsize=(12, 6.2), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     task, k, nets = found["task"], found["recall_k"], found["nets"]
     figure.suptitle(_recall_title(nets), fontsize=16, fontweight="bold")
     figure.supxlabel(

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from asr.errors import InputError, one_line
 from asr.labels import BLANK
 from asr.model.bundle import Bundle
 from asr.plot.colours import distinct_colours
-from asr.plot.epoch import mark_hertz, shown
+from asr.plot.epoch import mark_hertz, shown, write_name
 from asr.plot.said import inside, said
 from asr.recognize.recognizer import Recognizer
 from asr.system.files import write_aside
@@ -166,9 +165,8 @@ def drawn(scene: Scene, stretch: tuple[float, float], heading: str) -> Figure:
     rows = rows_of(*stretch)
     heights = LARGE if len(rows) == 1 else SMALL
     longest = rows[0][1] - rows[0][0]
-    width = ROW_WIDTH
-    if len(rows) == 1:
-        width = min(max(LEAST_WIDTH, INCHES_PER_S * longest), ROW_WIDTH)
+    least = LEAST_WIDTH if len(rows) == 1 else ROW_WIDTH
+    width = min(max(least, INCHES_PER_S * longest), ROW_WIDTH)
     inner = width - LEFT - RIGHT
     panels = [("waveform", heights.waveform), ("log-mel", heights.log_mel)]
     if scene.lanes:
@@ -178,7 +176,6 @@ def drawn(scene: Scene, stretch: tuple[float, float], heading: str) -> Figure:
     row_height = sum(h + heights.gap for _, h in panels) + heights.below
     height = TOP + BOTTOM - heights.below + row_height * len(rows)
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
     # A file's name may hold any bytes, and a dollar in it is no formula.
     heading = one_line(heading).encode("utf-8", "replace").decode("utf-8")
     heading = textwrap.shorten(heading, int(9 * width), placeholder=" ...")
@@ -188,10 +185,8 @@ def drawn(scene: Scene, stretch: tuple[float, float], heading: str) -> Figure:
         axes: dict[str, Axes] = {}
         for name, panel in panels:
             share = (end_s - start_s) / longest
-            box = (LEFT, top - panel, inner * share, panel)
-            axes[name] = figure.add_axes(
-                (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-            )
+            low, wide, high = (top - panel) / height, inner * share / width, panel / height
+            axes[name] = figure.add_axes((LEFT / width, low, wide, high))
             axes[name].set_xlim(start_s, end_s)
             top -= panel + heights.gap
         _draw_row(axes, scene, 72 * inner / longest)
@@ -364,16 +359,7 @@ def draw_lanes(axes: Axes, scene: Scene, points_per_s: float) -> None:
             text = shown(segment.label)
             size = min(TEXT, width_s * points_per_s / (LETTER * max(1, len(text))))
             if size >= LEAST_TEXT:
-                axes.text(
-                    start_s + width_s / 2,
-                    lane + 0.5,
-                    text,
-                    ha="center",
-                    va="center",
-                    fontsize=size,
-                    parse_math=False,
-                    clip_on=True,
-                )
+                write_name(axes, start_s + width_s / 2, lane, text, size)
     axes.set_xlim(left_s, right_s)
     axes.set_ylim(0, len(scene.lanes))
     names = [name for name, _ in reversed(scene.lanes)]
