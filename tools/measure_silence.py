@@ -23,7 +23,7 @@ from asr.decode.lexicon import SILENCES
 from asr.model.options import DecodingOptions
 from asr.model.pretrained import load_model
 from asr.recognize.recognizer import Recognizer
-from asr.score.error_rate import error_rate, phone_policy, score_pairs
+from asr.score.error_rate import phone_policy, score_pairs
 from asr.types import Utterance
 
 SECONDS = (0.5, 1.0, 3.0, 10.0)
@@ -87,7 +87,7 @@ def rate_of(
                 phone_policy(heard, folding, "ignore", utterance.id),
             )
         )
-    return 100 * error_rate(score_pairs(pairs, "phone", ""))
+    return 100 * score_pairs(pairs, "phone", "").error_rate
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr.audio.read import load_audio
 from asr.corpora import load_corpus
 from asr.labels import BLANK, unit_symbols
-from asr.score.error_rate import error_rate, score_pairs
+from asr.score.error_rate import score_pairs
 from asr.system.files import write_text
 from asr.types import Utterance
 
@@ -162,7 +162,7 @@ def recognize(
 def phone_error_rate(hypotheses: dict[str, list[str]], utterances: Sequence[Utterance]) -> float:
     """As `asr score` has it, silence counted."""
     pairs = [(unit_symbols(u, "phone", FOLDING), hypotheses[u.id]) for u in utterances]
-    return error_rate(score_pairs(pairs, "phone", ""))
+    return score_pairs(pairs, "phone", "").error_rate
 
 
 def write_transcripts(path: Path, transcripts: dict[str, list[str]]) -> None:

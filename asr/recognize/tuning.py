@@ -46,7 +46,6 @@ from asr.model.bundle import (
 from asr.model.emissions import emissions_of
 from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align
-from asr.score.error_rate import error_rate
 from asr.system.interrupts import deferred
 from asr.types import Hypothesis, Scores, Utterance
 
@@ -169,7 +168,7 @@ def tune(
         rates = [t.rate for t in trials if t.config == config]
         if not rates:
             scores = score_hypotheses(utterances, hypotheses_of(config), bundle)
-            rates = [error_rate(main_scores(scores))]
+            rates = [main_scores(scores).error_rate]
         if math.isnan(rates[0]):
             raise InputError("tuning: the transcripts are empty, there are no errors to count")
         trials.append(Trial(stage, config, rates[0]))

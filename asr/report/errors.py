@@ -26,7 +26,7 @@ from asr.report.pieces import (
 from asr.report.run import Rate, ScoredSet
 from asr.score.alignment import Alignments
 from asr.score.error_rate import total
-from asr.score.report import ERROR_NAMES, error_counts
+from asr.score.report import ERROR_NAMES, error_counts, error_shown, total_of
 from asr.score.show import shown
 from asr.score.significance import bootstrap
 from asr.types import Scores
@@ -189,17 +189,12 @@ def confusions(of: ScoredSet, counts: TokenCounts) -> Child:
                 "matrix",
             )
         )
-    errors = error_counts(of.main.alignments)
     lists = []
-    for letter, name in ERROR_NAMES.items():
-        listed = [e for e in errors if e.error == letter]
-        rows = []
-        for e in listed[:MOST_LISTED]:
-            tokens = [shown(t) for t in (e.reference, e.hypothesis) if t is not None]
-            rows.append([" → ".join(tokens), str(e.count)])
-        more = f"{sum(e.count for e in listed)} of {len(listed)} kinds" if listed else "none"
+    for error, listed in error_counts(of.main.alignments).items():
+        rows = [[error_shown(column, "→"), str(n)] for column, n in listed[:MOST_LISTED]]
         listing = table([units.removesuffix("s"), "times"], rows) if rows else None
-        lists.append(card(f"{name.capitalize()}s", more, listing))
+        more = total_of(listed) if listed else "none"
+        lists.append(card(f"{ERROR_NAMES[error].capitalize()}s", more, listing))
     return [*parts, el("div", lists, class_="grid-3")]
 
 

@@ -149,6 +149,12 @@ class Alignments(Sequence[Alignment]):
         return counts
 
     @property
+    def tallies(self) -> NDArray[np.int64]:
+        """(utterances, 6): the counts, 1, and whether there are errors."""
+        ones = np.ones(len(self), np.int64)
+        return np.column_stack((self.counts, ones, self.errors > 0))
+
+    @property
     def errors(self) -> NDArray[np.int64]:
         """(utterances,): substitutions, deletions and insertions together."""
         return self.counts[:, 1:].sum(1)

@@ -24,19 +24,15 @@ UNIT_NAMES = {"word": "words", "char": "characters", "phone": "phones"}
 _SILENCE_SHOWN = {"count": "counted", "merge": "merged", "ignore": "ignored"}
 
 
+def scores_of(counts: Sequence[int], unit: str, policy: str) -> Scores:
+    """Scores by counts as in `Alignments.tallies`; see `policy_name` for how tokens were made."""
+    hits, substitutions, deletions, insertions, utterances, wrong = counts
+    return Scores(unit, substitutions, deletions, insertions, hits, utterances, wrong, policy)
+
+
 def total(alignments: Alignments, unit: str, policy: str) -> Scores:
-    """Add up the counts of a corpus. ``policy`` says how tokens were made: see `policy_name`."""
-    hits, substitutions, deletions, insertions = alignments.counts.sum(0).tolist()
-    return Scores(
-        unit=unit,
-        substitutions=substitutions,
-        deletions=deletions,
-        insertions=insertions,
-        hits=hits,
-        utterances=len(alignments),
-        wrong_utterances=int((alignments.errors > 0).sum()),
-        policy=policy,
-    )
+    """Add up the counts of a corpus."""
+    return scores_of(alignments.tallies.sum(0).tolist(), unit, policy)
 
 
 def score_pairs(
@@ -46,21 +42,6 @@ def score_pairs(
     from asr.score.alignment import align
 
     return total(align(pairs), unit, policy)
-
-
-def reference_length(scores: Scores) -> int:
-    """Number of reference tokens: substitutions + deletions + hits."""
-    return scores.reference_length
-
-
-def error_rate(scores: Scores) -> float:
-    """Errors as a fraction of the reference length; nan where the references hold no token."""
-    return scores.error_rate
-
-
-def utterance_error_rate(scores: Scores) -> float:
-    """Fraction of utterances with at least one error; nan where there are no utterances."""
-    return scores.utterance_error_rate
 
 
 def phone_policy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,13 @@ class Matched:
     pairs: Sequence[tuple[Line, Line | None]]
     missing: tuple[str, ...]
     unscored: tuple[str, ...]
+
+
+def filled(path: Path, rows: Sequence[str], comment: str = "") -> Iterator[tuple[str, str]]:
+    """Where each row stands, and the row; blank ones and comments are left out."""
+    for number, row in enumerate(rows, 1):
+        if row.strip() and not (comment and row.startswith(comment)):
+            yield f"{path}:{number}", row
 
 
 def short(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any, cast
 from asr.errors import InputError
 from asr.labels import SPACE, is_unicode
 from asr.score.error_rate import phone_policy
-from asr.score.lines import Line, Matched, Transcripts, short
+from asr.score.lines import Line, Matched, Transcripts, filled, short
 from asr.score.table import read_table, separator_in, separator_of
 from asr.score.timed import read_ctm, read_stm, segmented
 from asr.system.files import walked
@@ -29,15 +29,8 @@ FORMAT_RULE = (
     "txt whose lines all have ids that the other file has, too, is kaldi or trn."
 )
 
-_BY_SUFFIX = {
-    ".trn": "trn",
-    ".stm": "stm",
-    ".ctm": "ctm",
-    ".jsonl": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-}
+_BY_SUFFIX = {f".{name}": name for name in ("trn", "stm", "ctm", "jsonl", "csv", "tsv")}
+_BY_SUFFIX[".json"] = "jsonl"
 _TRN = r"(.*)\(([^()\s]+)\)[^\S\n]*"
 # NIST tools take lines that begin with ;; as comments.
 _TRN_LINES = re.compile(rf"^(?:;;.*|{_TRN}|[^\S\n]*|(.+))$", re.MULTILINE)
@@ -392,24 +385,21 @@ def _plain_trn(path: Path, rows: Sequence[str]) -> PlainTrn | None:
 
 
 def _read_kaldi(path: Path, rows: Sequence[str], _: bool) -> Iterator[tuple[str, Line]]:
-    for number, row in enumerate(rows, 1):
-        if row.strip():
-            utterance, *text = row.split(maxsplit=1)
-            yield utterance, Line(f"{path}:{number}", text[0] if text else "")
+    for where, row in filled(path, rows):
+        utterance, *text = row.split(maxsplit=1)
+        yield utterance, Line(where, text[0] if text else "")
 
 
 def _read_tsv(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tuple[str, Line]]:
     if separator_of(rows) == "\t":
         yield from read_table(path, rows, hypothesis)
         return
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            continue
+    for where, row in filled(path, rows):
         name, tab, text = row.partition("\t")
         if not tab or not name.strip():
-            raise InputError(f"{path}:{number}: expected 'path TAB text', found {short(row)}")
+            raise InputError(f"{where}: expected 'path TAB text', found {short(row)}")
         audio = Path(name.strip())
-        yield str(audio), Line(f"{path}:{number}", text, audio=audio)
+        yield str(audio), Line(where, text, audio=audio)
 
 
 def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[tuple[str, Line]]:
@@ -427,28 +417,17 @@ def _read_jsonl(path: Path, rows: Sequence[str], hypothesis: bool) -> Iterator[t
             raise InputError(
                 f"{where}: expected 'id' (or 'audio_filepath'), a string; found neither"
             )
-        text = entry.get("text")
+        text, speaker = entry.get("text"), entry.get("speaker")
         if hypothesis:
             text = entry.get("pred_text", text)
-        if text is not None and not isinstance(text, str):
-            raise InputError(f"{where}: expected 'text' to be a string, found {short(text)}")
-        if text and not is_unicode(text):
-            raise InputError(f"{where}: 'text' has half a character (a lone surrogate)")
-        if not is_unicode(utterance):
-            raise InputError(f"{where}: the id has half a character (a lone surrogate)")
-        speaker = entry.get("speaker")
-        if speaker is not None and not isinstance(speaker, str):
-            raise InputError(f"{where}: expected 'speaker' to be a string, found {short(speaker)}")
-        yield (
-            nfc(utterance),
-            Line(
-                where,
-                nfc(text) if text else text,
-                _phones(entry.get("phones", entry.get("labels")), where),
-                speaker,
-                audio,
-            ),
-        )
+        for name, value in (("text", text), ("speaker", speaker)):
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{where}: expected '{name}' to be a string, found {short(value)}")
+        for name, value in (("'text'", text), ("the id", utterance)):
+            if value and not is_unicode(value):
+                raise InputError(f"{where}: {name} has half a character (a lone surrogate)")
+        phones = _phones(entry.get("phones", entry.get("labels")), where)
+        yield nfc(utterance), Line(where, nfc(text) if text else text, phones, speaker, audio)
 
 
 def _json_entries(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -456,21 +435,16 @@ def _json_entries(path: Path, rows: Sequence[str]) -> Iterator[tuple[str, Any]]:
     try:
         document = json.loads("\n".join(rows))
     except (ValueError, RecursionError):
-        for number, row in enumerate(rows, 1):
-            if row.strip():
-                yield f"{path}:{number}", _parse(row, f"{path}:{number}")
+        for where, row in filled(path, rows):
+            try:
+                yield where, json.loads(row)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: is not JSON ({error})") from error
         return
     if isinstance(document, list):
         yield from ((f"{path}: entry {n}", entry) for n, entry in enumerate(document, 1))
     else:
         yield f"{path}:1", document
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is not JSON ({error})") from error
 
 
 def _phones(value: Any, where: str) -> tuple[str, ...] | None:
@@ -523,12 +497,10 @@ def _read_folder(root: Path) -> Iterator[tuple[str, Line]]:
 
 
 def _sidecar_labels(path: Path) -> Iterator[str]:
-    for number, row in enumerate(_rows(path, read_bytes(path)), 1):
+    for where, row in filled(path, _rows(path, read_bytes(path))):
         fields = row.split(maxsplit=2)
-        if not fields:
-            continue
         if len(fields) < 3 or not (fields[0].isdecimal() and fields[1].isdecimal()):
-            raise InputError(f"{path}:{number}: expected 'start end label', found {short(row)}")
+            raise InputError(f"{where}: expected 'start end label', found {short(row)}")
         yield fields[2].rstrip()
 
 

@@ -8,35 +8,21 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any
 
 import numpy as np
 
-from asr.score.alignment import Alignments
-from asr.score.error_rate import RATE_NAMES, error_rate, reference_length, utterance_error_rate
-from asr.score.show import aligned_text, as_json, shown, summary_line
+from asr.score.alignment import Alignments, Column
+from asr.score.error_rate import RATE_NAMES, scores_of
+from asr.score.show import aligned_text, as_json, figures, shown, summary_line
 from asr.system.files import write_text
 from asr.types import Scores
 
 ERROR_NAMES = {"S": "substitution", "D": "deletion", "I": "insertion"}
-ERROR_HEADER = ("error", "reference", "hypothesis", "count")
-COLUMN_HEADER = ("id", "reference", "hypothesis", "error")
 _WIDTH = 100
 #: What cells of formulas begin with (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorCount:
-    """How often one token was taken for another, left out or put in."""
-
-    error: str
-    reference: str | None
-    hypothesis: str | None
-    count: int
 
 
 def speaker_of(utterance: str) -> str:
@@ -50,22 +36,30 @@ def by_speaker(
 ) -> dict[str, Scores]:
     """Scores of every speaker, by name; "" is the one of utterances whose speaker is unknown."""
     names, groups = np.unique(np.array(speakers, dtype=object), return_inverse=True)
-    counts = np.column_stack(
-        (alignments.counts, np.ones(len(alignments), np.int64), alignments.errors > 0)
-    )
-    sums = np.zeros((len(names), counts.shape[1]), np.int64)
-    np.add.at(sums, groups, counts)
-    like = Scores(unit, 0, 0, 0, 0, 0, 0, policy)
-    return {name: _scores(like, row) for name, row in zip(names, sums.tolist(), strict=True)}
+    sums = np.zeros((len(names), 6), np.int64)
+    np.add.at(sums, groups, alignments.tallies)
+    return {
+        name: scores_of(row, unit, policy) for name, row in zip(names, sums.tolist(), strict=True)
+    }
 
 
-def error_counts(alignments: Alignments) -> list[ErrorCount]:
-    """Substitutions, deletions, insertions; within each the most frequent first."""
-    kinds = alignments.column_counts(hits=False).items()
-    return sorted(
-        (ErrorCount(c.error, c.reference, c.hypothesis, n) for c, n in kinds),
-        key=lambda e: ("SDI".index(e.error), -e.count, e.reference or "", e.hypothesis or ""),
+def error_counts(alignments: Alignments) -> dict[str, list[tuple[Column, int]]]:
+    """How often each kind of wrong column is there, the most frequent first, by `ERROR_NAMES`."""
+    counts = sorted(
+        alignments.column_counts(hits=False).items(),
+        key=lambda of: (-of[1], of[0].reference or "", of[0].hypothesis or ""),
     )
+    return {error: [of for of in counts if of[0].error == error] for error in ERROR_NAMES}
+
+
+def total_of(listed: Sequence[tuple[Column, int]]) -> str:
+    """``12 of 7 kinds``."""
+    return f"{sum(n for _, n in listed)} of {len(listed)} kinds"
+
+
+def error_shown(column: Column, arrow: str) -> str:
+    """What was said and what was heard; one alone where the other is nothing."""
+    return f" {arrow} ".join(shown(token) for token in column[:2] if token is not None)
 
 
 def write_report(
@@ -85,24 +79,21 @@ def write_report(
         InputError: the folder cannot be written to.
     """
     unmatched = dict(unmatched or {})
-    of_speakers = by_speaker(alignments, speakers, scores.unit, scores.policy)
-    listed_speakers = [{"speaker": s} | _figures(of) for s, of in of_speakers.items()]
+    unit, policy = scores.unit, scores.policy
+    of_speakers = by_speaker(alignments, speakers, unit, policy)
+    listed_speakers = [{"speaker": s} | figures(of) for s, of in of_speakers.items()]
     errors = error_counts(alignments)
     listed_errors = [
-        {
-            "error": ERROR_NAMES[e.error],
-            "reference": e.reference,
-            "hypothesis": e.hypothesis,
-            "count": e.count,
-        }
-        for e in errors
+        {"error": ERROR_NAMES[error], "reference": said, "hypothesis": heard, "count": n}
+        for listed in errors.values()
+        for (said, heard, error), n in listed
     ]
+    tallies = alignments.tallies.tolist()
     listed_utterances, documents, pairs, columns = [], [], [], []
-    for i, speaker, a in zip(ids, speakers, alignments, strict=True):
-        counts = a.hits, a.substitutions, a.deletions, a.insertions, 1, a.errors > 0
-        figures = {"id": i, "speaker": speaker} | _figures(_scores(scores, counts))
-        listed_utterances.append(figures)
-        documents.append(json.dumps(figures | {"alignment": a.columns}, ensure_ascii=False))
+    for i, speaker, counts, a in zip(ids, speakers, tallies, alignments, strict=True):
+        listed = {"id": i, "speaker": speaker} | figures(scores_of(counts, unit, policy))
+        listed_utterances.append(listed)
+        documents.append(json.dumps(listed | {"alignment": a.columns}, ensure_ascii=False))
         told = f"H {a.hits}, S {a.substitutions}, D {a.deletions}, I {a.insertions}"
         pairs.append(f"{i}  [{told}]\n{aligned_text(a, _WIDTH)}")
         columns += [(i, *column) for column in a.columns]
@@ -115,31 +106,13 @@ def write_report(
     head = json.dumps(document, ensure_ascii=False, indent=1).removesuffix("\n}")
     utterances = ",\n  ".join(documents)
     write_text(folder / "report.json", f'{head},\n "utterance_list": [\n  {utterances}\n ]\n}}\n')
-    for name, rows in (("speakers", listed_speakers), ("utterances", listed_utterances)):
-        write_text(folder / f"{name}.csv", _csv(rows[0], (row.values() for row in rows)))
+    for name, listing in (("speakers", listed_speakers), ("utterances", listed_utterances)):
+        write_text(folder / f"{name}.csv", _csv(listing[0], (row.values() for row in listing)))
     rows_of_errors = (row.values() for row in listed_errors)
-    write_text(folder / "errors.csv", _csv(ERROR_HEADER, rows_of_errors))
-    write_text(folder / "aligned.csv", _csv(COLUMN_HEADER, columns))
-
-
-def _scores(like: Scores, counts: Sequence[int]) -> Scores:
-    """From hits, substitutions, deletions, insertions, utterances and wrong utterances."""
-    hits, substitutions, deletions, insertions, utterances, wrong = map(int, counts)
-    return replace(
-        like,
-        hits=hits,
-        substitutions=substitutions,
-        deletions=deletions,
-        insertions=insertions,
-        utterances=utterances,
-        wrong_utterances=wrong,
+    write_text(
+        folder / "errors.csv", _csv(("error", "reference", "hypothesis", "count"), rows_of_errors)
     )
-
-
-def _figures(scores: Scores) -> dict[str, Any]:
-    figures = as_json(scores)
-    del figures["unit"], figures["policy"]
-    return figures
+    write_text(folder / "aligned.csv", _csv(("id", *Column._fields), columns))
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -159,21 +132,16 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _text(
-    scores: Scores, speakers: dict[str, Scores], errors: Sequence[ErrorCount]
+    scores: Scores,
+    speakers: dict[str, Scores],
+    errors: Mapping[str, Sequence[tuple[Column, int]]],
 ) -> Iterator[str]:
     yield summary_line(scores)
     yield _speaker_table(scores, speakers)
-    for letter, name in ERROR_NAMES.items():
-        listed = [e for e in errors if e.error == letter]
-        lines = [f"{name.capitalize()}s: {sum(e.count for e in listed)} of {len(listed)} kinds"]
-        for e in listed:
-            tokens = [shown(t) for t in (e.reference, e.hypothesis) if t is not None]
-            lines.append(f"{e.count:6}  {' -> '.join(tokens)}")
+    for error, listed in errors.items():
+        lines = [f"{ERROR_NAMES[error].capitalize()}s: {total_of(listed)}"]
+        lines += [f"{n:6}  {error_shown(column, '->')}" for column, n in listed]
         yield "\n".join(lines)
-
-
-def _percent(rate: float) -> str:
-    return "-" if math.isnan(rate) else f"{100 * rate:.2f} %"
 
 
 def _speaker_table(scores: Scores, speakers: dict[str, Scores]) -> str:
@@ -183,35 +151,31 @@ def _speaker_table(scores: Scores, speakers: dict[str, Scores]) -> str:
     as sclite has them: of rates, that is, and no corpus rates.
     """
     head = ["speaker", "utts", "ref", "hit", "sub", "del", "ins", RATE_NAMES[scores.unit], "wrong"]
-    figures = [_table_row(of) for of in speakers.values()]
-    rows = [head]
-    for name, row in zip([s or "?" for s in speakers], figures, strict=True):
-        rows.append([name, *(f"{n:.0f}" for n in row[:6]), *map(_percent, row[6:])])
-    total = _table_row(scores)
-    rows.append(["all", *(f"{n:.0f}" for n in total[:6]), *map(_percent, total[6:])])
-    if len(figures) > 1:
+    numbers = [_numbers(of) for of in speakers.values()]
+    rows = [
+        head,
+        *([name or "?", *_cells(n, 0)] for name, n in zip(speakers, numbers, strict=True)),
+    ]
+    rows.append(["all", *_cells(_numbers(scores), 0)])
+    if len(numbers) > 1:
         for name, statistic in (("mean", mean), ("s.d.", stdev), ("median", median)):
             values = []
-            for column in zip(*figures, strict=True):
+            for column in zip(*numbers, strict=True):
                 known = [value for value in column if not math.isnan(value)]
                 values.append(statistic(known) if len(known) > 1 else math.nan)
-            rows.append([name, *(f"{n:.1f}" for n in values[:6]), *map(_percent, values[6:])])
+            rows.append([name, *_cells(values, 1)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        row[0].ljust(widths[0])
-        + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     )
 
 
-def _table_row(scores: Scores) -> list[float]:
-    return [
-        scores.utterances,
-        reference_length(scores),
-        scores.hits,
-        scores.substitutions,
-        scores.deletions,
-        scores.insertions,
-        error_rate(scores),
-        utterance_error_rate(scores),
-    ]
+def _numbers(s: Scores) -> list[float]:
+    counts = s.utterances, s.reference_length, s.hits, s.substitutions, s.deletions, s.insertions
+    return [*counts, s.error_rate, s.utterance_error_rate]
+
+
+def _cells(numbers: Sequence[float], digits: int) -> list[str]:
+    """Counts, and then two rates."""
+    rates = ["-" if math.isnan(rate) else f"{100 * rate:.2f} %" for rate in numbers[6:]]
+    return [*(f"{n:.{digits}f}" for n in numbers[:6]), *rates]

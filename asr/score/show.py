@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asr.labels import SPACE
-from asr.score.error_rate import (
-    RATE_NAMES,
-    UNIT_NAMES,
-    error_rate,
-    reference_length,
-    utterance_error_rate,
-)
+from asr.score.error_rate import RATE_NAMES, UNIT_NAMES
 from asr.score.significance import CONFIDENCE, Comparison, Interval, Test
 from asr.types import Scores
 
@@ -28,32 +22,34 @@ def summary_line(scores: Scores) -> str:
 
     WER 12.33 %  [S 10, D 5, I 3 of 146 words; 20 utterances, 45.00 % wrong]  (words, as written)
     """
-    name, units = RATE_NAMES[scores.unit], UNIT_NAMES[scores.unit]
-    rate = error_rate(scores)
-    shown = f"undefined, no reference {units}" if math.isnan(rate) else f"{rate:.2%}"
-    wrong = utterance_error_rate(scores)
+    s, units = scores, UNIT_NAMES[scores.unit]
+    rate = (
+        f"{100 * s.error_rate:.2f} %" if s.reference_length else f"undefined, no reference {units}"
+    )
+    wrong = f", {100 * s.utterance_error_rate:.2f} % wrong" if s.utterances else ""
     return (
-        f"{name} {shown.replace('%', ' %')}  [S {scores.substitutions}, D {scores.deletions}, "
-        f"I {scores.insertions} of {reference_length(scores)} {units}; "
-        f"{scores.utterances} utterance{'s' * (scores.utterances != 1)}"
-        + ("" if math.isnan(wrong) else f", {wrong:.2%} wrong".replace("%", " %"))
-        + f"]  ({scores.policy})"
+        f"{RATE_NAMES[s.unit]} {rate}  [S {s.substitutions}, D {s.deletions}, I {s.insertions} of "
+        f"{s.reference_length} {units}; {s.utterances} utterance{'s' * (s.utterances != 1)}{wrong}]"
+        f"  ({s.policy})"
     )
 
 
 def as_json(scores: Scores) -> dict[str, Any]:
-    """The figures as plain JSON values; a rate that is undefined is null."""
+    """The figures as plain JSON values, with what they are of."""
+    return {"unit": scores.unit} | figures(scores) | {"policy": scores.policy}
+
+
+def figures(scores: Scores) -> dict[str, Any]:
+    """Counts and rates as plain JSON values; a rate that is undefined is null."""
     return {
-        "unit": scores.unit,
-        "error_rate": _or_none(error_rate(scores)),
+        "error_rate": _or_none(scores.error_rate),
         "substitutions": scores.substitutions,
         "deletions": scores.deletions,
         "insertions": scores.insertions,
         "hits": scores.hits,
-        "reference_length": reference_length(scores),
+        "reference_length": scores.reference_length,
         "utterances": scores.utterances,
-        "utterance_error_rate": _or_none(utterance_error_rate(scores)),
-        "policy": scores.policy,
+        "utterance_error_rate": _or_none(scores.utterance_error_rate),
     }
 
 
@@ -75,17 +71,13 @@ def plain(value: Interval | Test | None) -> dict[str, float | None] | None:
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The difference of two systems as plain JSON values."""
-    c = comparison
+    difference, over_utterances, over_speakers, *tests = comparison
+    names = Comparison._fields[-len(tests) :]
     return {
-        "difference": _or_none(c.difference),
-        "over_utterances": plain(c.over_utterances),
-        "over_speakers": plain(c.over_speakers),
-        "tests": {
-            "mapsswe": plain(c.mapsswe),
-            "mcnemar": plain(c.mcnemar),
-            "sign": plain(c.sign),
-            "wilcoxon": plain(c.wilcoxon),
-        },
+        "difference": _or_none(difference),
+        "over_utterances": plain(over_utterances),
+        "over_speakers": plain(over_speakers),
+        "tests": dict(zip(names, map(plain, tests), strict=True)),
     }
 
 
@@ -122,15 +114,12 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     ['greedy', 'beam', 'beam (2)']
     """
     different = [path.absolute().parts for path in dict.fromkeys(paths)]
-    first, last = 0, 0
-    if len(different) > 1:
-        shortest = min(map(len, different))
-        while first < shortest - 1 and len({parts[first] for parts in different}) == 1:
-            first += 1
-        while last < shortest - first - 1 and len({parts[-1 - last] for parts in different}) == 1:
-            last += 1
-    else:
-        first = len(different[0]) - 1 if different else 0
+    shortest = min(map(len, different), default=0)
+    first = last = 0
+    while first < shortest - 1 and len({parts[first] for parts in different}) == 1:
+        first += 1
+    while last < shortest - first - 1 and len({parts[-1 - last] for parts in different}) == 1:
+        last += 1
     names: list[str] = []
     for path in paths:
         parts = path.absolute().parts

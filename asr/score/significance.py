@@ -67,24 +67,14 @@ def compare(a: Alignments, b: Alignments, speakers: Sequence[str]) -> Comparison
     difference = float((_group_rates(b, one) - _group_rates(a, one))[0])
     over_utterances = bootstrap(a, np.arange(len(a)), b)
     names, groups = np.unique(np.array(speakers, dtype=str), return_inverse=True)
-    by_speakers: tuple[Interval, Test, Test] | tuple[None, None, None] = (None, None, None)
+    over_speakers: Interval | None = None
+    sign = wilcoxon = None
     if len(names) > 1:
-        differences = _group_rates(b, groups) - _group_rates(a, groups)
-        by_speakers = (
-            bootstrap(a, groups, b),
-            sign_test(differences.tolist()),
-            wilcoxon_test(differences.tolist()),
-        )
-    over_speakers, sign, wilcoxon = by_speakers
-    return Comparison(
-        difference=difference,
-        over_utterances=over_utterances,
-        over_speakers=over_speakers,
-        mapsswe=mapsswe(a, b),
-        mcnemar=mcnemar_test(a, b),
-        sign=sign,
-        wilcoxon=wilcoxon,
-    )
+        differences = (_group_rates(b, groups) - _group_rates(a, groups)).tolist()
+        over_speakers = bootstrap(a, groups, b)
+        sign, wilcoxon = sign_test(differences), wilcoxon_test(differences)
+    tests = mapsswe(a, b), mcnemar_test(a, b), sign, wilcoxon
+    return Comparison(difference, over_utterances, over_speakers, *tests)
 
 
 def intervals(alignments: Alignments, speakers: Sequence[str]) -> tuple[Interval, Interval | None]:

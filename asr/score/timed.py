@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asr.errors import InputError
-from asr.score.lines import Line, Matched, Span, Transcripts, short
+from asr.score.lines import Line, Matched, Span, Transcripts, filled, short
 
 _IGNORED = ("IGNORE_TIME_SEGMENT_IN_SCORING", "IGNORETIMESEGMENTINSCORING")
 _STM_LINE = re.compile(
@@ -36,10 +36,7 @@ def read_stm(path: Path, rows: Sequence[str], _: bool = False) -> Iterator[tuple
     """
     n_of_speaker: Counter[str] = Counter()
     latest: dict[tuple[str, str], tuple[float, str]] = {}
-    for number, row in enumerate(rows, 1):
-        if not row.strip() or row.startswith(";;"):
-            continue
-        where = f"{path}:{number}"
+    for where, row in filled(path, rows, comment=";;"):
         found = _STM_LINE.fullmatch(row)
         if not found:
             raise InputError(
@@ -53,7 +50,10 @@ def read_stm(path: Path, rows: Sequence[str], _: bool = False) -> Iterator[tuple
         span = Span(file, channel, start_s, end_s)
         text = found[6] or ""
         if any(mark in text.upper() for mark in _IGNORED):
-            yield f"ignored {number}", Line(where, None, speaker=speaker, span=span)
+            yield (
+                f"ignored {where.rpartition(':')[2]}",
+                Line(where, None, speaker=speaker, span=span),
+            )
         else:
             # The ids that sclite gives.
             yield (
@@ -79,10 +79,7 @@ def read_ctm(path: Path, rows: Sequence[str], _: bool = False) -> Iterator[tuple
     middle_s = 0.0
     alternatives: list[list[str]] = []
     where = str(path)
-    for number, row in enumerate(rows, 1):
-        if not row.strip() or row.startswith(";"):
-            continue
-        where = f"{path}:{number}"
+    for where, row in filled(path, rows, comment=";"):
         fields = row.split()
         if len(fields) < 5:
             raise InputError(

@@ -34,7 +34,7 @@ from asr.model.bundle import Bundle, load_bundle, save_bundle, save_lexicon, sav
 from asr.model.emissions import blank_rate, emissions, is_out_of_memory
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decode_set, decoders_of
-from asr.score.error_rate import RATE_NAMES, error_rate
+from asr.score.error_rate import RATE_NAMES
 from asr.system.device import pick_device
 from asr.system.files import write_text
 from asr.system.interrupts import deferred
@@ -446,7 +446,7 @@ def rate_on_dev(bundle: Bundle, criterion: str, examples: Sequence[Example]) -> 
     plainest = next(iter(decoders_of(bundle).values()))
     utterances = [e.utterance for e in examples]
     dev = decode_set(utterances, log_probs, bundle, bundle.make_decoder(plainest))
-    rate = error_rate(next(iter(dev.scores.values())))
+    rate = next(iter(dev.scores.values())).error_rate
     if math.isnan(rate):
         raise InputError(f"dev has no {bundle.labels.unit} in its references to score against")
     return rate, blank_rate(list(log_probs.values()))

@@ -18,7 +18,6 @@ from asr.model.emissions import emissions
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decode_set, decoders_of, policy
 from asr.recognize.tuning import calibrate, searches, tune_all
-from asr.score.error_rate import error_rate
 from asr.score.show import as_json
 from asr.system.files import write_text
 from asr.system.progress import progress_bar
@@ -103,7 +102,7 @@ def score_set(
             "decoding_s": time.perf_counter() - began,
         }
         figures = "  ".join(
-            f"{rate} {100 * error_rate(scores):.2f} %" for rate, scores in decoded.scores.items()
+            f"{rate} {100 * scores.error_rate:.2f} %" for rate, scores in decoded.scores.items()
         )
         log.info("%s  %s  %s  (%s)", name, title, figures, policy(bundle.label_config))
     if bundle.lexicon is not None and (lacking := bundle.lexicon.lacking(utterances)):

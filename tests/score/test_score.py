@@ -12,12 +12,10 @@ from asr.errors import InputError
 from asr.labels import FOLDINGS, SILENCE_POLICIES, SPACE, UNITS
 from asr.score.alignment import align
 from asr.score.error_rate import (
-    error_rate,
     phone_policy,
     policy_name,
     score_pairs,
     total,
-    utterance_error_rate,
 )
 from asr.score.read import match, read_transcripts, token_pairs, tokens
 from asr.score.show import aligned_text, as_json, summary_line
@@ -58,20 +56,20 @@ def test_planted_counts():
 
 def test_the_rate_is_of_the_corpus_not_a_mean_of_rates():
     scores = scored(("a", "b"), ("a b c d e f g h i", "a b c d e f g h i"))
-    assert error_rate(scores) == 1 / 10  # the mean of rates would be 1/2
-    assert utterance_error_rate(scores) == 1 / 2
+    assert scores.error_rate == 1 / 10  # the mean of rates would be 1/2
+    assert scores.utterance_error_rate == 1 / 2
 
 
 def test_empty_references_and_hypotheses():
     scores = scored(("", "x y"), ("a b", ""), ("", ""), ("c", "c"))
     assert counts(scores) == (0, 2, 2, 1)
     assert (scores.utterances, scores.wrong_utterances) == (4, 2)
-    assert error_rate(scores) == 4 / 3
+    assert scores.error_rate == 4 / 3
 
 
 def test_rates_without_reference_tokens_are_undefined():
     scores = scored(("", "x"), ("", ""))
-    assert math.isnan(error_rate(scores))
+    assert math.isnan(scores.error_rate)
     assert as_json(scores)["error_rate"] is None
     assert summary_line(scores).startswith("WER undefined, no reference words  [S 0, D 0, I 1 of 0")
     nothing = score_pairs([], "word", "words, as written")
