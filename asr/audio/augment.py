@@ -116,11 +116,15 @@ def reverberate(waveform: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def audio_folder(folder: str, key: str) -> tuple[tuple[Path, float], ...]:
-    """The audio files under ``folder`` and their seconds, sorted. ``key`` names it in errors.
+    """The audio files under ``folder`` and their seconds, sorted; none where it is "".
+
+    ``key`` names it in errors.
 
     Raises:
         InputError: no such folder, no audio in it, or a file that cannot be read.
     """
+    if not folder:
+        return ()
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{key}={folder}: no such folder; expected one with audio files")
@@ -141,12 +145,8 @@ class WaveformAugment:
         self.config = config
         self.sample_rate = features.sample_rate
         self.log_mel = LogMel(features)
-        self.noises = (
-            audio_folder(config.noise_dir, "augment.noise_dir") if config.noise_dir else ()
-        )
-        self.rooms = (
-            audio_folder(config.reverb_dir, "augment.reverb_dir") if config.reverb_dir else ()
-        )
+        self.noises = audio_folder(config.noise_dir, "augment.noise_dir")
+        self.rooms = audio_folder(config.reverb_dir, "augment.reverb_dir")
 
     def features(
         self,

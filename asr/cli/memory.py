@@ -37,7 +37,7 @@ def memory(
     from rich.table import Table
 
     from asr.nets.memory import QUICK, Protocol, count_trials, measure
-    from asr.plot.memory import TITLES, draw_gradient, draw_recall
+    from asr.plot.memory import LOOKS, draw_gradient, draw_recall
     from asr.system.files import write_text
     from asr.system.progress import progress_bar
 
@@ -60,6 +60,8 @@ def memory(
 
     table = Table("right answers at k =", *map(str, found["recall_k"]))
     for name, net in found["nets"].items():
-        table.add_row(TITLES[name], *(f"{100 * mean:.0f} %" for mean in net["accuracy"]["mean"]))
+        table.add_row(
+            LOOKS[name].title, *(f"{100 * mean:.0f} %" for mean in net["accuracy"]["mean"])
+        )
     Console().print(table)
     print(f"{out}/memory.json   {out}/gradient.png   {out}/recall.png")

@@ -6,32 +6,30 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from asr.system.files import write_aside
 
-TITLES = {
-    "rnn": "tanh RNN",
-    "lstm": "LSTM",
-    "peephole": "peephole LSTM",
-    "coupled": "coupled LSTM",
-    "gru": "GRU",
-    "gru_before": "GRU, reset before",
-    "rnn_orthogonal": "tanh RNN, orthogonal start",
-    "lstm_forget_1": "LSTM, forget bias 1",
-}
-COLOURS = {
-    "rnn": "#c0392b",
-    "lstm": "#1f4e9c",
-    "peephole": "#4a90d9",
-    "coupled": "#16a0b0",
-    "gru": "#2e7d32",
-    "gru_before": "#8bc34a",
-    "rnn_orthogonal": "#e08e79",
-    "lstm_forget_1": "#8d8fb5",
+
+class Look(NamedTuple):
+    """How a net is named and drawn."""
+
+    title: str
+    colour: str
+
+
+LOOKS = {
+    "rnn": Look("tanh RNN", "#c0392b"),
+    "lstm": Look("LSTM", "#1f4e9c"),
+    "peephole": Look("peephole LSTM", "#4a90d9"),
+    "coupled": Look("coupled LSTM", "#16a0b0"),
+    "gru": Look("GRU", "#2e7d32"),
+    "gru_before": Look("GRU, reset before", "#8bc34a"),
+    "rnn_orthogonal": Look("tanh RNN, orthogonal start", "#e08e79"),
+    "lstm_forget_1": Look("LSTM, forget bias 1", "#8d8fb5"),
 }
 FLOOR, CEILING = 1e-12, 1e2
 #: Distance between two labels beside each other, as a part of the axes' height.
@@ -59,8 +57,8 @@ def draw_gradient(found: dict[str, Any], path: Path) -> None:
         memory, by_input = [], []
         for name, net in found["nets"].items():
             norms = net["gradient"][stage]["norms"]
-            memory.append((TITLES[name], _style(name, net), norms.get("c", norms["h"])))
-            by_input.append((TITLES[name], _style(name, net), norms["x"]))
+            memory.append((LOOKS[name].title, _style(name, net), norms.get("c", norms["h"])))
+            by_input.append((LOOKS[name].title, _style(name, net), norms["x"]))
         _lines(column[0], k, memory)
         _lines(column[1], k, by_input)
         jacobians = found["nets"]["rnn"]["gradient"][stage]["jacobians"]
@@ -68,7 +66,7 @@ def draw_gradient(found: dict[str, Any], path: Path) -> None:
             (f"{title}, {which}", {"color": colour, "linewidth": width}, jacobians[kind][which])
             for kind, colour, title in (
                 ("single", "#7f8c8d", "each alone"),
-                ("product", COLOURS["rnn"], "product of k"),
+                ("product", LOOKS["rnn"].colour, "product of k"),
             )
             for which, width in (("largest", 2.2), ("median", 1.5), ("smallest", 0.9))
         ]
@@ -89,13 +87,14 @@ def draw_recall(found: dict[str, Any], path: Path) -> None:
     figure.supylabel("right answers (%)")
     axes = figure.subplots(2, len(nets) // 2, sharex=True, sharey=True)
     for axis, (name, net) in zip(axes.flat, nets.items(), strict=True):
+        title, colour = LOOKS[name]
         for other in nets.values():
             axis.plot(k, [100 * a for a in other["accuracy"]["mean"]], color="0.85", linewidth=1)
         axis.axhline(100 * task["chance"], color="grey", linewidth=1, linestyle=":")
         axis.plot(k, [100 * a for a in net["accuracy"]["mean"]], linewidth=2.5, **_style(name, net))
         for length, runs in zip(k, net["accuracy"]["runs"], strict=True):
-            axis.plot([length] * len(runs), [100 * r for r in runs], ".", color=COLOURS[name])
-        axis.set_title(TITLES[name], fontsize=11.5, color=COLOURS[name], fontweight="bold")
+            axis.plot([length] * len(runs), [100 * r for r in runs], ".", color=colour)
+        axis.set_title(title, fontsize=11.5, color=colour, fontweight="bold")
         axis.set_xscale("log")
         axis.set_xticks(k, map(str, k))
         axis.minorticks_off()
@@ -128,7 +127,7 @@ def _recall_title(nets: dict[str, Any]) -> str:
 
 def _style(name: str, net: dict[str, Any]) -> dict[str, Any]:
     """Colour of a net, dashes for a control."""
-    return {"color": COLOURS[name], "linestyle": "--" if net["control"] else "-"}
+    return {"color": LOOKS[name].colour, "linestyle": "--" if net["control"] else "-"}
 
 
 def _clean(axis: Axes) -> None:
