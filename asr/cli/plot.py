@@ -17,7 +17,8 @@ def plot(
     audio: Annotated[Path, typer.Argument(help="An audio file.")],
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .svg or .pdf.")],
     model: Annotated[
-        Path | None, typer.Option(help="Model (or run) directory: adds posteriors and words.")
+        str | None,
+        typer.Option(help="Model (or run) directory or FILE.onnx: adds posteriors and words."),
     ] = None,
     start: Annotated[float, typer.Option(help="Seconds into AUDIO to begin at.")] = 0.0,
     end: Annotated[

@@ -54,8 +54,7 @@ def serve(
         raise InputError(
             f"asr serve needs {error.name}: install carousel-asr with the extra serve"
         ) from error
-    from asr.model.options import DecodingOptions
-    from asr.recognize.files import load_for_files
+    from asr.recognize.files import Loading, load_for_files
 
     keys = read_keys(key_file)
     if not is_loopback(host) and not keys and not open_to_all:
@@ -65,9 +64,7 @@ def serve(
     models = {}
     for name, where in named.items():
         try:
-            models[name] = load_for_files(
-                where, DecodingOptions(), None, False, "float32", device, tell
-            )
+            models[name] = load_for_files(Loading(where, device=device), tell)
         except InputError as error:
             tell(f"model {name} is left out: {error}")
     if not models:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,77 +49,26 @@ def tune(
     """
     from rich.console import Console
 
-    from asr.data.manifest import read_manifest
     from asr.model.bundle import CONFIG, model_folder
-    from asr.model.options import DecodingOptions, fitted
-    from asr.model.pretrained import load_model
-    from asr.recognize.tuning import (
-        BEAMS,
-        as_trained,
-        cached_emissions,
-        calibrate,
-        save_tuned,
-        searches,
-        tune_all,
-        tune_rescoring,
-    )
-    from asr.system.progress import progress_bar
+    from asr.model.options import DecodingOptions
+    from asr.recognize.tuning import tune_model
 
     _check(manifest, model, force)
     folder = model_folder(Path(model))
-    utterances = read_manifest(manifest, lambda line, error: tell(f"{line} left out: {error}"))
-    bundle = load_model(folder, device)
     options = DecodingOptions(
-        decoder=None if bundle.criterion == "framewise" else "beam",
-        beam=beam,
-        lexicon=lexicon_named(lexicon, no_lexicon),
-        lm=lm,
-        # Stand-ins: what they are is about to be found.
-        lm_weight=None if lm in (None, "none") else 1.0,
-        rescore=rescore,
-        rescore_weight=None if rescore in (None, "none") else 1.0,
+        beam=beam, lexicon=lexicon_named(lexicon, no_lexicon), lm=lm, rescore=rescore
     )
-    bundle, _ = fitted(bundle, options, tell)
-    utterances = as_trained(utterances, bundle)
-    wanted = searches(bundle, BEAMS if beam is None else (beam,))
-    own = bundle.make_decoder(replace(bundle.decoder, rescore_weight=0.0)).title
-    if options.lexicon or lm or rescore:
-        wanted = [search for search in wanted if search.title == own]
-    skipped: dict[str, str] = {}
-    with progress_bar() as progress:
-        task = progress.add_task("emissions", total=len(utterances))
-        log_probs = cached_emissions(
-            folder, manifest.stem, bundle, utterances, skipped, partial(progress.advance, task)
-        )
-        for id, reason in skipped.items():
-            tell(f"{manifest}: {id} left out: {reason}")
-        heard = [u for u in utterances if u.id in log_probs]
-        if not heard:
-            raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
-        found = tune_all(heard, log_probs, bundle, wanted, progress)
-        if bundle.rescore_lm is not None and rescore != "none":
-            found.append(tune_rescoring(heard, log_probs, bundle, found, own, progress, tell))
-        task = progress.add_task("confidences", total=None)
-        bundle.calibrations, reports = calibrate(heard, log_probs, bundle)
-
-    save_tuned(
-        folder,
-        bundle,
-        lexicon=options.lexicon not in (None, "none", "model"),
-        lm=lm not in (None, "none"),
-        rescore_lm=rescore not in (None, "none"),
-    )
-
+    outcome = tune_model(folder, manifest, options, device, tell)
     console = Console()
-    for tuned in found:
+    for tuned in outcome.found:
         for table in tables(tuned):
             console.print(table)
         print(summary(tuned))
-    if not found:
+    if not outcome.found:
         tell("no language model or lexicon: there are no weights to choose; add --lm or --lexicon")
-    console.print(calibration_table(reports))
-    if bundle.decoder.lexicon and bundle.lexicon and (lack := bundle.lexicon.lacking(heard)):
-        tell(f"{manifest}: {lack}")
+    console.print(calibration_table(outcome.calibrated))
+    if outcome.lacking:
+        tell(f"{manifest}: {outcome.lacking}")
     print(f"{folder}: weights and confidences stand in {folder / CONFIG}")
 
 

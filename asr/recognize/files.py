@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -32,22 +33,27 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 WRITERS = 8
 
 
-def load_for_files(
-    model: str,
-    options: DecodingOptions,
-    window_s: float | None,
-    keep_silence: bool,
-    precision: str,
-    device: str,
-    tell: Callable[[str], None],
-) -> Recognizer:
-    """Load a model so that many files take the least time: torch then computes with one thread.
+class Loading(NamedTuple):
+    """A model by its name, and how it is to be used.
 
-    window_s: of long audio at most, by default what suits the model.
+    window_s: of long audio at most; None stands for what suits the model.
+    """
+
+    model: str
+    options: DecodingOptions = DecodingOptions()
+    window_s: float | None = None
+    keep_silence: bool = False
+    precision: str = "float32"
+    device: str = "auto"
+
+
+def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
+    """Load a model so that many files take the least time: torch then computes with one thread.
 
     Raises:
         InputError: not a model that can be used, or options that do not fit it.
     """
+    model, options, window_s, keep_silence, precision, device = loading
     if precision == "int8" and device == "auto":
         device = "cpu"
     bundle = load_model(model, device)

@@ -19,7 +19,7 @@ import torch
 from rich.progress import Progress
 
 from asr.audio.read import file_state
-from asr.data.manifest import plain
+from asr.data.manifest import plain, read_manifest
 from asr.decode.confidence import (
     Calibration,
     expected_calibration_error,
@@ -44,9 +44,12 @@ from asr.model.bundle import (
     save_tensors,
 )
 from asr.model.emissions import emissions_of
+from asr.model.options import DecodingOptions, fitted
+from asr.model.pretrained import load_model
 from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.system.interrupts import deferred
+from asr.system.progress import progress_bar
 from asr.types import Hypothesis, Scores, Utterance
 
 # Natural-log weights around the values that speech systems end with; dev chooses among them.
@@ -323,20 +326,68 @@ def tune_rescoring(
     return second
 
 
-def save_tuned(folder: Path, bundle: Bundle, *, lexicon: bool, lm: bool, rescore_lm: bool) -> None:
-    """Write what was found into the model directory, with those of its parts that are new.
+@dataclass(frozen=True)
+class Outcome:
+    """What `tune_model` found. lacking: a line about words that the lexicon lacks, or nothing."""
+
+    found: list[Tuned]
+    calibrated: list[Calibrated]
+    lacking: str
+
+
+def tune_model(
+    folder: Path, manifest: Path, options: DecodingOptions, device: str, tell: Callable[[str], None]
+) -> Outcome:
+    """Tune a model directory on a manifest, with what ``options`` name put into it.
+
+    With no lexicon and no language model among them, every decoder that the model has is tuned.
 
     Raises:
-        InputError: the folder cannot be written to or the disk is full; nothing is replaced.
+        InputError: what cannot be read, does not fit the model or cannot be written; nothing of
+            the model directory is replaced.
     """
+    utterances = read_manifest(manifest, lambda line, error: tell(f"{line} left out: {error}"))
+    bundle = load_model(folder, device)
+    lexicon, lm, rescore = options.lexicon, options.lm, options.rescore
+    is_new_lm, is_new_rescore = lm not in (None, "none"), rescore not in (None, "none")
+    stand_ins = replace(
+        options,
+        decoder=None if bundle.criterion == "framewise" else "beam",
+        # What they are is about to be found.
+        lm_weight=1.0 if is_new_lm else None,
+        rescore_weight=1.0 if is_new_rescore else None,
+    )
+    bundle, _ = fitted(bundle, stand_ins, tell)
+    utterances = as_trained(utterances, bundle)
+    wanted = searches(bundle, BEAMS if options.beam is None else (options.beam,))
+    own = bundle.make_decoder(replace(bundle.decoder, rescore_weight=0.0)).title
+    if lexicon or lm or rescore:
+        wanted = [search for search in wanted if search.title == own]
+    skipped: dict[str, str] = {}
+    with progress_bar() as progress:
+        task = progress.add_task("emissions", total=len(utterances))
+        tick = partial(progress.advance, task)
+        log_probs = cached_emissions(folder, manifest.stem, bundle, utterances, skipped, tick)
+        for id, reason in skipped.items():
+            tell(f"{manifest}: {id} left out: {reason}")
+        heard = [u for u in utterances if u.id in log_probs]
+        if not heard:
+            raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
+        found = tune_all(heard, log_probs, bundle, wanted, progress)
+        if bundle.rescore_lm is not None and rescore != "none":
+            found.append(tune_rescoring(heard, log_probs, bundle, found, own, progress, tell))
+        progress.add_task("confidences", total=None)
+        bundle.calibrations, reports = calibrate(heard, log_probs, bundle)
     with deferred(), replaced_together(folder) as new:
-        if lexicon:
+        if lexicon not in (None, "none", "model"):
             save_lexicon(new, bundle)
-        if lm:
+        if is_new_lm:
             save_own_lm(new, bundle, "word_lm" if bundle.decoder.lexicon else "label_lm")
-        if rescore_lm:
+        if is_new_rescore:
             save_own_lm(new, bundle, "rescore_lm")
         save_config(new, bundle)
+    searched = bundle.lexicon if bundle.decoder.lexicon else None
+    return Outcome(found, reports, searched.lacking(heard) if searched else "")
 
 
 def adopted(bundle: Bundle, found: Sequence[Tuned]) -> DecoderConfig:

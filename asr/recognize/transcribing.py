@@ -1,0 +1,173 @@
+"""From names of audio to transcripts on standard output or in files: what asr transcribe does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from asr.audio.read import STDIN
+from asr.audio.sources import Failed, Source, distinct, each_channel, find_sources, read_list
+from asr.errors import InputError, one_line
+from asr.recognize.files import (
+    Loading,
+    load_for_files,
+    may_hold_files,
+    transcribe_all,
+    transcribe_into,
+)
+from asr.recognize.ray import transcribe_parts, unpacked
+from asr.recognize.recognizer import Recognizer
+from asr.recognize.transcripts import FORMATS, Format, formats_named, to_jsonl
+from asr.system.device import OF_CPU
+from asr.system.files import remove_abandoned
+from asr.types import Transcript
+
+#: The format of standard output that names the file.
+TEXT = "text"
+
+
+class Output(NamedTuple):
+    """What becomes of transcripts, in the terms of the command line.
+
+    format: names of formats, with commas; None stands for the usual one. out: a folder; None stands
+    for standard output. each_channel: a transcript a channel. on_ray: by Ray, in parts.
+    """
+
+    format: str | None = None
+    out: Path | None = None
+    redo: bool = False
+    each_channel: bool = False
+    on_ray: bool = False
+
+
+def transcribe_named(
+    named: Sequence[str],
+    listed: Path | None,
+    output: Output,
+    loading: Loading,
+    tell: Callable[[str], None],
+) -> bool:
+    """Transcribe the audio that is ``named`` or ``listed`` in a file; returns whether all was.
+
+    What cannot be read or written is told at the end, the rest goes on.
+
+    Raises:
+        InputError: options that contradict each other or the model, or no room to write to.
+    """
+    out = output.out
+    asked, formats = _formats(output)
+    if output.on_ray and loading.device not in OF_CPU:
+        raise InputError(
+            f"--device {loading.device}: --engine ray computes on CPUs; use auto or cpu"
+        )
+    nbest = loading.options.nbest or 1
+    if nbest > 1 and not {"json", "jsonl"} & formats.keys():
+        raise InputError(f"--nbest {nbest}: alternatives are for --format json")
+    bad: list[str] = []
+
+    def failed(path: Path, error: InputError) -> None:
+        hint = "; a list of files is for --list -" if path == STDIN else ""
+        bad.append(f"{error}{hint}")
+
+    names = _names(named, listed, output.on_ray)
+    # Lines of path and text say all; anything else goes by ids.
+    sources = _sources(names, output, by_id=asked != TEXT, failed=failed)
+    n_asked = len(sources) + len(bad)
+    joins = asked == "json" or all(f.joins for f in formats.values())
+    if out is None and len(sources) > 1 and not joins:
+        raise InputError(f"--format {asked}: standard output takes one such file; use --out")
+
+    def load() -> Recognizer:
+        recognizer = load_for_files(loading, tell)
+        if "wrd" in formats and not recognizer.finds_words:
+            raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
+        return recognizer
+
+    try:
+        if out is None:
+            transcribe_all(sources, load, partial(_print, asked), failed)
+        elif output.on_ray:
+            remove_abandoned(out)
+            if sources:
+                make = partial(load_for_files, loading._replace(device="cpu"), tell)
+                *how, _ = loading
+                transcribe_parts(sources, out, make, repr(tuple(how)), output.redo, tell, failed)
+        else:
+            transcribe_into(out, sources, formats, load, output.redo, tell, failed)
+    except KeyboardInterrupt:
+        tell("interrupted; what is written is whole")
+        raise
+    finally:
+        for line in bad:
+            tell(line)
+    if bad and n_asked > 1:
+        tell(f"{len(bad)} of {n_asked} inputs failed")
+    return not bad
+
+
+def _formats(output: Output) -> tuple[str, dict[str, Format]]:
+    """What --format says or is by default, and the formats of that."""
+    format, out, on_ray = output.format, output.out, output.on_ray
+    if on_ray and (out is None or format not in (None, "jsonl")):
+        raise InputError("--engine ray writes JSONL into a folder: name it with --out, no --format")
+    named = (format or ("jsonl" if on_ray else TEXT if out is None else "txt")).lower()
+    formats = {} if named == TEXT else formats_named(named)
+    if out is None:
+        if len(formats) > 1:
+            raise InputError(
+                f"--format {format}: standard output takes one; name a folder with --out"
+            )
+        return named, formats
+    if named == TEXT:
+        raise InputError("--format text is for standard output; in files it is called txt")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; expected a folder")
+    if not may_hold_files(out):
+        raise InputError(f"--out {out}: cannot be written to; name another folder")
+    return named, formats
+
+
+def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[str]:
+    """The names of audio on the command line, and those of the list."""
+    if on_ray and str(STDIN) in named:
+        raise InputError("-: --engine ray reads files, and standard input is none; name files")
+    if listed is None:
+        if not named:
+            raise InputError("no AUDIO: name files or folders, - for standard input, or a --list")
+        return named
+    if listed == STDIN and str(STDIN) in named:
+        raise InputError("-: standard input is either audio or the --list")
+    try:
+        if listed == STDIN:
+            names = read_list(sys.stdin.buffer)
+        else:
+            with listed.open("rb") as stream:
+                names = read_list(stream)
+    except OSError as error:
+        raise InputError(f"--list {listed}: cannot be read ({error.strerror})") from error
+    if not names and not named:
+        raise InputError(f"--list {listed}: names no file")
+    return [*named, *names]
+
+
+def _sources(names: Sequence[str], output: Output, by_id: bool, failed: Failed) -> list[Source]:
+    """The audio that the names mean; ``by_id``: no two of one id."""
+    sources = find_sources(names, failed)
+    if output.on_ray:
+        sources = unpacked(sources, failed)
+    if output.each_channel:
+        sources = each_channel(sources)
+    return distinct(sources, failed) if by_id else sources
+
+
+def _print(name: str, transcript: Transcript) -> None:
+    if name == TEXT:
+        channel = f".ch{transcript.channel}" if transcript.channel else ""
+        text = f"{one_line(str(transcript.audio))}{channel}\t{transcript.text}\n"
+    else:
+        text = to_jsonl(transcript) if name == "json" else FORMATS[name].write(transcript)
+    sys.stdout.write(text)
+    sys.stdout.flush()
