@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 from asr.decode.emission import checked_with_best, only_blanks
 from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
 from asr.decode.paths import ctc_align, ctc_align_words
-from asr.decode.search.labels import (
-    CLOSE,
-    MOST_CLOSE,
-    read_off,
-    search_labels,
-    sums_of_paths,
-)
+from asr.decode.search import labels
+from asr.decode.search.labels import CLOSE, MOST_CLOSE, sum_of_paths
 from asr.decode.search.readings import sum_of_readings
-from asr.decode.search.words import Found, Scoring, Search, Words, advance, begin, by_label, found
+from asr.decode.search.state import Found
+from asr.decode.search.words import Scoring, Search, Words, advance, begin, by_label, found
 from asr.errors import InputError
 from asr.labels import BLANK, UNKNOWN
 from asr.lm.ngram import NO_LM, BoundNGram
@@ -151,44 +147,33 @@ def _labels(
 ) -> Iterator[Found]:
     """Search labels. Of the best, summed anew over all their paths, ``options.nbest`` can be told
     apart; among them are those so close to the best that what pruning lost could decide."""
-    tree, done, n_done, nodes, scores = search_labels(
-        log_probs,
-        best,
+    use_lm = lm is not NO_LM
+    search = labels.Search(
+        options.beam,
+        labels.most_labels(log_probs.shape[1], options.beam, use_lm),
+        math.exp(-options.score_prune),
         float(options.label_prune),
         math.log(options.blank_skip) if options.blank_skip < 1 else math.inf,
-        options.beam,
-        float(options.score_prune),
         float(options.bonus),
-        options.lm_weight * LOG_10 if lm is not NO_LM else 0.0,
+        options.lm_weight * LOG_10 if use_lm else 0.0,
         lm,
     )
-    n_read = min(len(nodes), 1 + max(options.nbest, MOST_CLOSE))
-    while True:
-        labels, lengths, current = read_off(tree, nodes[:n_read], done, n_done)
-        codes = [row[:n].tolist() for row, n in zip(labels, lengths, strict=True)]
-        n_scored = _first_different(map(seen_as, codes), options.nbest)
-        if n_scored < n_read or n_read == len(nodes):
+    state = labels.advance(labels.begin(search), log_probs, best, search)
+    first: list[Found] = []
+    different: set[Hashable] = set()
+    for f in labels.found(state, search):
+        close = len(first) < MOST_CLOSE and f.score > first[0].score - CLOSE if first else True
+        if len(different) >= options.nbest and not close:
             break
-        n_read = min(2 * n_read, len(nodes))
-    n_scored = max(n_scored, int((scores[:MOST_CLOSE] > scores[:1] - CLOSE).sum()))
-    lm_score, bonus = tree.lm_score[nodes[:n_scored]], options.bonus * lengths[:n_scored]
-    exact = sums_of_paths(log_probs, best, labels[:n_scored], lengths[:n_scored])
-    acoustic = np.maximum(exact, scores[:n_scored] - (lm_score + bonus))
-    for i in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
-        parts = float(acoustic[i]), float(lm_score[i]), float(bonus[i])
-        yield Found(codes[i], 0, *parts, current[i, :, : len(codes[i]) + 1])
-
-
-def _first_different(keys: Iterable[Hashable], n: int) -> int:
-    """Return how many of the first keys hold ``n`` different ones; all, if there are fewer."""
-    seen: set[Hashable] = set()
-    n_first = 0
-    for key in keys:
-        if len(seen) == n:
-            break
-        seen.add(key)
-        n_first += 1
-    return n_first
+        first.append(f)
+        different.add(seen_as(f.codes))
+    exact = 0.0
+    for n, f in enumerate(first):
+        # They are much alike: where summing the first is too much work, so are the others.
+        if exact > -math.inf:
+            exact = float(sum_of_paths(log_probs, best, np.array(f.codes, np.int64)))
+        first[n] = f._replace(acoustic=max(exact, f.acoustic))
+    return iter(sorted(first, key=lambda f: -f.score))
 
 
 def label_hypotheses(

@@ -28,13 +28,13 @@ from asr.decode.search.kernels import (
     find_child,
     hash_table,
     log_add,
-    prune_tree,
     replace_smallest,
-    resized,
     sift_up,
     sort_descending,
+    ways_to,
 )
-from asr.decode.search.words import ROOM, Found, ends_of
+from asr.decode.search.state import Found, first_rows, keep, resized_all
+from asr.decode.search.words import ROOM, ends_of
 from asr.errors import InputError
 from asr.labels import BLANK
 from asr.lm.lstm import END, NeuralLM
@@ -325,15 +325,11 @@ class Search:
     def _make_room(self, most_new: int) -> None:
         """Only the histories that lead to a living hypothesis are needed on."""
         _, n_beam, n = self.counts.tolist()
-        parent, word, *others = self.tables
-        kept = prune_tree(self.table, parent, word, n, self.beam.history[:n_beam])
-        n = len(kept)
-        for column in others:
-            column[:n] = column[kept]
-        if 2 * n + most_new > len(parent):
-            room = 4 * n + most_new
-            self.tables = Tables(*(resized(column, room) for column in self.tables))
-            self.table = hash_table(self.tables.parent, self.tables.word, n)
+        living = self.beam.history[:n_beam]
+        n = keep(self.tables, n, ways_to(self.tables.parent, n, living), living)
+        if 2 * n + most_new > len(self.tables.parent):
+            self.tables = resized_all(first_rows(self.tables, n), 4 * n + most_new)
+        self.table = hash_table(self.tables.parent, self.tables.word, n)
         self.counts[2] = n
 
     def rows_in_use(self) -> NDArray[np.int64]:

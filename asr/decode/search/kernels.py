@@ -168,27 +168,39 @@ def resized(array, room):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def prune_tree(table, parents, labels, n_nodes, living):  # type: ignore[no-untyped-def]
-    """Keep the nodes on the way to ``living``, renumber all in place, and return the ids kept.
+def way_to(parents, node):  # type: ignore[no-untyped-def]
+    """Return the nodes on the way to ``node``, the root first."""
+    n, v = 1, node
+    while v > 0:
+        n += 1
+        v = parents[v]
+    way = np.zeros(n, np.int64)
+    for u in range(n - 1, 0, -1):
+        way[u] = node
+        node = parents[node]
+    return way
 
-    A branch without living nodes can be made anew without harm. Parents stand before children.
-    """
-    new = np.full(n_nodes, -1, np.int64)
-    new[0] = 0
+
+@compiled
+def ways_to(parents, n_nodes, living):  # type: ignore[no-untyped-def]
+    """Return the nodes on the way to ``living``, parents before children."""
+    needed = np.zeros(n_nodes, np.bool_)
+    needed[0] = True
     for node in living:
-        while new[node] < 0:
-            new[node] = 0
+        while not needed[node]:
+            needed[node] = True
             node = parents[node]
-    kept = np.empty(n_nodes, np.int64)
-    n_kept = 0
-    for node in range(n_nodes):
-        if new[node] == 0:
-            kept[n_kept], new[node] = node, n_kept
-            n_kept += 1
-    table[:] = -1
-    for n in range(1, n_kept):
-        parents[n], labels[n] = new[parents[kept[n]]], labels[kept[n]]
-        table[find_child(table, parents, labels, parents[n], labels[n])] = n
-    for i in range(len(living)):
-        living[i] = new[living[i]]
-    return kept[:n_kept]
+    return np.flatnonzero(needed)
+
+
+@compiled
+def shared_by(parents, nodes):  # type: ignore[no-untyped-def]
+    """Return the last node on the way to all of ``nodes``; 0 if there are none."""
+    shared = nodes[0] if len(nodes) else 0
+    for other in nodes:
+        while shared != other:  # parents have lower numbers
+            if shared > other:
+                shared = parents[shared]
+            else:
+                other = parents[other]
+    return shared

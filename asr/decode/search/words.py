@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,9 @@ from asr.decode.search.kernels import (
     find_child,
     hash_table,
     lower_edge,
-    prune_tree,
-    resized,
     sort_descending,
 )
+from asr.decode.search.state import NOTHING, Found, Reached, State, codes_to, end_scores, run
 from asr.labels import BLANK
 from asr.lm.ngram import BoundNGram
 from asr.lm.ngram import advance as advance_lm
@@ -72,9 +72,23 @@ class Histories(NamedTuple):
 class Entries(NamedTuple):
     """The beam, best first: history, place and last label; the probability of their paths that end
     in blank (pb), in the last label (pnb), and in either (total: where the net is too sure of
-    itself, the smaller part is lost in it); the factor by which a place inside a word is judged."""
+    itself, the smaller part is lost in it); the factor by which a place inside a word is judged.
 
-    history: NDArray[np.int64]
+    A hypothesis is a pair (words so far, place). The places are: 0, nothing said yet; n, inside a
+    word at tree node n; N + n, after a word that ended at node n; 2 N + k, in separator k;
+    2 N + K + c, in or after an unknown word, at label c. A place knows the last label, which is all
+    that CTC needs, so whatever brings the same words to the same place is summed: several
+    spellings, with or without silence.
+
+    Codes, with W words and V labels: w < W, a word; W, an unknown word of any labels. Where unknown
+    words are spelled, W + 1 + V + n V + c: an unknown word begins with the labels to tree node n
+    and then c (if c is the blank, that is all of it); W + 1 + c: it goes on with c.
+
+    Probabilities are scaled by each frame's best, and hold the factors of their histories (language
+    model and bonuses), so that the inner loops only multiply and add.
+    """
+
+    node: NDArray[np.int64]
     place: NDArray[np.int64]
     last: NDArray[np.int64]
     pb: NDArray[np.float64]
@@ -163,43 +177,6 @@ class Search(NamedTuple):
         return self.tree.most_ways + 1 + (2 * len(self.root_child) if self.unknown else 0)
 
 
-class Reached(NamedTuple):
-    """The next frame, the numbers of hypotheses and of histories, and the logarithm of the scale of
-    the probabilities."""
-
-    t: int
-    n_beam: int
-    n_histories: int
-    log_scale: float
-
-
-class State(NamedTuple):
-    """How far a search has come. It is a value: one may go on from it in several ways.
-
-    A hypothesis is a pair (words so far, place). The places are: 0, nothing said yet; n, inside a
-    word at tree node n; N + n, after a word that ended at node n; 2 N + k, in separator k;
-    2 N + K + c, in or after an unknown word, at label c. A place knows the last label, which is all
-    that CTC needs, so whatever brings the same words to the same place is summed: several
-    spellings, with or without silence.
-
-    Codes, with W words and V labels: w < W, a word; W, an unknown word of any labels. Where unknown
-    words are spelled, W + 1 + V + n V + c: an unknown word begins with the labels to tree node n
-    and then c (if c is the blank, that is all of it); W + 1 + c: it goes on with c.
-
-    Probabilities are scaled by each frame's best, and hold the factors of their histories (language
-    model and bonuses), so that the inner loops only multiply and add.
-
-    width, room: hypotheses and histories that there is room for. When the tree is pruned, which
-    forgets when a history was in the beam before, depends on them.
-    """
-
-    reached: Reached
-    entries: Entries
-    histories: Histories
-    width: int
-    room: int
-
-
 class Room(NamedTuple):
     """What `search_frames` works on; ``table`` is the hash of the histories."""
 
@@ -246,28 +223,6 @@ class Standing(NamedTuple):
     threshold: float
 
 
-class Found(NamedTuple):
-    """A hypothesis of `found`.
-
-    codes: of its words. unfinished: the tree node of a word cut off by the end of the utterance,
-    given only where no hypothesis ends with a whole word, and of several the likeliest; else 0.
-    acoustic: summed over the places in which the words may end, or be cut off. current (2, 1 +
-    codes): the first and the last frame with the codes so far, and no more, in the beam.
-    """
-
-    codes: list[int]
-    unfinished: int
-    acoustic: float
-    lm: float
-    bonus: float
-    current: NDArray[np.int64]
-
-    @property
-    def score(self) -> float:
-        """Of the three parts."""
-        return self.acoustic + self.lm + self.bonus
-
-
 def by_label(tree: Tree, n_labels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return root_child and separator_of of `Search`."""
     root_child = np.zeros(n_labels, np.int64)
@@ -294,7 +249,8 @@ def begin(search: Search) -> State:
     entries.pb[0] = entries.total[0] = entries.judge[0] = 1.0
     # There is room for all that one frame may bring to `width` hypotheses.
     width = min(search.beam, ROOM)
-    return State(Reached(0, 1, 1, 0.0), entries, histories, width, 2 * width * search.most_steps)
+    room = 2 * width * search.most_steps
+    return State(Reached(0, 1, 1, 0.0), entries, histories, NOTHING, 0, width, room)
 
 
 def advance(
@@ -309,11 +265,6 @@ def advance(
 
     ending: this is no frame but the end, a certain blank, which ends words that are cut off.
     """
-    reached, entries, histories, width, room = state
-    frames = Frames(log_probs, floors, reached.t)
-    entries, candidates = _room_for(entries, width, search)
-    histories = Histories._make(resized(values, room) for values in histories)
-    table = hash_table(histories.parent, histories.code, reached.n_histories)
     n_labels = len(search.root_child)
     scratch = Scratch(
         np.zeros(N_BUCKETS, np.int64),
@@ -323,47 +274,27 @@ def advance(
         np.full(n_labels, -1, np.int64),
         Steps(*(np.empty(search.most_steps, t) for t in 3 * [np.int64] + [float])),
     )
-    while True:
-        work = Room(entries, histories, table, candidates, scratch)
-        reached = search_frames(frames, ending, search, work, reached)
-        _, n_beam, n, _ = reached
-        if reached.t == frames.first + len(log_probs) or n_beam == 0:
-            break
-        # Only the histories that lead to a living hypothesis are needed on.
-        living = prune_tree(table, histories.parent, histories.code, n, entries.history[:n_beam])
-        n = len(living)
-        for values in histories[2:]:
-            values[:n] = values[living]
-        reached = reached._replace(n_histories=n)
-        if n_beam > width:
-            width = min(search.beam, 2 * n_beam)
-            entries, candidates = _room_for(
-                Entries._make(values[:n_beam] for values in entries), width, search
-            )
-        if 2 * n + width * search.most_steps > room:
-            room = 4 * n + width * search.most_steps
-            histories = Histories._make(resized(values, room) for values in histories)
-            table = hash_table(histories.parent, histories.code, n)
-    return State(
-        reached,
-        Entries._make(values[:n_beam] for values in entries),
-        Histories._make(values[:n] for values in histories),
-        width,
-        room,
-    )
+    candidates_of = cache(partial(new_candidates, search))
+    before = state.reached.t
+
+    def go_on(
+        entries: Entries, tree: Histories, table: NDArray[np.int64], width: int, reached: Reached
+    ) -> Reached:
+        work = Room(entries, tree, table, candidates_of(width), scratch)
+        frames = Frames(log_probs, floors, before)
+        return search_frames(frames, ending, search, work, reached)
+
+    end = before + len(log_probs)
+    return run(state, end, search.beam, lambda width: width * search.most_steps, go_on)
 
 
-def _room_for(entries: Entries, width: int, search: Search) -> tuple[Entries, Candidates]:
-    """Return a copy of the entries with room, and room for what a frame makes of ``width``."""
+def new_candidates(search: Search, width: int) -> Candidates:
+    """Return room for what a frame makes of ``width`` hypotheses."""
     size = width * (1 + search.most_steps)
-    history, place, last, at, order = (np.empty(size, np.int64) for _ in range(5))
+    node, place, last, at, order = (np.empty(size, np.int64) for _ in range(5))
     pb, pnb, judge, score, ranked = (np.empty(size) for _ in range(5))
-    table = hash_table(history, place, 0)
-    room = min(search.beam, size)
-    return (
-        Entries._make(resized(values, room) for values in entries),
-        Candidates(history, place, last, pb, pnb, judge, score, at, order, ranked, table),
-    )
+    table = hash_table(node, place, 0)
+    return Candidates(node, place, last, pb, pnb, judge, score, at, order, ranked, table)
 
 
 def found(state: State, search: Search) -> Iterator[Found]:
@@ -375,9 +306,9 @@ def found(state: State, search: Search) -> Iterator[Found]:
         end = np.full((1, len(search.root_child)), -np.inf, np.float32)
         end[:, BLANK] = 0.0
         state = advance(state, end, np.zeros(1, np.float32), search, ending=True)
-    entries, histories, lm = state.entries, state.histories, search.words.lm
+    entries, histories, lm = state.entries, state.tree, search.words.lm
     nodes, unfinished, sums = ends_of(
-        entries.history.tolist(),
+        entries.node.tolist(),
         entries.place.tolist(),
         np.log(entries.total).tolist(),
         len(search.tree.label),
@@ -390,19 +321,9 @@ def found(state: State, search: Search) -> Iterator[Found]:
     if len(search.words.hot.end):
         bonus += search.words.hot.end[histories.hot_state[nodes]]
     for j in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
-        v, chain = int(nodes[j]), [int(nodes[j])]
-        while v > 0:
-            v = int(histories.parent[v])
-            chain.append(v)
-        chain.reverse()
-        yield Found(
-            histories.code[chain[1:]].tolist(),
-            unfinished[j],
-            float(acoustic[j]),
-            float(lm_score[j]),
-            float(bonus[j]),
-            np.stack([histories.born[chain], histories.seen[chain]]),
-        )
+        codes, current = codes_to(state, int(nodes[j]))
+        parts = float(acoustic[j]), float(lm_score[j]), float(bonus[j])
+        yield Found(codes, unfinished[j], *parts, current)
 
 
 def ends_of(
@@ -426,15 +347,6 @@ def ends_of(
             best[history] = max(best[history], this) if known else this
     unfinished = [place for _, place in best.values()]
     return np.array(list(sums), np.int64), unfinished, np.array(list(sums.values()))
-
-
-@compiled
-def end_scores(trie, states, end_token):  # type: ignore[no-untyped-def]
-    """Return log10 P(end | state) of each state."""
-    scores = np.empty(len(states))
-    for i in range(len(states)):
-        scores[i], _ = advance_lm(trie, states[i], end_token)
-    return scores
 
 
 @compiled
@@ -474,7 +386,7 @@ def search_frames(frames, ending, search, room, reached):  # type: ignore[no-unt
         best = standing.best
         n_beam = select(t, standing, search, room)
         t += 1
-    return Reached(t, n_beam, n_histories, log_scale)
+    return t, n_beam, n_histories, log_scale
 
 
 @inner
@@ -566,7 +478,7 @@ def ways_on(i, stamp, n_open, threshold, places, search, room):  # type: ignore[
     begins = not inside and not (required and whole)
     separates = p == 0 or whole or (inside and first_word[p] == first_word[p + 1])
     # The most that a whole word, or any step into or within a word, can add.
-    reach = histories.reach[entries.history[i]]
+    reach = histories.reach[entries.node[i]]
     most = total * max(1.0, reach, entries.judge[i] if inside else root_judge)
     n_steps = 0
     if ending and inside and separates:
@@ -633,7 +545,7 @@ def take_steps(  # type: ignore[no-untyped-def]
     step_to, step_by, step_code, step_p = scratch.steps
     counts, scoring = scratch.counts, search.words.scoring
     n_candidates, best, least, n_counted, threshold = standing
-    h, inside = entries.history[i], 0 < entries.place[i] < places.after
+    h, inside = entries.node[i], 0 < entries.place[i] < places.after
     judge = entries.judge[i] if inside else places.root_judge
     for k in range(n_steps):
         to, w, p_c = step_to[k], step_code[k], step_p[k]
