@@ -1,8 +1,8 @@
 """Waveforms to log-mel; the one owner of the arithmetic between samples, frames and seconds.
 
 The way of an utterance: waveform -> log-mel -> normalised -> (augmented) -> deltas -> stacked.
-The first two steps are done once an utterance (`LogMel`, `normalize`), the last two on padded
-batches (`assemble`), because SpecAugment has its place between them. Every step treats an
+The first two steps are done once an utterance (`LogMel`, `asr.audio.normalize`), the last two on
+padded batches (`assemble`), because SpecAugment has its place between them. Every step treats an
 utterance in a batch exactly as it treats it alone.
 """
 
@@ -18,7 +18,9 @@ import torchaudio
 from asr.errors import InputError
 from asr.system.settings import check, setting
 
-NORMALIZATIONS = ("utterance", "speaker", "global", "none")
+NORMALIZATIONS = ("utterance", "speaker", "global", "online", "none")
+#: Those that are, or begin, by what train is like: a model carries it.
+BY_TRAIN = ("global", "online")
 # Power of a full-scale sine is ~1; digital silence must not become -inf.
 LOG_FLOOR = 1e-10
 # A constant bin (digital silence, band-limited audio) has no spread to divide by.
@@ -53,7 +55,9 @@ class FeatureConfig:
     min_hz: float = setting(20.0, "where the lowest band begins", 0, 500_000)
     max_hz: float = setting(8_000.0, "where the highest band ends", 0, 500_000)
     normalize: str = setting(
-        "utterance", "over what bands get mean 0 and variance 1", choices=NORMALIZATIONS
+        "utterance",
+        "over what bands get mean 0 and variance 1; online: over what was heard until then",
+        choices=NORMALIZATIONS,
     )
     deltas: int = setting(0, "differences over time added to each band, and theirs", 0, 2)
     stack: int = setting(3, "neighbouring frames joined to one that the model sees", 1, 64)
@@ -249,16 +253,6 @@ def statistics(features: Iterable[torch.Tensor], config: FeatureConfig) -> Stati
     if not sums:
         raise InputError("feature statistics: there is no utterance to take them from")
     return statistics_of(torch.stack(sums).sum(0))
-
-
-def normalize(
-    features: torch.Tensor, stats: Statistics | None, config: FeatureConfig
-) -> torch.Tensor:
-    """Shift and scale log-mel (T, n_mels) to zero mean and unit variance under ``stats``."""
-    if stats is None:
-        return features
-    normal = (features - stats.mean) / stats.std
-    return normal.clamp_min(-FLOOR) if config.ignore_silence else normal
 
 
 def repeat_last(x: torch.Tensor, lens: torch.Tensor, n_frames: int, first: int = 0) -> torch.Tensor:

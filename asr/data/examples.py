@@ -22,9 +22,9 @@ from asr.audio.features import (
     Statistics,
     assemble,
     moments,
-    normalize,
     statistics_of,
 )
+from asr.audio.normalize import normalize
 from asr.audio.read import load_audio
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels, fold_segments, unit_symbols
@@ -151,7 +151,7 @@ def set_statistics(
         stats = {speaker: pooled(group) for speaker, group in groups.items()}
         return {i: stats[speakers[i]] for i in matrices}
     if global_stats is None:
-        raise InputError("features.normalize=global: the model carries no feature statistics")
+        raise InputError(f"features.normalize={how}: the model carries no feature statistics")
     return dict.fromkeys(matrices, global_stats)
 
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio.features import Statistics, assemble, levels_db, normalize, speech, steady
+from asr.audio.features import Statistics, assemble, levels_db, speech, steady
+from asr.audio.normalize import normalize
 from asr.audio.read import load_audio
 from asr.audio.silence import SMOOTHING_S, frames_in, is_quiet, left_out, loudness, smoothed
 from asr.data.examples import Example, Matrix, extract, matrix_of, set_statistics

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from asr.errors import InputError
-from asr.nets.convolution import Convolutions
+from asr.nets.convolution import Convolutions, RowConvolution
 from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_parameters
 
 #: Ten times the largest recurrent nets; training takes 16 bytes for each.
@@ -29,6 +30,7 @@ class AcousticModel(nn.Module):
         self.conv = Convolutions(config.conv, n_features, n_bins) if config.conv else None
         self.conv_dropout = Dropout(config.conv_dropout)
         self.stack = RecurrentStack(config, self.conv.size if self.conv else n_features)
+        self.row = RowConvolution(self.stack.size, config.future) if config.future else None
         self.output = nn.Linear(self.stack.size, n_labels)
 
     def forward(
@@ -39,6 +41,8 @@ class AcousticModel(nn.Module):
         if self.conv is not None:
             x = self.conv_dropout(self.conv(x, lens))
         x, lens = self.stack(x, lens)
+        if self.row is not None:
+            x = self.row(F.pad(x, (0, 0, 0, self.row.future)))
         # In float32 even where the layers before compute in bfloat16.
         return self.output(x).float().log_softmax(dim=2), lens
 

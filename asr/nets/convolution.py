@@ -1,4 +1,4 @@
-"""Convolutions over frames and mel bins, before the first recurrent layer."""
+"""Convolutions: over frames and mel bins before the first recurrent layer, over frames after."""
 
 from __future__ import annotations
 
@@ -36,3 +36,20 @@ class Convolutions(nn.Module):
             # The next one sees a frame beyond the end: nothing must be there, as in a batch of one.
             x = mask_padding(F.relu(layer(x)).transpose(1, 2), lens).transpose(1, 2)
         return x.transpose(1, 2).flatten(2)
+
+
+class RowConvolution(nn.Module):
+    """Each unit's weighted sum over its own frame and ``future`` frames after it.
+
+    Amodei et al. 2016 ("Deep Speech 2", section 3.7): what layers in one direction need to know of
+    the future, at the price of as many frames of latency. It begins as no change at all.
+    """
+
+    def __init__(self, size: int, future: int) -> None:
+        super().__init__()
+        self.future = future
+        self.weight = nn.Parameter(F.pad(torch.ones(size, 1, 1), (0, future)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x (B, T + future, size) -> (B, T, size)."""
+        return F.conv1d(x.transpose(1, 2), self.weight, groups=x.shape[2]).transpose(1, 2)

@@ -97,8 +97,13 @@ def quantized(model: AcousticModel) -> AcousticModel:
     """A copy whose recurrent layers compute in integers; the same for an utterance in any batch.
 
     Raises:
-        InputError: torch has no such kernel for the model's cell.
+        InputError: torch has no such kernel for the model's cell, or the model goes in chunks.
     """
+    if model.stack.latency is not None:
+        raise InputError(
+            "precision int8 is for models that hear all at once or go in one direction; this one "
+            "goes in chunks: use bfloat16"
+        )
     model = copy.deepcopy(model)
     for depth, layer in enumerate(model.stack.layers):
         for name in ("ahead", "back"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,25 @@ from torch import nn
 
 from asr.audio.features import mask_padding, stack_frames
 from asr.errors import InputError
-from asr.nets.cells import CELLS, Cell
+from asr.nets.cells import CELLS, Cell, State
 from asr.system.settings import check, setting
 
 MOST_LAYERS, MOST_UNITS = 64, 16_384
 #: Frames that a pyramid of layers may join to one.
 MOST_JOINED = 1024
+#: Frames of a chunk or of a look ahead.
+MOST_AHEAD = 10_000
+
+
+#: A cell's run over x (B, T, F) from a state.
+Run = Callable[[torch.Tensor, State | None], tuple[torch.Tensor, State]]
+
+
+class Latency(NamedTuple):
+    """Frames of a chunk, and frames that it sees beyond its end."""
+
+    chunk: int
+    lookahead: int
 
 
 @dataclass
@@ -34,6 +48,24 @@ class RecurrentConfig:
         (), "widths of the layers one by one, instead of layers times hidden", 1, MOST_UNITS
     )
     bidirectional: bool = setting(True, "read the audio in both directions")
+    chunk: tuple[int, ...] = setting(
+        (),
+        "frames of the chunks in which a stack in both directions can go along with speech (Zhang "
+        "et al. 2016); of several each batch draws one, the first is what is used; empty: it "
+        "hears an utterance as a whole",
+        1,
+        MOST_AHEAD,
+    )
+    lookahead: tuple[int, ...] = setting(
+        (), "frames that each of these chunks sees beyond its end", 0, MOST_AHEAD
+    )
+    future: int = setting(
+        0,
+        "frames after its own that an output frame sees by a row convolution (Amodei et al. 2016), "
+        "where the stack goes in one direction",
+        0,
+        MOST_AHEAD,
+    )
     conv: tuple[int, ...] = setting(
         (), "channels of the convolutions before the first layer", 1, MOST_UNITS
     )
@@ -80,6 +112,40 @@ class RecurrentConfig:
                 f"model.subsample={list(self.subsample)}: joins {self.subsampling} frames to one; "
                 f"expected up to {MOST_JOINED}"
             )
+        self._check_live()
+
+    def _check_live(self) -> None:
+        """Refuse what cannot go along with speech where it is to."""
+        if len(self.chunk) != len(self.lookahead):
+            raise InputError(
+                f"model.chunk={list(self.chunk)}, model.lookahead={list(self.lookahead)}: expected "
+                "as many of the one as of the other"
+            )
+        if self.chunk and not self.bidirectional:
+            raise InputError(
+                "model.chunk is for stacks in both directions; with model.bidirectional=false "
+                "leave it empty and set model.future"
+            )
+        if self.future and self.bidirectional:
+            raise InputError(
+                "model.future is for stacks in one direction: set model.bidirectional=false, or "
+                "model.chunk and model.lookahead in its place"
+            )
+        if self.subsampling > 1 and (self.chunk or self.future):
+            raise InputError(
+                f"model.subsample={list(self.subsample)}: a pyramid cannot go along with speech; "
+                "leave it empty, or model.chunk and model.future"
+            )
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can go along with speech, chunk by chunk or frame by frame."""
+        return self.subsampling == 1 and (bool(self.chunk) or not self.bidirectional)
+
+    @property
+    def latencies(self) -> tuple[Latency, ...]:
+        """The chunks that it is trained for and what each sees beyond its end."""
+        return tuple(map(Latency, self.chunk, self.lookahead))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -119,6 +185,53 @@ class _Reverse(torch.autograd.Function):
         return reverse_within(gradient, lens), None
 
 
+class Windows(NamedTuple):
+    """Chunks with what they see beyond their ends, as a batch.
+
+    x: (B n, W, F), the n chunks of an utterance one after the other; lens: (B n,) frames of each
+    that lie within the utterance. is_cut: whether what a chunk sees ahead is as the next ones are.
+    """
+
+    x: torch.Tensor
+    lens: torch.Tensor
+    n: int
+    chunk: int
+    is_cut: bool = False
+
+    def main(self, x: torch.Tensor) -> torch.Tensor:
+        """The chunks in one: (B n, at least ``chunk``, F) -> (B, n chunk, F)."""
+        if self.n == 1:
+            return x[:, : self.chunk]
+        frames = x.transpose(0, 1)[: self.chunk].unflatten(1, (-1, self.n))  # (chunk, B, n, F)
+        return frames.permute(2, 0, 1, 3).flatten(0, 1).transpose(0, 1)
+
+    def cut(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse: (B, n chunk, F) -> (B n, chunk, F)."""
+        if self.n == 1:
+            return x
+        frames = x.transpose(0, 1).unflatten(0, (self.n, self.chunk))  # (n, chunk, B, F)
+        return frames.permute(1, 2, 0, 3).flatten(1, 2).transpose(0, 1)
+
+
+def windows_of(x: torch.Tensor, lens: torch.Tensor, latency: Latency) -> Windows:
+    """Cut x (B, T, F) with lens (B,) into chunks and what they see ahead."""
+    chunk, lookahead = latency
+    n = -(-x.shape[1] // chunk)
+    firsts = chunk * torch.arange(n, device=x.device)
+    window_lens = (lens[:, None] - firsts).clamp(0, chunk + lookahead).flatten()
+    return Windows(frames_of_windows(x, n, latency), window_lens, n, chunk, is_cut=True)
+
+
+def frames_of_windows(x: torch.Tensor, n: int, latency: Latency) -> torch.Tensor:
+    """The ``n`` chunks of x (B, T, F) with what they see ahead: (B n, W, F), zeros beyond T."""
+    chunk, lookahead = latency
+    B, T, n_features = x.shape
+    padded = F.pad(x.transpose(0, 1), (0, 0, 0, 0, 0, n * chunk + lookahead - T))
+    frames = padded.unfold(0, chunk + lookahead, chunk)  # (n, B, F, W)
+    frames = frames.permute(3, 1, 0, 2).reshape(chunk + lookahead, B * n, n_features)
+    return frames.transpose(0, 1)
+
+
 class RecurrentLayer(nn.Module):
     """One recurrent layer, forward in time or (Schuster & Paliwal 1997) in both directions.
 
@@ -147,9 +260,53 @@ class RecurrentLayer(nn.Module):
         both = [ahead.transpose(0, 1), reverse_within(back, lens).transpose(0, 1)]
         return torch.cat(both, dim=2).transpose(0, 1)
 
+    def in_chunks(
+        self, windows: Windows, state: State | None, n_wanted: int
+    ) -> tuple[torch.Tensor, State]:
+        """`forward` over chunks, of which each sees so far and no further, from a state on.
+
+        The backward direction begins at the end of each window; the forward one goes on from chunk
+        to chunk, and from each chunk's end into its look ahead. Returns the first ``n_wanted``
+        frames of the windows, (B n, n_wanted, size), and the forward state after the last chunk.
+        """
+        ahead, after = self._ahead_in_chunks(self._drawn(self.ahead), windows, state, n_wanted)
+        if self.back is None:
+            return ahead, after
+        x, lens = windows.x, windows.lens
+        back = reverse_within(self._run(self.back, reverse_within(x, lens)), lens)[:, :n_wanted]
+        both = [ahead.transpose(0, 1), back.transpose(0, 1)]
+        return torch.cat(both, dim=2).transpose(0, 1), after
+
+    def _ahead_in_chunks(
+        self, run: Run, windows: Windows, state: State | None, n_wanted: int
+    ) -> tuple[torch.Tensor, State]:
+        x, chunk = windows.x, windows.chunk
+        main = windows.main(x)
+        if n_wanted == chunk:
+            y, after = run(main, state)
+            return windows.cut(y), after
+        if windows.is_cut:
+            # What a chunk sees ahead is what the next ones are: so are the outputs.
+            y, after = run(main, state)
+            return frames_of_windows(y, windows.n, Latency(chunk, x.shape[1] - chunk)), after
+        outputs, states = [], []
+        for piece in main.split(chunk, dim=1):
+            y, after = run(piece, state)
+            outputs.append(y.transpose(0, 1))
+            states.append(state := after)
+        # (B, n) chunks are a batch, b n + k each.
+        ends = tuple(torch.stack(parts, dim=1).flatten(0, 1) for parts in zip(*states, strict=True))
+        beyond, _ = run(x[:, chunk:], ends)
+        y = torch.stack(outputs, dim=2)
+        return torch.cat([y.flatten(1, 2), beyond.transpose(0, 1)]).transpose(0, 1), after
+
     def _run(self, cell: Cell, x: torch.Tensor) -> torch.Tensor:
+        return self._drawn(cell)(x, None)[0]
+
+    def _drawn(self, cell: Cell) -> Run:
+        """The cell, in training with the weights that it draws for this batch."""
         if not self.training or not (self.config.weight_noise or self.config.drop_connect):
-            return cell(x)[0]
+            return lambda x, state: cell(x) if state is None else cell(x, None, state)
         weights: dict[str, torch.Tensor] = dict(cell.named_parameters())
         if self.config.weight_noise:
             weights = {
@@ -157,8 +314,7 @@ class RecurrentLayer(nn.Module):
                 for name, weight in weights.items()
             }
         weights["weight_hh"] = F.dropout(weights["weight_hh"], self.config.drop_connect)
-        output, _ = torch.func.functional_call(cell, weights, (x,))
-        return output
+        return lambda x, state: torch.func.functional_call(cell, weights, (x, None, state))
 
 
 class Dropout(nn.Dropout):
@@ -200,16 +356,48 @@ class RecurrentStack(nn.Module):
             size = widths[-1] if widths else size
         self.dropout = Dropout(config.dropout)
         self.size = size
+        #: In which chunks it hears, but in training, where each batch draws.
+        self.latency = config.latencies[0] if config.chunk else None
 
     def forward(self, x: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x (B, T, F) with lens (B,) frames -> (B, T', size), zero beyond its lengths (B,)."""
+        latency = self.latency
+        if self.config.chunk and self.training:
+            latency = self.config.latencies[int(torch.randint(len(self.config.chunk), ()))]
+        if latency is not None:
+            windows = windows_of(x, lens, latency)
+            y, _ = self.in_chunks(windows, [None] * len(self.layers))
+            return mask_padding(windows.main(y)[:, : x.shape[1]].contiguous(), lens), lens
         for depth, layer in enumerate(self.layers):
-            y = self.dropout(self.norms[depth](layer(x, lens)))
-            x = x + y if self.config.residual and x.shape == y.shape else y
+            x = self._after(depth, x, layer(x, lens))
             if self.config.subsample:
                 x, lens = stack_frames(x, lens, self.config.subsample[depth])
             x = self.mlps[depth](x)
         return mask_padding(x.contiguous(), lens), lens
+
+    def in_chunks(
+        self, windows: Windows, states: Sequence[State | None]
+    ) -> tuple[torch.Tensor, list[State]]:
+        """Chunks (`Windows`), from the layers' states on -> (B n, chunk, size), states after it.
+
+        What lies beyond lengths is arbitrary. Of the last layer nobody asks for what it makes of
+        frames ahead, and what the first makes of them forward in time it makes once.
+        """
+        states_after = []
+        for depth, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
+            is_last = depth == len(self.layers) - 1
+            n_wanted = windows.chunk if is_last else windows.x.shape[1]
+            assert isinstance(layer, RecurrentLayer)
+            y, after = layer.in_chunks(windows, state, n_wanted)
+            x = self.mlps[depth](self._after(depth, windows.x[:, :n_wanted], y))
+            windows = windows._replace(x=x, is_cut=False)
+            states_after.append(after)
+        return windows.x, states_after
+
+    def _after(self, depth: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What becomes of a layer's output y and its input x."""
+        y = self.dropout(self.norms[depth](y))
+        return x + y if self.config.residual and x.shape == y.shape else y
 
 
 def mlp(n_in: int, widths: tuple[int, ...], dropout: float) -> nn.Sequential:

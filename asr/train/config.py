@@ -186,7 +186,7 @@ class RunConfig:
             raise InputError(
                 f"augment.volume_db={list(self.augment.volume_db)} changes nothing under "
                 f"features.normalize=utterance, which takes loudness out; leave it empty, or "
-                f"choose features.normalize=speaker, global or none"
+                f"choose features.normalize=speaker, global, online or none"
             )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from asr.audio.augment import WaveformAugment
-from asr.audio.features import Statistics
+from asr.audio.features import BY_TRAIN, Statistics
 from asr.corpora import Audit, Corpus
 from asr.data.cache import cached
 from asr.data.examples import (
@@ -307,7 +307,7 @@ def build(
     if isinstance(train, IndexedManifest):
         stream = open_stream(config, train, labels, skipped["train"], n_processes)
         stats = stream.stats
-    elif config.features.normalize == "global":
+    elif config.features.normalize in BY_TRAIN:
         stats = pooled([m for _, found in copies["train"] for m in found.values()])
     scored = {}
     for name, utterances in held.items():

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from asr.audio.augment import change_speed
-from asr.audio.features import LogMel, Statistics, moments, statistics
+from asr.audio.features import BY_TRAIN, LogMel, Statistics, moments, statistics
 from asr.audio.read import load_audio
 from asr.data.examples import Epoch, Example, Matrix, bucket, make_examples, pooled
 from asr.data.index import IndexedManifest
@@ -109,7 +109,7 @@ class Stream(Sequence[Example]):
         self.pipes: dict[int, TarPipe] = {}
         self.log_mel = LogMel(config.features)
         self.stats: Statistics | None = None
-        if config.features.normalize == "global":
+        if config.features.normalize in BY_TRAIN:
             self.stats = statistics((e.features for e in self.sample()), config.features)
 
     def __len__(self) -> int:
@@ -491,7 +491,7 @@ def open_stream(
     Raises:
         InputError: more than the share ``trainer.max_skipped`` is lost, a label that the inventory
             lacks, or a tar that is a pipe, and several processes or the statistics of
-            features.normalize=global would read it.
+            features.normalize=global or online would read it.
     """
     # A stray symbol is told before anything is read.
     symbols = unit_symbols(manifest.vocabulary(), config.labels.unit, config.labels.fold)
@@ -512,10 +512,10 @@ def open_stream(
             raise InputError(
                 f"{name}: is a pipe, which {n_processes} processes cannot share; give them files"
             )
-        if is_pipe and config.features.normalize == "global":
+        if is_pipe and config.features.normalize in BY_TRAIN:
             raise InputError(
-                f"{name}: is a pipe, which cannot be read beforehand, as features.normalize=global "
-                f"needs; choose utterance or none"
+                f"{name}: is a pipe, which cannot be read beforehand, as "
+                f"features.normalize={config.features.normalize} needs; choose utterance or none"
             )
         rooms.append(BOUNDLESS if is_pipe else about.st_size)
         reasons.append(f"{name}: truncated, {about.st_size} bytes")

@@ -14,10 +14,10 @@ from asr.audio.features import (
     add_deltas,
     assemble,
     frame_clock,
-    normalize,
     stack_frames,
     statistics,
 )
+from asr.audio.normalize import normalize
 from asr.errors import InputError
 
 

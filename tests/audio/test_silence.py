@@ -15,11 +15,11 @@ from asr.audio.features import (
     FeatureConfig,
     LogMel,
     levels_db,
-    normalize,
     speech,
     statistics,
     steady,
 )
+from asr.audio.normalize import normalize
 from asr.audio.silence import left_out
 from asr.audio.windows import WindowConfig
 from asr.labels import LabelConfig, Labels

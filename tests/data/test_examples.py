@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.audio.augment import AugmentConfig, WaveformAugment
-from asr.audio.features import FeatureConfig, frame_clock, moments, normalize, statistics
+from asr.audio.features import FeatureConfig, frame_clock, moments, statistics
+from asr.audio.normalize import normalize
 from asr.corpora import load_corpus
 from asr.data import examples
 from asr.data.examples import (

@@ -1,0 +1,86 @@
+"""Normalisation by what was heard until then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.audio.features import DIGITAL_SILENCE_DB, NEPER_PER_DB, FeatureConfig, Statistics
+from asr.audio.normalize import (
+    PRIOR_FRAMES,
+    WINDOW,
+    normalize,
+    normalize_on,
+    nothing_heard,
+)
+
+N_MELS = 4
+CONFIG = FeatureConfig(n_mels=N_MELS, normalize="online")
+ALL_FRAMES = FeatureConfig(n_mels=N_MELS, normalize="online", ignore_silence=False)
+PRIOR = Statistics(torch.tensor([-4.0, -3.0, -2.0, -3.0]), torch.tensor([2.0, 1.0, 2.0, 1.0]))
+
+
+def spoken(n_frames: int, level: float = -3.0, seed: int = 0) -> torch.Tensor:
+    """Log-mel that varies as speech does."""
+    generator = torch.Generator().manual_seed(seed)
+    loud = 1.5 * torch.randn(n_frames, 1, generator=generator)
+    return level + loud + torch.randn(n_frames, N_MELS, generator=generator)
+
+
+@pytest.mark.parametrize("n_frames", [1, 50, 700, 1500])
+def test_the_mean_is_of_the_window_and_of_the_prior_while_it_fills(n_frames: int) -> None:
+    x = spoken(n_frames)
+    found = normalize(x, PRIOR, ALL_FRAMES)
+    for t in {0, n_frames // 2, n_frames - 1}:
+        window = x[max(0, t + 1 - WINDOW) : t + 1].double()
+        n_prior = min(PRIOR_FRAMES, WINDOW - len(window))
+        mean = (window.sum(0) + n_prior * PRIOR.mean) / (len(window) + n_prior)
+        torch.testing.assert_close(found[t], ((x[t] - mean) / PRIOR.std).float())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=12), st.booleans())
+def test_frames_in_any_pieces_are_normalised_alike(pieces: list[int], by_speech: bool) -> None:
+    config = CONFIG if by_speech else ALL_FRAMES
+    x = torch.cat([spoken(400), torch.full((200, N_MELS), -20.0), spoken(500, seed=1)])
+    heard, at, found = nothing_heard(PRIOR), 0, []
+    for n in [*pieces, len(x)]:
+        found.append(normalize_on(x[at : at + n], PRIOR, config, heard))
+        at = min(at + n, len(x))
+    assert torch.equal(torch.cat(found), normalize(x, PRIOR, config))
+
+
+def test_silence_of_an_hour_leaves_what_speech_is_like() -> None:
+    quiet = torch.full((360_000, N_MELS), DIGITAL_SILENCE_DB * NEPER_PER_DB - 1)
+    hiss = -12.0 + 0.1 * torch.randn(360_000, N_MELS, generator=torch.Generator().manual_seed(3))
+    said = spoken(300)
+    for silence in (quiet, hiss):
+        heard = nothing_heard(PRIOR)
+        normalize_on(said, PRIOR, CONFIG, heard)
+        mean = heard.sums / heard.counts[1]
+        normalize_on(silence, PRIOR, CONFIG, heard)
+        np.testing.assert_allclose(
+            heard.sums / min(heard.counts[1], WINDOW), mean, atol=0.6, rtol=0
+        )
+
+
+def test_after_a_bang_speech_counts_again() -> None:
+    heard = nothing_heard(PRIOR)
+    normalize_on(torch.full((20, N_MELS), 6.0), PRIOR, CONFIG, heard)
+    counted = int(heard.counts[1])
+    normalize_on(spoken(100), PRIOR, CONFIG, heard)
+    assert heard.counts[1] - counted < 20
+    normalize_on(spoken(3000), PRIOR, CONFIG, heard)
+    counted = int(heard.counts[1])
+    normalize_on(spoken(100, seed=5), PRIOR, CONFIG, heard)
+    assert heard.counts[1] - counted > 80
+
+
+def test_normalised_features_end_below_speech_where_silence_is_ignored() -> None:
+    x = spoken(100)
+    x[50:] = -23.0
+    assert normalize(x, PRIOR, CONFIG).min() == -3.0
+    assert normalize(x, PRIOR, ALL_FRAMES).min() < -3.0
