@@ -36,7 +36,7 @@ ERRORS = ("", "S", "D", "I")
 TIES = Ties(deletion=0, substitution=1, insertion=2, hit=3)
 #: Utterances that are split and aligned at once. Memory that is used anew for every block costs
 #: less than what is asked of the system for all of them: its first use is slower than the work.
-BLOCK = 4096
+BLOCK = 8192
 # What ``str.split`` takes for white space, in ASCII and beyond; the separators are none for NIST.
 _SEPARATORS = b"\x1c\x1d\x1e\x1f"
 _SPACES = b"\t\n\v\f\r "
