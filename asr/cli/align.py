@@ -92,6 +92,8 @@ def align(
         raise InputError("--out is missing: name a folder (or, for one format, a file)")
     if source == STDIN and MANIFEST in names:
         raise InputError("--format manifest: names audio files, and standard input is none")
+    if {"jsonl", MANIFEST} <= set(names):
+        raise InputError(f"--format {format}: jsonl and manifest would be one file; choose one")
     aligner = Aligner.load(model, unit and unit.value, lexicon, device)
     if "wrd" in names and aligner.unit == "phone":
         raise InputError("--format wrd: aligned by phones there are no words; choose phn")

@@ -204,6 +204,7 @@ def test_mistakes_are_told_in_one_line(model, said, tmp_path, monkeypatch, capsy
         ((manifest,), "--out is missing"),
         ((audio, text, "--format", "ctm,phn"), "--out is missing"),
         ((audio, text, "--format", "mp3"), "'mp3' does not exist"),
+        ((audio, text, "--format", "jsonl,manifest", "--out", tmp_path), "would be one file"),
         ((audio, tmp_path / "none.txt"), "none.txt: cannot be read"),
         ((audio, tmp_path / "latin.txt"), "not UTF-8"),
         ((tmp_path / "none.wav", text), "none.wav: no such file"),
