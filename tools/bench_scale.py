@@ -47,9 +47,9 @@ N_BATCHES = 4
 FIRST_STEP = """
 import json, os, resource, sys, time
 began = float(sys.argv[1])
-from asr import training
+from asr.train import loop
 from asr.train.recipe import load_config
-step = training.step
+step = loop.step
 def first(*args):
     step(*args)
     own, others = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -58,8 +58,8 @@ def first(*args):
         "cpu_s": own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime,
         "peak_gb": own.ru_maxrss / 1e6}), flush=True)
     os._exit(0)
-training.step = first
-training.train(*load_config(sys.argv[2], sys.argv[3:]))
+loop.step = first
+loop.train(*load_config(sys.argv[2], sys.argv[3:]))
 """
 
 

@@ -428,30 +428,27 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
     """The fields, if every line has what it should; else line by line, to say which has not."""
     try:
         found = _Fields(
-            names=[nfc(r["id"]) for r in records],
+            # As many names as before, or the check below fails.
+            names=nfc("\n".join([r["id"] for r in records])).split("\n"),
             audio=[r["audio_filepath"] for r in records],
             durations=[r["duration"] for r in records],
             offsets=[r.get("offset") or 0.0 for r in records],
             words=set(nfc(" ".join([r["text"] for r in records if r.get("text")])).split()),
-            phones={
-                nfc(p if isinstance(p, str) else p[0])
-                for r in records
-                for p in r.get("phones") or ()
-            },
-            speakers={nfc(r["speaker"]) for r in records if r.get("speaker")},
+            phones=_composed(
+                p if isinstance(p, str) else p[0] for r in records for p in r.get("phones") or ()
+            ),
+            speakers=_composed(r["speaker"] for r in records if r.get("speaker")),
         )
-        # Half a character, as JSON's escapes can make, is refused.
-        " ".join(found.words | found.phones).encode()
         seconds = np.array([found.durations, found.offsets], np.float64)
         if (
-            len(" ".join(found.names).split()) == len(records)
+            len(" ".join(found.names).split()) == len(found.names) == len(records)
             and may_name_file(" ".join([*found.names, *found.audio, *found.speakers]))
             and all(found.audio)
             and set(map(type, found.audio)) <= {str}
             and set(map(type, found.durations + found.offsets)) <= {int, float}
             and bool(np.all((seconds >= 0) & (seconds < np.inf)))
             and all(found.durations)
-            and all(isinstance(s, str) for s in found.phones | found.speakers)
+            # Half a character, as JSON's escapes can make, is refused.
             and is_unicode(" ".join(found.words | found.phones))
         ):
             return found
@@ -472,6 +469,10 @@ def _fields(records: Sequence[dict[str, Any]], starts: np.ndarray, folder: Path)
         if utterance.speaker:
             found.speakers.add(utterance.speaker)
     return found
+
+
+def _composed(texts: Iterable[str]) -> set[str]:
+    return set(map(nfc, set(texts)))
 
 
 def _stretch(audio: str, offset_s: float) -> str:
