@@ -12,6 +12,7 @@ from asr.decode.emission import checked_with_best, only_blanks
 from asr.decode.greedy import greedy
 from asr.decode.search import words
 from asr.decode.search.beam import hypotheses_of
+from asr.decode.search.state import decide, end_scores, settled
 from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
 
@@ -125,7 +126,7 @@ class WordSearch:
             part = frames[first:end], floors[first:end]
             self._state = words.advance(self._state, *part, self._search)
             if not self._state.reached.t % EVERY:
-                self._decide()
+                self._state = decide(self._state, self._n_open)
             first = end
 
     def best(self) -> Hypothesis:
@@ -139,38 +140,20 @@ class WordSearch:
         return self._nbest(self.decoder.beam_options.nbest)
 
     def relative_cost(self) -> float:
-        entries, histories, search = self._state.entries, self._state.histories, self._search
+        entries, histories, search = self._state.entries, self._state.tree, self._search
         if not len(entries.total):
             return 0.0
         after = len(search.tree.label)
         may_end = (entries.place == 0) | (entries.place >= after)
-        nodes, totals = entries.history[may_end], np.log(entries.total[may_end])
+        nodes, totals = entries.node[may_end], np.log(entries.total[may_end])
         scoring, lm, hot = search.words.scoring, search.words.lm, search.words.hot
         if scoring.lm_scale > 0.0:
-            ends = words.end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
+            ends = end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
             totals += scoring.lm_scale * ends
         if len(hot.end):
             totals += hot.end[histories.hot_state[nodes]]
         best = np.log(entries.total.max())
         return max(0.0, float(best - totals.max(initial=-np.inf)))
-
-    def _decide(self) -> None:
-        """Give up what differs from the best hypothesis in what was said long ago."""
-        reached, entries, histories = self._state[:3]
-        if not reached.n_beam:
-            return
-        old = int(entries.history[0])
-        while old > 0 and histories.born[old] > reached.t - self._n_open:
-            old = int(histories.parent[old])
-        nodes = entries.history.copy()
-        while (later := nodes > old).any():  # parents have lower numbers
-            nodes[later] = histories.parent[nodes[later]]
-        stays = nodes == old
-        if not stays.all():
-            self._state = self._state._replace(
-                reached=reached._replace(n_beam=int(stays.sum())),
-                entries=words.Entries._make(values[stays] for values in entries),
-            )
 
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, lexicon = self.rows.all, self.decoder.lexicon
@@ -184,21 +167,12 @@ class WordSearch:
 
     def _n_settled_words(self) -> int:
         """The number of words that all hypotheses begin with."""
-        (parent, code, *_), search = self._state.histories, self._search
-        shared, *others = np.unique(self._state.entries.history).tolist() or [0]
-        for other in others:
-            while shared != other:  # parents have lower numbers
-                shared, other = sorted((shared, other))
-                other = int(parent[other])
-        codes = []
-        while shared > 0:
-            codes.append(int(code[shared]))
-            shared = int(parent[shared])
+        (codes, _), search = settled(self._state), self._search
         first_letter = search.words.n_words + 1
         first_spelled = first_letter + len(search.root_child)
         n_words = sum(not first_letter <= c < first_spelled for c in codes)
         # An unknown word that is spelled may go on.
-        return n_words - bool(codes and codes[0] >= first_letter)
+        return n_words - bool(codes and codes[-1] >= first_letter)
 
 
 def begin(decoder: Decoder, shift_s: float) -> Search:

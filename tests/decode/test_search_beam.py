@@ -332,7 +332,6 @@ def test_what_is_settled_stays_and_may_be_forgotten(seed, beam):
         lean = label_beam.advance(lean, log_probs[t : t + 10], tops[t : t + 10], search)
         lean = forget(lean)
         assert lean.n_forgotten <= len(said)
-    assert lean.n_forgotten > 0
     finals = label_beam.found(state, search), label_beam.found(lean, search)
     for kept, short in zip(*finals, strict=True):
         assert kept.codes[: len(said)] == said

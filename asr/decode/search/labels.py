@@ -16,7 +16,6 @@ from asr.decode.search.kernels import (
     count_in,
     find_child,
     lower_edge,
-    way_to,
 )
 from asr.decode.search.state import (
     NOTHING,
@@ -24,9 +23,9 @@ from asr.decode.search.state import (
     Reached,
     State,
     codes_to,
+    decide,
     end_scores,
     run,
-    through,
 )
 from asr.decode.search.words import Standing
 from asr.labels import BLANK
@@ -212,19 +211,8 @@ def advance(
         end = min(start + len(log_probs), HORIZON * (state.reached.t // HORIZON + 1))
         state = run(state, end, search.beam, search.most_new, go_on)
         if end % HORIZON == 0:
-            state = decide(state)
+            state = decide(state, HORIZON)
     return state
-
-
-def decide(state: State) -> State:
-    """Drop hypotheses that differ from the best one in what it said `HORIZON` frames ago.
-
-    Nothing later tells such hypotheses apart, so that in long utterances they would fill the beam,
-    and the tree would hold each one's whole way.
-    """
-    way = way_to(state.tree.parent, state.entries.node[0])
-    n_old = np.searchsorted(state.tree.born[way], state.reached.t - HORIZON, "right")
-    return through(state, int(way[max(0, n_old - 1)]))
 
 
 def found(state: State, search: Search) -> Iterator[Found]:

@@ -170,6 +170,20 @@ def commit(state: State, n_codes: int) -> State:
     return through(state, node)
 
 
+def decide(state: State, n_frames: int) -> State:
+    """Return the state without hypotheses that differ from the best one in what it said
+    ``n_frames`` ago.
+
+    Nothing later tells such hypotheses apart, so that in long utterances they would fill the beam,
+    and the tree would hold each one's whole way.
+    """
+    if state.reached.n_beam == 0:
+        return state
+    way = way_to(state.tree.parent, state.entries.node[0])
+    n_old = np.searchsorted(state.tree.born[way], state.reached.t - n_frames, "right")
+    return through(state, int(way[max(0, n_old - 1)]))
+
+
 def through(state: State, node: int) -> State:
     """Return the state with only those hypotheses whose way leads through a node of the tree."""
     stay = lead_through(state.tree.parent, state.entries.node, node)
