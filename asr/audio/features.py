@@ -161,6 +161,13 @@ def mask_padding(x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
     return x * inside.reshape(*inside.shape, *[1] * (x.dim() - 2)).to(x.dtype)
 
 
+def mask_outside(x: torch.Tensor, first: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """Zero x (B, T, ...), whose frames begin at ``first`` (B,), before 0 and from lens (B,) on."""
+    frames = torch.arange(x.shape[1], device=x.device) + first[:, None]
+    inside = (frames >= 0) & (frames < lens[:, None])
+    return x * inside.reshape(*inside.shape, *[1] * (x.dim() - 2)).to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Mean and standard deviation of each mel bin, both (n_mels,) float32."""

@@ -475,11 +475,20 @@ def checked_waveform(waveform: np.ndarray, rate: int, sample_rate: int) -> np.nd
     waveform = np.ascontiguousarray(waveform, np.float32)
     _check_peak(waveform, "waveform: ")
     if rate != sample_rate:
-        if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise InputError(f"rate {rate!r}: expected Hz in {LOWEST_RATE}..{HIGHEST_RATE}")
+        check_rate(rate)
         blocks = resampled_blocks(iter([waveform]), int(rate), sample_rate, Path("waveform"))
         waveform = _joined(blocks)
     return np.clip(waveform, -1.0, 1.0)
+
+
+def check_rate(rate: int) -> None:
+    """Refuse a sample rate out of range.
+
+    Raises:
+        InputError: it is.
+    """
+    if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise InputError(f"rate {rate!r}: expected Hz in {LOWEST_RATE}..{HIGHEST_RATE}")
 
 
 def _check_peak(waveform: np.ndarray, where: str) -> None:
@@ -504,36 +513,61 @@ def resampled_blocks(
     blocks: Iterator[np.ndarray], rate: int, sample_rate: int, path: Path
 ) -> Iterator[np.ndarray]:
     """Resample a waveform that comes in blocks as if it came in one."""
-    if sample_rate < 1:
-        raise InputError(f"sample_rate {sample_rate}: expected a rate in Hz")
-    common = math.gcd(rate, sample_rate)
-    if rate * sample_rate / common**2 > MAX_KERNEL:
-        raise InputError(
-            f"{path}: {rate} Hz has no short ratio to {sample_rate} Hz; resample it first"
-        )
-    # torch takes seconds to import, and audio at the right rate does not need it.
-    import torch
-
-    resample = _resampler(rate, sample_rate)
-    unit, new_unit = rate // common, sample_rate // common
-    # What the kernel sees on either side of a sample, in whole units: those are resampled exactly.
-    margin = (math.ceil(resample.width / unit) + 1) * unit
-    held, n_before = np.zeros(0, np.float32), 0
-
-    def resampled(n_samples: int | None) -> np.ndarray:
-        array: np.ndarray = resample(torch.from_numpy(held)).numpy()
-        end = None if n_samples is None else (n_before + n_samples) // unit * new_unit
-        return array[n_before // unit * new_unit : end]
-
+    resampling = Resampling(rate, sample_rate, str(path))
     for block in blocks:
-        held = np.concatenate([held, block])
-        n_samples = (len(held) - n_before - margin) // unit * unit
-        if n_samples > 0:
-            yield resampled(n_samples)
-            done = n_before + n_samples
-            n_before = min(done, margin)
-            held = held[done - n_before :]
-    yield resampled(None)
+        found = resampling.of(block)
+        if len(found):
+            yield found
+    yield resampling.rest()
+
+
+class Resampling:
+    """Resamples a waveform that comes in packets, a sample as soon as all that it needs is there.
+
+    at_once_s: so many seconds are computed at once, always, so that the samples are the same to
+    the last bit however the waveform was cut; 0: all that is there.
+
+    Raises:
+        InputError: there is no short ratio between the rates; the line begins with ``name``.
+    """
+
+    def __init__(self, rate: int, sample_rate: int, name: str, at_once_s: float = 0.0) -> None:
+        if sample_rate < 1:
+            raise InputError(f"sample_rate {sample_rate}: expected a rate in Hz")
+        common = math.gcd(rate, sample_rate)
+        if rate * sample_rate / common**2 > MAX_KERNEL:
+            raise InputError(
+                f"{name}: {rate} Hz has no short ratio to {sample_rate} Hz; resample it first"
+            )
+        self.unit, self.new_unit = rate // common, sample_rate // common
+        self._resample = _resampler(rate, sample_rate)
+        # What the kernel sees on either side of a sample, in whole units: those are resampled
+        # exactly.
+        self._margin = math.ceil(self._resample.width / self.unit) + 1
+        self._at_once = max(1, round(at_once_s * rate / self.unit)) if at_once_s else 0
+        self._held = np.zeros(self._margin * self.unit, np.float32)
+
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """Take samples (N,) and give those that can be told by now."""
+        self._held = np.concatenate([self._held, samples])
+        found = [np.zeros(0, np.float32)]
+        while (ready := len(self._held) // self.unit - 2 * self._margin) >= max(self._at_once, 1):
+            n = self._at_once or ready
+            piece = self._resampled(self._held[: (n + 2 * self._margin) * self.unit])
+            found.append(piece[: n * self.new_unit])
+            self._held = self._held[n * self.unit :]
+        return found[-1] if len(found) == 2 else np.concatenate(found)
+
+    def rest(self) -> np.ndarray:
+        """Give what is left at the end of the waveform."""
+        return self._resampled(self._held)
+
+    def _resampled(self, held: np.ndarray) -> np.ndarray:
+        # torch takes seconds to import, and audio at the right rate does not need it.
+        import torch
+
+        found: np.ndarray = self._resample(torch.from_numpy(held)).numpy()
+        return found[self._margin * self.new_unit :]
 
 
 # A folder of audio at ever other rates must not fill the memory.

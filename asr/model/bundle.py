@@ -89,6 +89,12 @@ class Bundle:
         """Model frames <-> seconds."""
         return self.frames or frame_clock(self.features, self.architecture.subsampling)
 
+    @property
+    def streams(self) -> bool:
+        """Whether it can go along with speech: neither net nor features need the whole."""
+        whole = self.features.normalize in ("utterance", "speaker")
+        return isinstance(self.model, AcousticModel) and self.architecture.streams and not whole
+
     @cached_property
     def log_mel(self) -> LogMel:
         """What computes the features, before they are normalised."""

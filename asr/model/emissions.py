@@ -153,14 +153,15 @@ def log_probs_of(
     """Log-probabilities (T, V) of each, computed where the model is. ``tick``: batches' sizes.
 
     precision: bfloat16 computes in that what it serves; else in what the weights are. Long silence
-    (`silence.left_out`) is not heard: there stands what is certain to be silence.
+    (`silence.left_out`) is not heard: there stands what is certain to be silence. Models that
+    stream hear it, as they do in a stream.
 
     Raises:
         InputError: memory is too small for one of the utterances.
     """
     bundle.model.eval()
     kept: dict[int, NDArray[np.bool_]] = {}
-    if skip_silence:
+    if skip_silence and not bundle.streams:
         heard, kept = spared(heard, bundle)
     found: dict[int, np.ndarray] = {}
     speaking = [i for i, each in enumerate(heard) if len(each.features)]

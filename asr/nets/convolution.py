@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from asr.audio.features import mask_padding
+from asr.audio.features import mask_outside, mask_padding
 
 
 class Convolutions(nn.Module):
@@ -21,9 +23,11 @@ class Convolutions(nn.Module):
         super().__init__()
         self.n_bins = n_bins
         self.layers = nn.ModuleList()
+        self.shapes: list[tuple[int, int]] = []
         n_in = n_features // n_bins
         for n_out in channels:
             self.layers.append(nn.Conv2d(n_in, n_out, kernel_size=3, stride=(1, 2), padding=1))
+            self.shapes.append((n_in, n_bins))
             n_in, n_bins = n_out, (n_bins + 1) // 2
         self.size = n_in * n_bins
 
@@ -36,6 +40,34 @@ class Convolutions(nn.Module):
             # The next one sees a frame beyond the end: nothing must be there, as in a batch of one.
             x = mask_padding(F.relu(layer(x)).transpose(1, 2), lens).transpose(1, 2)
         return x.transpose(1, 2).flatten(2)
+
+    def begin(self, n_streams: int) -> list[torch.Tensor]:
+        """What each layer has seen where a stream begins: two frames that are not there."""
+        like = next(self.parameters())
+        return [like.new_zeros(n_streams, n_in, 2, n_bins) for n_in, n_bins in self.shapes]
+
+    def step(
+        self,
+        x: torch.Tensor,
+        seen: Sequence[torch.Tensor],
+        first: torch.Tensor,
+        lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The next frames of streams: `forward` without its ends, a frame later in each layer.
+
+        x: (B, T, n_features), frames from ``first`` (B,) on of streams that end at lens (B,).
+        Returns (B, T, size), frames from first - number of layers on, and what is seen then.
+        """
+        x = x.unflatten(2, (-1, self.n_bins)).transpose(1, 2)
+        after = []
+        for layer, before in zip(self.layers, seen, strict=True):
+            assert isinstance(layer, nn.Conv2d)
+            x = torch.cat([before, x], 2)
+            after.append(x[:, :, -2:])
+            first = first - 1
+            y = F.conv2d(x, layer.weight, layer.bias, (1, 2), padding=(0, 1))
+            x = mask_outside(F.relu(y).transpose(1, 2), first, lens).transpose(1, 2)
+        return x.transpose(1, 2).flatten(2), after
 
 
 class RowConvolution(nn.Module):

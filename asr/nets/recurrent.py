@@ -340,7 +340,7 @@ class RecurrentStack(nn.Module):
 
     def __init__(self, config: RecurrentConfig, n_in: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.n_in = config, n_in
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
         self.mlps = nn.ModuleList()

@@ -1,0 +1,293 @@
+"""Audio in packets to log-probabilities, while it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asr.audio.features import (
+    DELTA_WINDOW,
+    FeatureConfig,
+    LogMel,
+    Statistics,
+    add_deltas,
+    stack_frames,
+)
+from asr.audio.normalize import normalize, normalize_on, nothing_heard
+from asr.audio.read import Resampling, check_rate, checked_waveform
+from asr.errors import InputError
+from asr.model.bundle import Bundle
+from asr.nets.acoustic import AcousticModel
+from asr.nets.live import ENDLESS, Live
+from asr.nets.recurrent import Latency
+
+#: Seconds of audio at another rate than the model's that are resampled at once.
+RESAMPLED_S = 0.01
+#: What to do where a model cannot stream.
+RECIPES = "train one with the recipe so762/live.yaml or so762/live_forward.yaml"
+
+
+def choose_latency(
+    bundle: Bundle, chunk_ms: float | None = None, lookahead_ms: float | None = None
+) -> Latency:
+    """The chunks in which a model is to hear a stream, and what they see beyond their ends.
+
+    Without a choice they are the first that the model is trained for. A stack in one direction
+    takes any chunk, by itself one frame, and no look ahead but its own.
+
+    Raises:
+        InputError: the model cannot stream, or is not trained for such chunks.
+    """
+    architecture, shift_ms = bundle.architecture, 1000 * bundle.clock.shift_s
+    if not isinstance(bundle.model, AcousticModel) or not architecture.streams:
+        raise InputError(
+            f"model: it has to hear an utterance as a whole and cannot go along with speech; "
+            f"{RECIPES}"
+        )
+    if bundle.features.normalize in ("utterance", "speaker"):
+        raise InputError(
+            f"model: it normalises each {bundle.features.normalize} as a whole "
+            f"(features.normalize={bundle.features.normalize}) and cannot go along with speech; "
+            f"{RECIPES}"
+        )
+    known = architecture.latencies
+    if not known:
+        chunk = max(1, round((chunk_ms or 0) / shift_ms))
+        known = (Latency(chunk, 0),)
+    for latency in known:
+        wanted = zip((chunk_ms, lookahead_ms), latency, strict=True)
+        if all(ms is None or abs(ms - n * shift_ms) < shift_ms / 2 for ms, n in wanted):
+            return latency
+    choices = ", ".join(f"{c * shift_ms:g} and {ahead * shift_ms:g}" for c, ahead in known)
+    asked = " and ".join("any" if ms is None else f"{ms:g}" for ms in (chunk_ms, lookahead_ms))
+    raise InputError(
+        f"chunk and lookahead of {asked} ms: expected what the model is trained for, {choices} ms"
+    )
+
+
+class EmissionStream:
+    """One stream of audio on its way to log-probabilities.
+
+    Audio is given in packets of any size and rate; `take` gives the frames that are new. Neither
+    the packets nor, but for the last bits, the other streams of `advance` have any influence on
+    them, and they are those of the same audio as a file. Memory and work are bounded by what a
+    packet brings.
+
+    prior: what normalises until more is heard, such as an earlier utterance's statistics in the
+    place of the training set's.
+
+    Raises:
+        InputError: see `choose_latency`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        chunk_ms: float | None = None,
+        lookahead_ms: float | None = None,
+        prior: Statistics | None = None,
+    ) -> None:
+        latency = choose_latency(bundle, chunk_ms, lookahead_ms)
+        assert isinstance(bundle.model, AcousticModel)
+        self.bundle = bundle
+        self.live = Live(bundle.model, latency).eval()
+        self.state = self.live.begin(1)
+        self._front = _Front(bundle.log_mel, prior or bundle.stats)
+        self._n_labels = len(bundle.labels)
+        self._n_steps = 0
+        self._found: list[NDArray[np.float32]] = []
+        self._resampling: tuple[int, Resampling] | None = None
+        self._finished = False
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the beginning of a frame's audio until all is heard that it depends on.
+
+        That is the longest, of the first frame of a chunk: the chunk, what it sees ahead, what
+        convolutions, deltas and windows do. Resampling from another rate adds up to 0.03 s.
+        """
+        config, live = self.bundle.features, self.live
+        n = sum(live.latency) + live.n_conv + live.future
+        hops = n * config.stack + self._front.margin - 0.5
+        return (hops * config.hop_length + config.win_length / 2) / config.sample_rate
+
+    def accept(self, samples: np.ndarray, rate: int) -> None:
+        """Take samples (N,) of floating-point numbers in [-1, 1] at ``rate`` Hz.
+
+        The rate may change: what came at the old one ends there.
+
+        Raises:
+            InputError: no such samples or rate; of this packet nothing is taken, and the stream
+                can go on.
+        """
+        if not len(samples):
+            return
+        check_rate(rate)
+        samples = checked_waveform(samples, rate, rate)
+        if self._resampling is not None and self._resampling[0] != rate:
+            self._end_rate()
+        own = self.bundle.features.sample_rate
+        if rate == own:
+            self._front.accept(samples)
+            return
+        if self._resampling is None:
+            self._resampling = rate, Resampling(int(rate), own, "audio", RESAMPLED_S)
+        self._front.accept(np.clip(self._resampling[1].of(samples), -1.0, 1.0))
+
+    def finish(self) -> None:
+        """No more samples will come: what is there is all, and the last frames can be told."""
+        self._end_rate()
+        self._front.finished = self._finished = True
+
+    def _end_rate(self) -> None:
+        if self._resampling is not None:
+            self._front.accept(np.clip(self._resampling[1].rest(), -1.0, 1.0))
+            self._resampling = None
+
+    def take(self) -> NDArray[np.float32]:
+        """The log-probabilities (n, V) that are new since the last call."""
+        advance([self])
+        found, self._found = self._found, []
+        return np.concatenate([np.zeros((0, self._n_labels), np.float32), *found])
+
+    @property
+    def end(self) -> int:
+        """Frames from the start of the stream to its end, if it has one by now."""
+        n_frames = self._front.n_frames
+        return ENDLESS if n_frames is None else -(-n_frames // self.bundle.features.stack)
+
+    def next_frames(self) -> torch.Tensor | None:
+        """Features (chunk, F) of the next step, where all that it needs is there."""
+        chunk = self.live.latency.chunk
+        first = self._n_steps * chunk
+        # Before the audio ends nothing is due; after it, frames until the last has come out.
+        if first - self.live.delay >= self.end:
+            return None
+        return self._front.frames(first - self.live.lead, chunk)
+
+    def found(self, log_probs: torch.Tensor, state: tuple[torch.Tensor, ...]) -> None:
+        """Note what a step gave: log-probabilities (chunk, V), state of one stream."""
+        first = self._n_steps * self.live.latency.chunk - self.live.delay
+        rows = log_probs[max(0, -first) : max(0, self.end - first)]
+        if len(rows):
+            self._found.append(rows.cpu().numpy())
+        self.state = state
+        self._n_steps += 1
+
+
+class _Front:
+    """Samples to assembled features, in blocks of one size whatever size packets have."""
+
+    def __init__(self, log_mel: LogMel, prior: Statistics | None) -> None:
+        self.log_mel, self.prior = log_mel, prior
+        config = log_mel.config
+        #: Frames of log-mel that deltas see on either side.
+        self.margin = DELTA_WINDOW // 2 * config.deltas
+        self.finished = False
+        self._heard = nothing_heard(prior) if prior is not None else None
+        self._packets: list[NDArray[np.float32]] = []
+        self._samples, self._first_sample = np.zeros(0, np.float32), 0
+        self._n_samples = 0
+        self._frames, self._first_frame = torch.zeros(0, config.n_mels), 0
+
+    @property
+    def config(self) -> FeatureConfig:
+        """How features are made."""
+        return self.log_mel.config
+
+    @property
+    def n_frames(self) -> int | None:
+        """Frames of log-mel of the whole, once it has ended."""
+        if not self.finished:
+            return None
+        return self._n_samples // self.config.hop_length + 1 if self._n_samples else 0
+
+    def accept(self, samples: NDArray[np.float32]) -> None:
+        """Take samples (N,) at the features' rate."""
+        self._packets.append(samples)
+        self._n_samples += len(samples)
+
+    def frames(self, first: int, n: int) -> torch.Tensor | None:
+        """Stacked frames ``first`` ... of the stream, (n, F), zeros where there are none.
+
+        None where too little is heard. Each call asks for those after the last.
+        """
+        stack = self.config.stack
+        start, stop = first * stack, (first + n) * stack
+        if not self._hear(stop + self.margin):
+            return None
+        low = max(start, 0)
+        ends = self._first_frame + len(self._frames)
+        high = max(min(stop, ends), low)
+        found = torch.zeros(n, self.config.size)
+        if high > low:
+            begin = max(0, low - self.margin)
+            around = self._frames[
+                begin - self._first_frame : high + self.margin - self._first_frame
+            ]
+            lens = torch.tensor([len(around)])
+            x = add_deltas(around[None], lens, self.config.deltas)[:, low - begin : high - begin]
+            x, _ = stack_frames(x, torch.tensor([high - low]), stack)
+            at = (low - start) // stack
+            found[at : at + x.shape[1]] = x[0]
+        kept = max(self._first_frame, min(stop - self.margin, ends))
+        self._frames, self._first_frame = self._frames[kept - self._first_frame :], kept
+        return found
+
+    def _hear(self, until: int) -> bool:
+        """Compute log-mel up to frame ``until``, at most to the end; whether so much is there."""
+        config, done = self.config, self._first_frame + len(self._frames)
+        needed = (until - 1) * config.hop_length + config.win_length // 2
+        if needed > self._n_samples and not self.finished:
+            return False
+        if until <= done or (self.n_frames is not None and done >= self.n_frames):
+            return True
+        # Whole frames on either side, whose windows reach beyond what is cut out.
+        around = -(-config.n_fft // 2 // config.hop_length) + 1
+        start = (done - around) * config.hop_length
+        n_samples = (until - done + 2 * around - 1) * config.hop_length
+        waveform = torch.from_numpy(self._cut(start, n_samples))[None]
+        log_mel, _ = self.log_mel(waveform, torch.tensor([n_samples]))
+        new = log_mel[0, around : around + until - done]
+        if self.n_frames is not None:
+            new = new[: self.n_frames - done]
+        if config.normalize == "online":
+            assert self.prior is not None
+            assert self._heard is not None
+            new = normalize_on(new.contiguous(), self.prior, config, self._heard)
+        else:
+            new = normalize(new, self.prior, config)
+        self._frames = torch.cat([self._frames, new])
+        return True
+
+    def _cut(self, start: int, n: int) -> NDArray[np.float32]:
+        """Samples from ``start`` on, zeros where there are none; what is before is let go."""
+        held = np.concatenate([self._samples, *self._packets])
+        self._packets.clear()
+        dropped = max(0, start - self._first_sample)
+        self._samples, self._first_sample = held[dropped:], self._first_sample + dropped
+        found = np.zeros(n, np.float32)
+        at = self._first_sample - start
+        part = self._samples[: n - at]
+        found[at : at + len(part)] = part
+        return found
+
+
+@torch.inference_mode()
+def advance(streams: Iterable[EmissionStream]) -> None:
+    """Compute all that is due in streams, those of one model and one latency as a batch."""
+    groups: dict[tuple[int, Latency], list[EmissionStream]] = {}
+    for stream in streams:
+        groups.setdefault((id(stream.bundle), stream.live.latency), []).append(stream)
+    for group in groups.values():
+        live, device = group[0].live, group[0].bundle.device
+        while due := [(s, x) for s in group if (x := s.next_frames()) is not None]:
+            x = torch.stack([frames for _, frames in due]).to(device)
+            lens = torch.tensor([s.end for s, _ in due], device=device)
+            state = tuple(map(torch.cat, zip(*(s.state for s, _ in due), strict=True)))
+            log_probs, state = live(x, lens, state)
+            for i, (stream, _) in enumerate(due):
+                stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))
