@@ -15,9 +15,10 @@ from asr.decode.config import DecoderConfig
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
 from asr.decode.rescore import rescore
-from asr.decode.search.beam import BeamOptions, beam_search, word_search
+from asr.decode.search import labels as of_labels
+from asr.decode.search import words as of_words
+from asr.decode.search.beam import BeamOptions, beam_search, label_search, word_search
 from asr.decode.search.fusion import fused_search
-from asr.decode.search.words import Search
 from asr.decode.viterbi import Transitions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
@@ -125,7 +126,7 @@ class Decoder:
                 self.labels.symbols,
                 self.beam_options,
                 self._searched_lexicon,
-                self._seen,
+                self.seen,
             )
         else:
             _ = self._bound_lm, self._bound_hotwords  # once, before there are threads
@@ -151,7 +152,7 @@ class Decoder:
             self._bound_lm,
             self._searched_lexicon,
             self._bound_hotwords,
-            self._seen,
+            self.seen,
         )
 
     def _viterbi(self, log_probs: np.ndarray, transitions: Transitions) -> list[Hypothesis]:
@@ -161,12 +162,12 @@ class Decoder:
             found = viterbi(log_probs, transitions, self.config, nbest)
             different: dict[str, Hypothesis] = {}
             for hypothesis in found:
-                different.setdefault(self._seen(hypothesis.labels), hypothesis)
+                different.setdefault(self.seen(hypothesis.labels), hypothesis)
             if len(different) >= self.config.nbest or len(found) < nbest:
                 return list(different.values())
             nbest *= 2
 
-    def _seen(self, labels: Sequence[int]) -> str:
+    def seen(self, labels: Sequence[int]) -> str:
         """What users see of labels: spaces at the ends, or several of them, make no difference."""
         return self.labels.join(self.labels.decode(labels))
 
@@ -196,7 +197,12 @@ class Decoder:
         return lm.bind(self.labels.symbols) if lexicon is None else lexicon.bind(lm)
 
     @cached_property
-    def word_search(self) -> Search:
+    def label_search(self) -> of_labels.Search:
+        """The search over labels with an n-gram, for `search.labels`."""
+        return label_search(self.beam_options, self._bound_lm or NO_LM, len(self.labels))
+
+    @cached_property
+    def word_search(self) -> of_words.Search:
         """The search over the words of the lexicon with an n-gram, for `search.words`."""
         assert self.lexicon is not None
         lm, hotwords = self._bound_lm or NO_LM, self._bound_hotwords or NO_HOTWORDS

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from asr.decode.decoder import Decoder
 from asr.decode.emission import checked_with_best, only_blanks
 from asr.decode.greedy import greedy
-from asr.decode.search import words
-from asr.decode.search.beam import hypotheses_of
-from asr.decode.search.state import decide, end_scores, settled
+from asr.decode.search import labels, words
+from asr.decode.search.beam import hypotheses_of, label_hypotheses, summed_anew
+from asr.decode.search.state import State, decide, end_scores, settled
 from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
 
@@ -103,29 +103,24 @@ class WholeSearch(GreedySearch):
         return self.decoder(self.rows.all)
 
 
-class WordSearch:
-    """Beam search over the words of a lexicon: what all its hypotheses begin with is settled.
+class LabelSearch:
+    """Beam search over labels: what all its hypotheses begin with is settled.
 
     Those that differ from the best one in what it said ``n_open`` frames ago are given up.
     """
 
     def __init__(self, decoder: Decoder, n_open: int) -> None:
-        self.decoder, self.rows = decoder, Rows(len(decoder.labels))
-        self._search, self._n_open = decoder.word_search, n_open
-        self._state = words.begin(self._search)
+        self.decoder, self.rows, self._n_open = decoder, Rows(len(decoder.labels)), n_open
+        self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
-        options = self.decoder.beam_options
-        log_probs, best = checked_with_best(log_probs)
+        log_probs, tops = checked_with_best(log_probs)
         self.rows.append(log_probs)
-        floors = best - np.float32(options.label_prune)
-        frames = only_blanks(log_probs, options.blank_skip)
         first = 0
-        while first < len(frames):
+        while first < len(log_probs):
             end = first + EVERY - self._state.reached.t % EVERY
-            part = frames[first:end], floors[first:end]
-            self._state = words.advance(self._state, *part, self._search)
-            if not self._state.reached.t % EVERY:
+            self._state = self._advanced(log_probs[first:end], tops[first:end])
+            if self._state.reached.t % EVERY == 0:
                 self._state = decide(self._state, self._n_open)
             first = end
 
@@ -133,52 +128,89 @@ class WordSearch:
         return self._nbest(1)[0]
 
     def n_settled(self, best: Hypothesis) -> int:
-        n_words = self._n_settled_words()
-        return best.word_spans[n_words - 1][1] if n_words and best.word_spans else 0
+        return len(settled(self._state)[0])
 
     def nbest(self) -> list[Hypothesis]:
         return self._nbest(self.decoder.beam_options.nbest)
 
     def relative_cost(self) -> float:
-        entries, histories, search = self._state.entries, self._state.tree, self._search
-        if not len(entries.total):
+        totals = np.log(self._state.entries.total)
+        if not len(totals):
             return 0.0
-        after = len(search.tree.label)
-        may_end = (entries.place == 0) | (entries.place >= after)
-        nodes, totals = entries.node[may_end], np.log(entries.total[may_end])
+        ends = totals + self._cost_of_ending()
+        return max(0.0, float(totals.max() - ends.max()))
+
+    def _begun(self) -> State:
+        return labels.begin(self.decoder.label_search)
+
+    def _advanced(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> State:
+        return labels.advance(self._state, log_probs, tops, self.decoder.label_search)
+
+    def _cost_of_ending(self) -> NDArray[np.float64]:
+        """What the end adds to each hypothesis; -inf where it cannot be."""
+        search, tree = self.decoder.label_search, self._state.tree
+        nodes = self._state.entries.node
+        if search.lm_scale == 0.0:
+            return np.zeros(len(nodes))
+        lm = search.lm
+        return search.lm_scale * end_scores(lm.trie, tree.lm_state[nodes], lm.end_token)
+
+    def _nbest(self, n: int) -> list[Hypothesis]:
+        rows, seen = self.rows.all, self.decoder.seen
+        found = labels.found(self._state, self.decoder.label_search)
+        nbest = label_hypotheses(summed_anew(found, rows, n, seen), rows, n, seen)
+        return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
+
+
+class WordSearch(LabelSearch):
+    """Beam search over the words of a lexicon, settled as in `LabelSearch`."""
+
+    def n_settled(self, best: Hypothesis) -> int:
+        search = self.decoder.word_search
+        codes, _ = settled(self._state)
+        first_letter = search.words.n_words + 1
+        first_spelled = first_letter + len(search.root_child)
+        n_words = sum(not first_letter <= code < first_spelled for code in codes)
+        # An unknown word that is spelled may go on.
+        n_words -= bool(codes and codes[-1] >= first_letter)
+        return best.word_spans[n_words - 1][1] if n_words and best.word_spans else 0
+
+    def _begun(self) -> State:
+        return words.begin(self.decoder.word_search)
+
+    def _advanced(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> State:
+        options = self.decoder.beam_options
+        frames = only_blanks(log_probs, options.blank_skip)
+        floors = tops - np.float32(options.label_prune)
+        return words.advance(self._state, frames, floors, self.decoder.word_search)
+
+    def _cost_of_ending(self) -> NDArray[np.float64]:
+        search, tree = self.decoder.word_search, self._state.tree
+        place, nodes = self._state.entries.place, self._state.entries.node
+        inside = (place > 0) & (place < len(search.tree.label))
+        costs = np.where(inside, -np.inf, 0.0)
         scoring, lm, hot = search.words.scoring, search.words.lm, search.words.hot
         if scoring.lm_scale > 0.0:
-            ends = end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
-            totals += scoring.lm_scale * ends
+            costs += scoring.lm_scale * end_scores(lm.trie, tree.lm_state[nodes], lm.end_token)
         if len(hot.end):
-            totals += hot.end[histories.hot_state[nodes]]
-        best = np.log(entries.total.max())
-        return max(0.0, float(best - totals.max(initial=-np.inf)))
+            costs += hot.end[tree.hot_state[nodes]]
+        return costs
 
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, lexicon = self.rows.all, self.decoder.lexicon
         assert lexicon is not None
-        found = list(words.found(self._state, self._search))
+        found = list(words.found(self._state, self.decoder.word_search))
         if not found:
             # Noise that no words fit must not end a stream.
             return [NOTHING]
         nbest = hypotheses_of(found, rows, n, lexicon)
         return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
 
-    def _n_settled_words(self) -> int:
-        """The number of words that all hypotheses begin with."""
-        (codes, _), search = settled(self._state), self._search
-        first_letter = search.words.n_words + 1
-        first_spelled = first_letter + len(search.root_child)
-        n_words = sum(not first_letter <= c < first_spelled for c in codes)
-        # An unknown word that is spelled may go on.
-        return n_words - bool(codes and codes[-1] >= first_letter)
-
 
 def begin(decoder: Decoder, shift_s: float) -> Search:
     """The search of a decoder in frames of ``shift_s`` seconds, before the first."""
     if decoder.config.name == "greedy":
         return GreedySearch(decoder)
-    if decoder.searches_words and not (decoder.rescores or isinstance(decoder.lm, NeuralLM)):
-        return WordSearch(decoder, round(OPEN_S / shift_s))
-    return WholeSearch(decoder)
+    if decoder.config.name != "beam" or decoder.rescores or isinstance(decoder.lm, NeuralLM):
+        return WholeSearch(decoder)
+    return (WordSearch if decoder.searches_words else LabelSearch)(decoder, round(OPEN_S / shift_s))

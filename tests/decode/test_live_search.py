@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asr.decode.config import DecoderConfig
 from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon
-from asr.decode.live import EVERY, OPEN_S, WordSearch, begin
+from asr.decode.live import EVERY, OPEN_S, LabelSearch, WordSearch, begin
 from asr.labels import Labels
 from asr.lm.ngram import NGram
 
@@ -37,6 +37,12 @@ def words_decoder(**settings):
     return decoder(lexicon=True, word_lm_weight=0.5, word_bonus=0.3, nbest=3, **settings)
 
 
+def labels_decoder(**settings):
+    config = DecoderConfig("beam", lm_weight=0.5, bonus=0.3, nbest=3, **settings)
+    symbols = [["<space>" if c == " " else c for c in s] for s in ["xy z", "x y", "zx y x", "y"]]
+    return Decoder(config, LABELS, label_lm=NGram.estimate(symbols, 3))
+
+
 def fed(search, log_probs, cuts):
     """The search after frames in pieces, and what was settled after each of them."""
     settled = []
@@ -50,6 +56,8 @@ def fed(search, log_probs, cuts):
 
 CASES = {
     "greedy": decoder("greedy"),
+    "labels": labels_decoder(beam=20),
+    "labels in a narrow beam": labels_decoder(beam=3),
     "words": words_decoder(beam=20),
     "words in a narrow beam": words_decoder(beam=3),
     "unknown words": words_decoder(beam=10, unknown_penalty=2.0),
@@ -82,18 +90,22 @@ def test_within_the_time_that_all_is_open_it_is_the_whole_search(name, seed, n_f
     assert search.nbest() == case(log_probs)
 
 
-def test_what_was_said_long_ago_is_settled():
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [(WordSearch, words_decoder(beam=50)), (LabelSearch, labels_decoder(beam=50))],
+)
+def test_what_was_said_long_ago_is_settled(kind, case):
     # What comes later tells nothing of what was said: only time settles it.
     log_probs = np.log(np.full((200, 5), [0.4, 0.2, 0.1, 0.2, 0.1], np.float32))
-    search, open_search = (WordSearch(words_decoder(beam=50), n) for n in (20, 1000))
+    search, open_search = (kind(case, n) for n in (20, 1000))
     settled = []
     for first in range(0, 200, 4):
         search.accept(log_probs[first : first + 4])
         best = search.best()
         n_labels = search.n_settled(best)
         settled.append(best.labels[:n_labels])
-        ends = [best.spans[end - 1][1] for _, end in best.word_spans if end > n_labels]
-        assert all(end + 20 + EVERY > first for end in ends)
+        starts = [best.spans[end - 1][0] for _, end in best.word_spans if end > n_labels]
+        assert all(start + 20 + EVERY > first for start in starts)
     assert all(after[: len(before)] == before for before, after in pairwise(settled))
     open_search.accept(log_probs)
     assert len(settled[-1]) > open_search.n_settled(open_search.best())

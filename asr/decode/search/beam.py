@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,23 +134,19 @@ def beam_search(
         floors = best - np.float32(options.label_prune)
         log_probs = only_blanks(log_probs, options.blank_skip)
         return _words(log_probs, floors, options, lm, lexicon, hotwords or NO_HOTWORDS)
-    found = _labels(log_probs, best, options, lm, seen_as)
+    search = label_search(options, lm, symbols)
+    state = labels.advance(labels.begin(search), log_probs, best, search)
+    found = summed_anew(labels.found(state, search), log_probs, options.nbest, seen_as)
     return label_hypotheses(found, log_probs, options.nbest, seen_as)
 
 
-def _labels(
-    log_probs: NDArray[np.float32],
-    best: NDArray[np.float32],
-    options: BeamOptions,
-    lm: BoundNGram,
-    seen_as: Callable[[Sequence[int]], Hashable],
-) -> Iterator[Found]:
-    """Search labels. Of the best, summed anew over all their paths, ``options.nbest`` can be told
-    apart; among them are those so close to the best that what pruning lost could decide."""
+def label_search(options: BeamOptions, lm: BoundNGram, n_labels: int) -> labels.Search:
+    """What `labels.advance` searches for among ``n_labels`` labels; arguments as of
+    `beam_search`."""
     use_lm = lm is not NO_LM
-    search = labels.Search(
+    return labels.Search(
         options.beam,
-        labels.most_labels(log_probs.shape[1], options.beam, use_lm),
+        labels.most_labels(n_labels, options.beam, use_lm),
         math.exp(-options.score_prune),
         float(options.label_prune),
         math.log(options.blank_skip) if options.blank_skip < 1 else math.inf,
@@ -158,22 +154,34 @@ def _labels(
         options.lm_weight * LOG_10 if use_lm else 0.0,
         lm,
     )
-    state = labels.advance(labels.begin(search), log_probs, best, search)
+
+
+def summed_anew(
+    found: Iterable[Found],
+    log_probs: NDArray[np.float32],
+    nbest: int,
+    seen_as: Callable[[Sequence[int]], Hashable],
+) -> list[Found]:
+    """The first of ``found``, of which ``nbest`` can be told apart, best first by all their paths.
+
+    Among them are those so close to the best that what pruning lost could decide.
+    """
     first: list[Found] = []
     different: set[Hashable] = set()
-    for f in labels.found(state, search):
+    for f in found:
         close = len(first) < MOST_CLOSE and f.score > first[0].score - CLOSE if first else True
-        if len(different) >= options.nbest and not close:
+        if len(different) >= nbest and not close:
             break
         first.append(f)
         different.add(seen_as(f.codes))
+    best = log_probs.max(axis=1, initial=-np.inf)
     exact = 0.0
     for n, f in enumerate(first):
         # They are much alike: where summing the first is too much work, so are the others.
         if exact > -math.inf:
             exact = float(sum_of_paths(log_probs, best, np.array(f.codes, np.int64)))
         first[n] = f._replace(acoustic=max(exact, f.acoustic))
-    return iter(sorted(first, key=lambda f: -f.score))
+    return sorted(first, key=lambda f: -f.score)
 
 
 def label_hypotheses(
