@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asr.audio.read import load_audio
     from asr.decode.config import DecoderConfig
     from asr.decode.decoder import Decoder
+    from asr.decode.endpoint import EndpointConfig
     from asr.decode.greedy import greedy
     from asr.decode.lexicon import Lexicon
     from asr.decode.search.beam import BeamOptions, beam_search
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from asr.lm.ngram import NGram
     from asr.lm.query import load_lm
     from asr.model.options import DecodingOptions
+    from asr.recognize.live import Part, Result, Stream, advance
     from asr.recognize.recognizer import Audio, Recognizer
     from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
@@ -39,6 +41,7 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "DecodingOptions",
+    "EndpointConfig",
     "FeatureConfig",
     "Hypothesis",
     "InputError",
@@ -46,12 +49,16 @@ __all__ = [
     "Lexicon",
     "LogMel",
     "NGram",
+    "Part",
     "Recognizer",
+    "Result",
     "Scores",
     "Segment",
+    "Stream",
     "Transcript",
     "Utterance",
     "__version__",
+    "advance",
     "align",
     "beam_search",
     "greedy",
@@ -66,17 +73,22 @@ _LAZY = {
     "Decoder": "asr.decode.decoder",
     "DecoderConfig": "asr.decode.config",
     "DecodingOptions": "asr.model.options",
+    "EndpointConfig": "asr.decode.endpoint",
     "FeatureConfig": "asr.audio.features",
     "Hypothesis": "asr.types",
     "Labels": "asr.labels",
     "Lexicon": "asr.decode.lexicon",
     "LogMel": "asr.audio.features",
     "NGram": "asr.lm.ngram",
+    "Part": "asr.recognize.live",
     "Recognizer": "asr.recognize.recognizer",
+    "Result": "asr.recognize.live",
     "Scores": "asr.types",
     "Segment": "asr.types",
+    "Stream": "asr.recognize.live",
     "Transcript": "asr.types",
     "Utterance": "asr.types",
+    "advance": "asr.recognize.live",
     "beam_search": "asr.decode.search.beam",
     "greedy": "asr.decode.greedy",
     "load_audio": "asr.audio.read",

@@ -24,10 +24,17 @@ text is one line to show to a user. [`example.ipynb`](example.ipynb) shows it at
 #: Sections, and of each class the methods that are meant for users.
 SECTIONS: dict[str, dict[str, list[str]]] = {
     "Recognise": {
-        "Recognizer": ["load", "transcribe", "transcribe_files", "emissions"],
+        "Recognizer": ["load", "transcribe", "transcribe_files", "stream", "emissions"],
         "DecodingOptions": [],
         "Transcript": [],
         "Segment": [],
+    },
+    "Recognise live": {
+        "Stream": ["accept", "result", "finals", "finish", "latency_s", "duration_s"],
+        "advance": [],
+        "Result": [],
+        "Part": [],
+        "EndpointConfig": [],
     },
     "Score": {
         "score": [],

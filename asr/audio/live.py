@@ -23,6 +23,9 @@ PACKET_S = 0.05
 PIECE = 1 << 15
 #: Packets that wait at most, then the source has to. At `PIECE` bytes they are over an hour.
 MOST_WAITING = 10_000
+#: Seconds of audio that are taken at once, at most a packet more: who is behind still sees words
+#: come.
+MOST_TAKEN_S = 0.5
 #: Without any audio for so many seconds a microphone is gone.
 MOST_SILENT_S = 3.0
 
@@ -54,14 +57,15 @@ class Feed:
         return self._came_s - self._taken_s
 
     def take(self, most_s: float) -> list[Packet] | None:
-        """All that has come; where that is nothing, what comes first, or nothing after ``most_s``
-        seconds. None at the end.
+        """What has come, up to ``MOST_TAKEN_S``; where that is nothing, what comes first, or
+        nothing after ``most_s`` seconds. None at the end.
 
         Raises:
             InputError: the source failed, and all that came before is taken.
         """
         packets: list[Packet] = []
-        while not self._ended:
+        enough_s = self._taken_s + MOST_TAKEN_S
+        while not self._ended and self._taken_s < enough_s:
             try:
                 item = self._queue.get(timeout=0 if packets else most_s)
             except queue.Empty:

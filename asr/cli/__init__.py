@@ -14,7 +14,7 @@ import typer
 
 from asr import __version__
 from asr.errors import InputError, one_line
-from asr.system.interrupts import listen
+from asr.system import interrupts
 
 app = typer.Typer(
     name="asr",
@@ -32,6 +32,7 @@ COMMANDS = (
     "compare",
     "demo",
     "export",
+    "listen",
     "lm",
     "memory",
     "plot",
@@ -95,7 +96,7 @@ def _occupy() -> None:
 def main() -> None:
     """Run `asr`; a user's mistake is one line on standard error and exit status 2."""
     _occupy()
-    listen()
+    interrupts.listen()
     for stream in (sys.stdout, sys.stderr):
         # File names may hold any bytes; they are printed as they are.
         if isinstance(stream, io.TextIOWrapper):

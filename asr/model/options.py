@@ -80,14 +80,22 @@ def fitted(bundle: Bundle, options: DecodingOptions, tell: Tell) -> tuple[Bundle
     if lm is not None:
         bundle = _with_lm(bundle, options, lm, tell)
     bundle = _with_rescoring(_with_weights(bundle, options, lm, tell), options, tell)
-    if not options.hotword:
-        return bundle, {}
-    if not bundle.decoder.lexicon or bundle.lexicon is None:
+    return with_hotwords(bundle, options.hotword) if options.hotword else (bundle, {})
+
+
+def with_hotwords(bundle: Bundle, hotword: Sequence[str]) -> tuple[Bundle, Hotwords]:
+    """Hotwords as of `DecodingOptions`, and the model with a lexicon that has their words.
+
+    Raises:
+        InputError: no words are searched, or a hotword is not what it may be.
+    """
+    config = bundle.decoder
+    if config.name != "beam" or not config.lexicon or bundle.lexicon is None:
         raise InputError(
-            f"--hotword {options.hotword[0]}: hotwords are boosted among the words of a lexicon: "
+            f"--hotword {hotword[0]}: hotwords are boosted among the words of a lexicon: "
             "add --lexicon"
         )
-    hotwords = parse_hotwords(options.hotword)
+    hotwords = parse_hotwords(hotword)
     admitted = bundle.lexicon.admit(hotwords, bundle.labels, bundle.label_config.fold)
     return replace(bundle, lexicon=admitted), hotwords
 

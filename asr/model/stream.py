@@ -30,6 +30,22 @@ RESAMPLED_S = 0.01
 RECIPES = "train one with the recipe so762/live.yaml or so762/live_forward.yaml"
 
 
+def can_stream(bundle: Bundle) -> bool:
+    """Whether a model can go along with speech."""
+    return _obstacle(bundle) is None
+
+
+def _obstacle(bundle: Bundle) -> str | None:
+    if not isinstance(bundle.model, AcousticModel) or not bundle.architecture.streams:
+        return "it has to hear an utterance as a whole"
+    if bundle.features.normalize in ("utterance", "speaker"):
+        return (
+            f"it normalises each {bundle.features.normalize} as a whole "
+            f"(features.normalize={bundle.features.normalize})"
+        )
+    return None
+
+
 def choose_latency(
     bundle: Bundle, chunk_ms: float | None = None, lookahead_ms: float | None = None
 ) -> Latency:
@@ -41,19 +57,9 @@ def choose_latency(
     Raises:
         InputError: the model cannot stream, or is not trained for such chunks.
     """
-    architecture, shift_ms = bundle.architecture, 1000 * bundle.clock.shift_s
-    if not isinstance(bundle.model, AcousticModel) or not architecture.streams:
-        raise InputError(
-            f"model: it has to hear an utterance as a whole and cannot go along with speech; "
-            f"{RECIPES}"
-        )
-    if bundle.features.normalize in ("utterance", "speaker"):
-        raise InputError(
-            f"model: it normalises each {bundle.features.normalize} as a whole "
-            f"(features.normalize={bundle.features.normalize}) and cannot go along with speech; "
-            f"{RECIPES}"
-        )
-    known = architecture.latencies
+    if (obstacle := _obstacle(bundle)) is not None:
+        raise InputError(f"model: {obstacle} and cannot go along with speech; {RECIPES}")
+    shift_ms, known = 1000 * bundle.clock.shift_s, bundle.architecture.latencies
     if not known:
         chunk = max(1, round((chunk_ms or 0) / shift_ms))
         known = (Latency(chunk, 0),)

@@ -18,9 +18,12 @@ from asr.decode.live import Search, begin
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
+from asr.model.stream import EmissionStream
+from asr.model.stream import advance as advance_emissions
 from asr.recognize.times import timed
 from asr.types import Hypothesis, Segment, Transcript
 
+UNNAMED = Source(Path("audio"), "audio")
 #: Labels that are no speech.
 SILENT = (*SILENCES, SPACE)
 
@@ -28,7 +31,9 @@ SILENT = (*SILENCES, SPACE)
 class Emissions(Protocol):
     """Audio in packets to log-probabilities, see `asr.model.stream.EmissionStream`."""
 
-    latency_s: float
+    @property
+    def latency_s(self) -> float:
+        """Seconds from the beginning of a frame's audio until all is heard that it depends on."""
 
     def accept(self, samples: np.ndarray, rate: int) -> None:
         """Take samples (N,) float32 at ``rate`` Hz."""
@@ -95,7 +100,7 @@ class Stream:
         decoder: Decoder,
         emissions: Emissions,
         endpoint: EndpointConfig = EndpointConfig(),
-        source: Source = Source(Path("audio"), "audio"),
+        source: Source = UNNAMED,
     ) -> None:
         self._bundle, self._decoder, self._emissions = bundle, decoder, emissions
         self._endpoint, self._source = endpoint, source
@@ -266,5 +271,7 @@ def first_of(hypothesis: Hypothesis, n_labels: int, n_words: int) -> Hypothesis:
 
 def advance(streams: Iterable[Stream]) -> None:
     """Recognise what was given to streams of one model; the net computes them as one batch."""
+    streams = list(streams)
+    advance_emissions([e for s in streams if isinstance(e := s._emissions, EmissionStream)])
     for stream in streams:
         stream._decode()

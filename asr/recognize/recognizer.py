@@ -19,14 +19,17 @@ from asr.audio.read import audio_blocks, checked_waveform, load_audio
 from asr.audio.sources import Source
 from asr.audio.windows import Joiner, Stretch, Window, WindowConfig, windows
 from asr.decode.decoder import Decoder
+from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
-from asr.model.options import DecodingOptions, fitted
+from asr.model.options import DecodingOptions, fitted, with_hotwords
 from asr.model.pretrained import load_model
+from asr.model.stream import EmissionStream
 from asr.nets.acoustic import AcousticModel
 from asr.nets.quantized import quantized
+from asr.recognize.live import UNNAMED, Stream
 from asr.recognize.times import timed
 from asr.system.ahead import made_by
 from asr.types import Hypothesis, Segment, Transcript
@@ -38,6 +41,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 BATCH_S = 480.0
 #: Windows that are read before they are needed.
 PREFETCH = 64
+#: Files that a model of live speech goes along with at once.
+STREAMS = 32
 T = TypeVar("T")
 #: A file, by its path, its content or what that is read from; or a waveform.
 Audio = str | Path | bytes | BinaryIO | np.ndarray
@@ -146,6 +151,31 @@ class Recognizer:
     def read(self, path: Path) -> np.ndarray:
         """The waveform (N,) of a file at the model's sample rate."""
         return load_audio(path, self.bundle.features.sample_rate)
+
+    def stream(
+        self,
+        hotwords: Sequence[str] = (),
+        endpoint: EndpointConfig = EndpointConfig(),
+        chunk_ms: int | None = None,
+        lookahead_ms: int | None = None,
+        source: Source = UNNAMED,
+    ) -> Stream:
+        """Begin to recognise audio that comes in packets, while it comes.
+
+        hotwords: ``word:boost`` each, for this stream beside those of all. endpoint: where segments
+        end. chunk_ms, lookahead_ms: of those that the model was trained for; by default its own.
+        source: what transcripts say they are of.
+
+        Raises:
+            InputError: the model cannot go along with speech, or not so, or the search knows no
+                hotwords.
+        """
+        decoder = self.decoder
+        if hotwords:
+            bundle, own = with_hotwords(self.bundle, hotwords)
+            decoder = bundle.make_decoder(bundle.decoder, {**decoder.hotwords, **own})
+        emissions = EmissionStream(self.bundle, chunk_ms, lookahead_ms)
+        return Stream(self.bundle, decoder, emissions, endpoint, source)
 
     def transcribe_files(
         self,
@@ -276,7 +306,7 @@ class Recognizer:
         rate, segments = self.bundle.features.sample_rate, job.segments
         duration_s = job.n_samples / rate
         if duration_s <= self.windowing.whole_s and len(segments) == 1:
-            return segments[0]
+            return replace(segments[0], duration_s=duration_s)
         labels: list[Segment] = []
         for label in (label for segment in segments for label in segment.labels):
             if labels and label.label == labels[-1].label and label.label in SILENCES:
@@ -328,6 +358,19 @@ class Job:
         for block in self.blocks:
             self.n_samples += len(block)
             yield block
+
+    def give(self, stream: Stream) -> bool:
+        """Give the next block to a stream; False at the end, which it is told."""
+        try:
+            block = next(self.blocks, None)
+        except InputError as error:
+            block, self.error = None, error
+        if block is None:
+            stream.finish()
+            return False
+        stream.accept(block)
+        self.n_samples += len(block)
+        return True
 
 
 def ahead(items: Iterator[T], n: int) -> Iterator[T]:

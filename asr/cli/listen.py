@@ -1,0 +1,154 @@
+"""asr listen: words while one speaks."""
+
+from __future__ import annotations
+
+import io
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app, tell
+from asr.cli.options import (
+    COMPUTING,
+    BeamOption,
+    BonusOption,
+    DecoderOption,
+    DeviceOption,
+    HotwordOption,
+    LexiconOption,
+    LmOption,
+    LmWeightOption,
+    NoLexiconOption,
+    UnknownOption,
+    lexicon_named,
+)
+from asr.decode.endpoint import EndpointConfig
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.audio.live import Packets
+
+
+class Format(StrEnum):
+    """What standard output gets."""
+
+    text = "text"
+    jsonl = "jsonl"
+
+
+KALDI = EndpointConfig()
+ENDPOINTS = "Ends of segments (Kaldi's rules; 0 switches one off)"
+
+
+def _rule(help: str) -> typer.models.OptionInfo:
+    return typer.Option(min=0, metavar="SECONDS", help=help, rich_help_panel=ENDPOINTS)
+
+
+def _cost(rule: int) -> typer.models.OptionInfo:
+    return typer.Option(min=0, help=f"Relative, of rule {rule}.", rich_help_panel=ENDPOINTS)
+
+
+@app.command()
+def listen(
+    audio: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE|-]",
+            help="An audio file, or - for 16-bit mono samples (raw or WAV) on standard input; "
+            "by default the microphone.",
+        ),
+    ] = None,
+    *,
+    model: Annotated[str, typer.Option(help="Model (or run) directory.")],
+    paced: Annotated[
+        bool, typer.Option("--paced", help="Hear FILE as if it were spoken now.")
+    ] = False,
+    rate: Annotated[
+        int | None, typer.Option(min=1, metavar="HZ", help="Of raw samples on standard input.")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="text, or jsonl: an event a line (partial, committed, final).")
+    ] = Format.text,
+    chunk_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Audio that the net takes at once; one that it was trained for.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    lookahead_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Audio that it hears beyond that; one that it was trained for.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    decoder: DecoderOption = None,
+    beam: BeamOption = None,
+    lexicon: LexiconOption = None,
+    no_lexicon: NoLexiconOption = False,
+    lm: LmOption = None,
+    lm_weight: LmWeightOption = None,
+    bonus: BonusOption = None,
+    unknown: UnknownOption = None,
+    hotword: HotwordOption = None,
+    rule1: Annotated[float, _rule("Silence without speech.")] = KALDI.rule1_s,
+    rule2: Annotated[float, _rule("Silence after a likely end.")] = KALDI.rule2_s,
+    rule2_cost: Annotated[float, _cost(2)] = KALDI.rule2_cost,
+    rule3: Annotated[float, _rule("Silence after a possible end.")] = KALDI.rule3_s,
+    rule3_cost: Annotated[float, _cost(3)] = KALDI.rule3_cost,
+    rule4: Annotated[float, _rule("Silence after speech.")] = KALDI.rule4_s,
+    rule5: Annotated[float, _rule("A segment, at most.")] = KALDI.rule5_s,
+) -> None:
+    """Recognise speech while it is spoken: from the microphone, a pipe or a file.
+
+    On a terminal, words that may yet change are dim. A line ends where the speaker pauses. Ctrl-C
+    ends with the last words.
+    """
+    from asr.audio.live import Feed
+    from asr.model.options import DecodingOptions
+    from asr.model.pretrained import load_model
+    from asr.recognize.listening import listen as listen_to
+    from asr.recognize.listening import reader
+    from asr.recognize.recognizer import Recognizer
+
+    endpoint = EndpointConfig(rule1, rule2, rule2_cost, rule3, rule3_cost, rule4, rule5)
+    options = DecodingOptions(
+        decoder=decoder and decoder.value,
+        beam=beam,
+        lexicon=lexicon_named(lexicon, no_lexicon),
+        lm=lm,
+        lm_weight=lm_weight,
+        bonus=bonus,
+        unknown=unknown,
+        hotword=tuple(hotword or ()),
+    )
+    recognizer = Recognizer(load_model(model, device), options, tell)
+    stream = recognizer.stream(endpoint=endpoint, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms)
+    packets = _packets(audio, paced, rate, recognizer.bundle.features.sample_rate)
+    with reader(format is Format.jsonl, tell) as shown:
+        listen_to(stream, Feed(packets), shown)
+
+
+def _packets(audio: str | None, paced: bool, rate: int | None, own_rate: int) -> Packets:
+    """Where the audio comes from."""
+    from asr.audio.live import of_file, of_microphone, of_stream
+    from asr.audio.read import STDIN
+
+    if rate is not None and audio != str(STDIN):
+        raise InputError(f"--rate {rate}: is for samples on standard input; a file has its own")
+    if paced and audio in (None, str(STDIN)):
+        raise InputError("--paced: is for a FILE; a microphone or a pipe has its own pace")
+    if audio is None:
+        return of_microphone(tell)
+    if audio != str(STDIN):
+        return of_file(Path(audio), own_rate, paced)
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed; expected audio")
+    return of_stream(io.FileIO(sys.stdin.fileno(), closefd=False), rate)
