@@ -87,6 +87,15 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
     net = bundle.model
     if not isinstance(net, AcousticModel):
         raise InputError("export is for models that were trained here: give their model directory")
+    if (
+        bundle.architecture.chunk
+        or bundle.architecture.future
+        or bundle.features.normalize == "online"
+    ):
+        raise InputError(
+            "export: models with model.chunk, model.future or features.normalize=online have no "
+            "ONNX graph yet: use them with asr, or export one of another recipe"
+        )
     graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle, net)
     model = graph.model(metadata(bundle) | {"streaming": json.dumps(streaming)})
     with write_aside(path) as aside:

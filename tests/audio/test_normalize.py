@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asr.audio.features import DIGITAL_SILENCE_DB, NEPER_PER_DB, FeatureConfig, Statistics
 from asr.audio.normalize import (
     PRIOR_FRAMES,
+    PRIOR_LEVEL_FRAMES,
     WINDOW,
     normalize,
     normalize_on,
@@ -36,8 +37,12 @@ def test_the_mean_is_of_the_window_and_of_the_prior_while_it_fills(n_frames: int
     found = normalize(x, PRIOR, ALL_FRAMES)
     for t in {0, n_frames // 2, n_frames - 1}:
         window = x[max(0, t + 1 - WINDOW) : t + 1].double()
-        n_prior = min(PRIOR_FRAMES, WINDOW - len(window))
-        mean = (window.sum(0) + n_prior * PRIOR.mean) / (len(window) + n_prior)
+        n, prior = len(window), PRIOR.mean.double()
+        n_prior = min(PRIOR_FRAMES, WINDOW - n)
+        mean = (window.sum(0) + n_prior * prior) / (n + n_prior)
+        n_prior = min(PRIOR_LEVEL_FRAMES, WINDOW - n)
+        level = (window.sum(0).mean() + n_prior * prior.mean()) / (n + n_prior)
+        mean += level - mean.mean()
         torch.testing.assert_close(found[t], ((x[t] - mean) / PRIOR.std).float())
 
 

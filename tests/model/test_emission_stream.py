@@ -13,8 +13,10 @@ from asr.errors import InputError
 from asr.labels import LabelConfig, Labels
 from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
+from asr.model.onnx import export
 from asr.model.stream import EmissionStream, advance, choose_latency
 from asr.nets.acoustic import AcousticModel
+from asr.nets.quantized import quantized
 from asr.nets.recurrent import Latency, RecurrentConfig
 
 RATE, N_MELS = 16_000, 8
@@ -205,3 +207,19 @@ def test_models_that_hear_the_whole_name_the_recipe_that_does_not() -> None:
         EmissionStream(bundle_of("whole"))
     with pytest.raises(InputError, match=r"normalises each utterance .*so762/live\.yaml"):
         EmissionStream(bundle_of("chunks", "utterance"))
+
+
+def test_no_graph_and_no_integers_are_made_of_what_they_cannot_say(tmp_path) -> None:
+    bundle = bundle_of("chunks")
+    with pytest.raises(InputError, match=r"export: models with model\.chunk"):
+        export(bundle, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="this one goes in chunks"):
+        quantized(bundle.model)
+
+
+def test_silence_is_heard_in_files_as_in_streams() -> None:
+    bundle = bundle_of("chunks")
+    waveform = np.concatenate([sound(8000), np.zeros(80_000, np.float32), sound(8000)])
+    (whole,) = waveform_emissions(bundle, [waveform])
+    found = in_packets(EmissionStream(bundle), waveform, [50_000], RATE)
+    np.testing.assert_allclose(found, whole, rtol=0, atol=2e-5)
