@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,3 +102,15 @@ def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
     if lexicon is not None and no_lexicon:
         raise InputError(f"--lexicon {lexicon} and --no-lexicon: choose one")
     return "none" if no_lexicon else lexicon
+
+
+def read_keys(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file."""
+    from asr.system.text import read_text
+
+    if path is None:
+        return ()
+    keys = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"--key-file {path}: holds no key")
+    return keys

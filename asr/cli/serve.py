@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import DeviceOption
+from asr.cli.options import DeviceOption, read_keys
 from asr.errors import InputError
 
 
@@ -75,15 +75,3 @@ def serve(
     except KeyboardInterrupt:
         # Everything is answered by now.
         print("asr: stopped", file=sys.stderr)
-
-
-def read_keys(path: Path | None) -> tuple[str, ...]:
-    """The keys of a file."""
-    from asr.system.text import read_text
-
-    if path is None:
-        return ()
-    keys = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not keys:
-        raise InputError(f"--key-file {path}: holds no key")
-    return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,9 @@ from asr.cli.options import (
     RescoreOption,
     UnknownOption,
     lexicon_named,
+    read_keys,
 )
+from asr.errors import InputError
 
 
 class Channels(StrEnum):
@@ -64,11 +67,21 @@ def transcribe(
     ] = None,
     *,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with =WEIGHTS."
+            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with "
+            "=WEIGHTS; with --server, what the server calls it."
         ),
-    ],
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Ask what asr serve runs there; the search is the server's."
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the server's key.")
+    ] = None,
     listed: Annotated[
         Path | None,
         typer.Option(
@@ -155,6 +168,7 @@ def transcribe(
     """
     from asr.model.options import DecodingOptions
     from asr.recognize.files import Loading
+    from asr.recognize.remote import RemoteRecognizer, check_loading
     from asr.recognize.transcribing import Output, transcribe_named
 
     options = DecodingOptions(
@@ -170,10 +184,17 @@ def transcribe(
         rescore=rescore,
         rescore_weight=rescore_weight,
     )
-    loading = Loading(model, options, window, keep_silence, precision.value, device)
+    if model is None and server is None:
+        raise InputError("name a model with --model, or what serves one with --server")
+    loading = Loading(model or "", options, window, keep_silence, precision.value, device)
     output = Output(format, out, redo, channels is Channels.each, engine is Engine.ray)
+    remote = None
+    if server is not None:
+        check_loading(server, loading, output.on_ray)
+        key = read_keys(key_file)[0] if key_file else None
+        remote = partial(RemoteRecognizer, server, model, key)
     try:
-        succeeded = transcribe_named(files or [], listed, output, loading, tell)
+        succeeded = transcribe_named(files or [], listed, output, loading, tell, remote)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if not succeeded:

@@ -7,11 +7,11 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -80,11 +80,23 @@ def is_full(error: InputError) -> bool:
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL
 
 
+class Transcriber(Protocol):
+    """A model here, or one on a server."""
+
+    def transcribe_files(
+        self,
+        sources: Iterable[Source],
+        failed: Callable[[Source, InputError], None],
+        heard: Callable[[float], None],
+    ) -> Iterator[Transcript]:
+        """See `Recognizer.transcribe_files`."""
+
+
 def transcribe_into(
     out: Path,
     sources: Sequence[Source],
     formats: Mapping[str, Format],
-    load: Callable[[], Recognizer],
+    load: Callable[[], Transcriber],
     redo: bool,
     tell: Callable[[str], None],
     failed: Failed,
@@ -124,7 +136,7 @@ def _is_there(path: Path) -> bool:
 
 def transcribe_all(
     sources: Sequence[Source],
-    load: Callable[[], Recognizer],
+    load: Callable[[], Transcriber],
     deliver: Callable[[Transcript], None],
     failed: Failed,
     n_writers: int = 1,

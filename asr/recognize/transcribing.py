@@ -13,13 +13,14 @@ from asr.audio.sources import Failed, Source, distinct, each_channel, find_sourc
 from asr.errors import InputError, one_line
 from asr.recognize.files import (
     Loading,
+    Transcriber,
     load_for_files,
     may_hold_files,
     transcribe_all,
     transcribe_into,
 )
 from asr.recognize.ray import transcribe_parts, unpacked
-from asr.recognize.recognizer import Recognizer
+from asr.recognize.remote import RemoteRecognizer
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_jsonl
 from asr.system.device import OF_CPU
 from asr.system.files import remove_abandoned
@@ -49,8 +50,11 @@ def transcribe_named(
     output: Output,
     loading: Loading,
     tell: Callable[[str], None],
+    server: Callable[[], RemoteRecognizer] | None = None,
 ) -> bool:
     """Transcribe the audio that is ``named`` or ``listed`` in a file; returns whether all was.
+
+    server: what asks one, instead of the model of ``loading``.
 
     What cannot be read or written is told at the end, the rest goes on.
 
@@ -80,7 +84,9 @@ def transcribe_named(
     if out is None and len(sources) > 1 and not joins:
         raise InputError(f"--format {asked}: standard output takes one such file; use --out")
 
-    def load() -> Recognizer:
+    def load() -> Transcriber:
+        if server is not None:
+            return server()
         recognizer = load_for_files(loading, tell)
         if "wrd" in formats and not recognizer.finds_words:
             raise InputError("--format wrd: this model finds phones, no words; add --lexicon")

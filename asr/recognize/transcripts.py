@@ -10,6 +10,8 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import InputError
@@ -39,6 +41,52 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
     if transcript.channel is not None:
         found["channel"] = transcript.channel
     return found
+
+
+def from_json(found: object) -> Transcript:
+    """The transcript that `as_json` wrote; alternatives, and labels of segments, are left behind.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        record: Any = found
+        labels, words = (
+            tuple(
+                Segment(str(s["label"]), float(s["start_s"]), float(s["end_s"]), s["confidence"])
+                for s in record[name]
+            )
+            for name in ("labels", "words")
+        )
+        whole = Transcript(
+            str(record["id"]),
+            str(record["text"]),
+            float(record["duration"]),
+            float(record["score"]),
+            labels,
+            words,
+            unit=str(record.get("unit", "label")),
+            audio=Path(record["audio_filepath"]),
+            channel=record.get("channel"),
+        )
+        parts = [
+            replace(
+                whole,
+                text=str(part["text"]),
+                score=float(part["score"]),
+                labels=within(labels, part["start_s"], part["end_s"]),
+                words=within(words, part["start_s"], part["end_s"]),
+            )
+            for part in record.get("segments", ())
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"not a transcript as asr transcribe writes it ({error!r})") from error
+    return replace(whole, segments=tuple(parts))
+
+
+def within(segments: Sequence[Segment], start_s: float, end_s: float) -> tuple[Segment, ...]:
+    """Those that begin in a stretch of time."""
+    return tuple(s for s in segments if start_s <= _start_s(s) < end_s)
 
 
 def to_json(transcript: Transcript) -> str:

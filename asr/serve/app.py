@@ -32,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asr.audio.sources import Source
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
+from asr.recognize.transcripts import formats_named, from_json
 from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, usage
 from asr.serve.decoding import decoded
 from asr.serve.engine import BusyError, Engine, Work
@@ -54,7 +55,22 @@ MOST_VARIANTS = 16
 #: Readiness: a second of noise is recognised within so many seconds; not asked more often.
 READY_S, READY_EVERY_S = 5.0, 2.0
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-OPEN = {"/health/live", "/health/ready", "/openapi.json"}
+#: The page's files; it asks nothing of any other host, and none may show it in a frame.
+INDEX = "index.html"
+PAGE = {
+    INDEX: "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "recorder.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+FOLDER = Path(__file__).parent / "page"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+#: What needs no key.
+OPEN = {"/health/live", "/health/ready", "/openapi.json", "/", *(f"/{name}" for name in PAGE)}
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,9 @@ class Server:
                 Route("/health/ready", self.is_ready),
                 Route("/metrics", self.figures),
                 Route("/openapi.json", self.openapi),
+                Route("/format/{name}", self.formatted, methods=["POST"]),
+                Route("/", self.page),
+                *(Route(f"/{name}", self.page) for name in PAGE if name != INDEX),
             ],
             middleware=middleware,
             exception_handlers={
@@ -331,6 +350,22 @@ class Server:
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
         return JSONResponse(description(list(self.models)))
+
+    async def formatted(self, request: Request) -> Response:
+        """POST /format/NAME: a transcript (JSON) in a format that `asr transcribe` writes."""
+        try:
+            (chosen,) = formats_named(request.path_params["name"]).values()
+            transcript = from_json(json.loads(await request.body()))
+            text = chosen.write(transcript)
+        except (InputError, ValueError) as error:
+            raise ApiError(400, str(error)) from error
+        return Response(text, media_type="text/plain; charset=utf-8")
+
+    async def page(self, request: Request) -> Response:
+        """GET /, and what it consists of."""
+        name = request.url.path.removeprefix("/") or INDEX
+        headers = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
+        return Response((FOLDER / name).read_bytes(), media_type=PAGE[name], headers=headers)
 
 
 class Guard:

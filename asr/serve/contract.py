@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from asr.model.bundle import Bundle
-from asr.recognize.transcripts import to_srt, to_vtt
+from asr.recognize.transcripts import as_json, dumped, to_srt, to_vtt
 from asr.types import Segment, Transcript
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+#: Ours is ``transcript``: what `asr transcribe` writes as JSON, with labels and confidences.
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "transcript")
 GRANULARITIES = ("word", "segment")
 #: Fields of the API that these models have no use for.
 IGNORED = (
@@ -143,6 +144,8 @@ def answer(transcript: Transcript, request: Asked, bundle: Bundle) -> tuple[str,
     if request.response_format in PLAIN:
         media_type, write = PLAIN[request.response_format]
         return write(transcript), media_type
+    if request.response_format == "transcript":
+        return dumped({**as_json(transcript), "unit": transcript.unit}), "application/json"
     found: dict[str, Any] = {"text": transcript.text}
     if request.response_format == "verbose_json":
         found = {

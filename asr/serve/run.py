@@ -47,6 +47,8 @@ def bound(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        # Who reads the address below may come at once.
+        listening.listen(BACKLOG)
     except OSError as error:
         raise InputError(
             f"{host}:{port}: cannot be listened at ({error.strerror or error}); choose another "
