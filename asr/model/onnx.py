@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save as tensor_bytes
 from torch import nn
 
@@ -37,34 +36,20 @@ from asr.audio.features import (
 from asr.errors import InputError
 from asr.model.bundle import Bundle, settings
 from asr.model.emissions import certain_silence
+from asr.model.onnx_graph import Graph, linear, log_probs_output, recurrent
+from asr.model.onnx_live import live_graph, live_metadata
+from asr.model.stream import choose_latency
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import (
-    LSTM,
     Cell,
-    CoupledLSTM,
-    GRUResetAfter,
-    GRUResetBefore,
-    PeepholeLSTM,
-    TanhRNN,
 )
 from asr.nets.convolution import Convolutions
+from asr.nets.live import Live
 from asr.nets.recurrent import RecurrentLayer, RecurrentStack
 from asr.system.files import write_aside
 
 if TYPE_CHECKING:
-    import onnx
-
-#: LayerNormalization came with 17; the version of the file format is the one of that time.
-OPSET, IR_VERSION = 17, 8
-#: The operator of each cell, and the order in which it wants the gates.
-OPERATORS: dict[type[Cell], tuple[str, str]] = {
-    TanhRNN: ("RNN", "h"),
-    LSTM: ("LSTM", "iofg"),
-    PeepholeLSTM: ("LSTM", "iofg"),
-    CoupledLSTM: ("LSTM", "iofg"),
-    GRUResetAfter: ("GRU", "zrn"),
-    GRUResetBefore: ("GRU", "zrn"),
-}
+    pass
 
 
 def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
@@ -76,7 +61,8 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
 
     streaming: for waveforms that come piece by piece. There is no ``n_samples`` and no ``lens``;
     the states of the recurrent layers, ``h0``, ``c0``, ``h1`` ... (B, H) float32, go in, and come
-    out as ``next_h0`` ...; each piece overlaps the next as docs/export.md says.
+    out as ``next_h0`` ...; each piece overlaps the next as docs/export.md says. Models that hear
+    chunks or a future of their own, or normalise online, have the graph of `onnx_live.live_graph`.
 
     The metadata are those of `metadata`. Lexicon and language models stay where they are.
 
@@ -87,17 +73,17 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
     net = bundle.model
     if not isinstance(net, AcousticModel):
         raise InputError("export is for models that were trained here: give their model directory")
-    if (
-        bundle.architecture.chunk
-        or bundle.architecture.future
-        or bundle.features.normalize == "online"
-    ):
-        raise InputError(
-            "export: models with model.chunk, model.future or features.normalize=online have no "
-            "ONNX graph yet: use them with asr, or export one of another recipe"
-        )
-    graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle, net)
-    model = graph.model(metadata(bundle) | {"streaming": json.dumps(streaming)})
+    architecture = bundle.architecture
+    about = metadata(bundle) | {"streaming": json.dumps(streaming)}
+    if architecture.chunk or architecture.future or bundle.features.normalize == "online":
+        if not streaming:
+            raise InputError("export: this model goes along with speech: add --streaming")
+        live = Live(net, choose_latency(bundle))
+        graph = live_graph(bundle, live)
+        about["live"] = json.dumps(live_metadata(bundle, live))
+    else:
+        graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle, net)
+    model = graph.model(about)
     with write_aside(path) as aside:
         aside.write_bytes(model.SerializeToString())
 
@@ -128,90 +114,6 @@ def metadata(bundle: Bundle) -> dict[str, str]:
     return texts
 
 
-class Graph:
-    """An ONNX graph under construction; values go by their names."""
-
-    def __init__(self) -> None:
-        try:
-            import onnx
-        except ImportError as error:
-            raise InputError(
-                "asr export needs the onnx package: pip install 'carousel-asr[onnx]'"
-            ) from error
-        self.onnx = onnx
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
-
-    def input(self, name: str, dtype: type, *shape: str | int) -> str:
-        """Declare an input; a name among the dimensions stands for any number."""
-        self.inputs.append(self._value(name, dtype, shape))
-        return name
-
-    def output(self, name: str, value: str, dtype: type, *shape: str | int) -> None:
-        """Declare ``value`` to be the output ``name``."""
-        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
-        self.outputs.append(self._value(name, dtype, shape))
-
-    def _value(self, name: str, dtype: type, shape: Sequence[str | int]) -> onnx.ValueInfoProto:
-        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
-
-    def constant(self, value: Any, dtype: type = np.float32) -> str:
-        """A tensor that the file holds."""
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().numpy()
-        name = f"constant{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.array(value, dtype), name))
-        return name
-
-    def integer(self, *values: int) -> str:
-        """A vector of integers, as the operators want axes, shapes and bounds."""
-        return self.constant(values, np.int64)
-
-    def apply(
-        self, operator: str, *inputs: str, n_outputs: int = 1, **attributes: Any
-    ) -> list[str]:
-        """Add a node; the names of its outputs. An input that is "" is left out."""
-        outputs = [f"{operator}{len(self.nodes)}.{i}" for i in range(n_outputs)]
-        self.nodes.append(self.onnx.helper.make_node(operator, inputs, outputs, **attributes))
-        return outputs
-
-    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """`apply` for an operator with one output."""
-        return self.apply(operator, *inputs, **attributes)[0]
-
-    def size(self, value: str, axis: int) -> str:
-        """The size (1,) of a dimension."""
-        return self("Shape", value, start=axis, end=axis + 1)
-
-    def count(self, n: str) -> str:
-        """0 ... n - 1 (n,) for an n of shape (1,)."""
-        stop = self("Squeeze", n)
-        return self("Range", self.constant(0, np.int64), stop, self.constant(1, np.int64))
-
-    def column(self, values: str) -> str:
-        """(B,) -> (B, 1)."""
-        return self("Unsqueeze", values, self.integer(1))
-
-    def model(self, properties: Mapping[str, str]) -> onnx.ModelProto:
-        """The model, checked."""
-        helper = self.onnx.helper
-        graph = helper.make_graph(
-            self.nodes, "carousel", self.inputs, self.outputs, initializer=self.constants
-        )
-        model = helper.make_model(
-            graph,
-            producer_name="carousel-asr",
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-        )
-        helper.set_model_props(model, dict(properties))
-        self.onnx.checker.check_model(model, full_check=True)
-        return model
-
-
 def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     graph, config = Graph(), bundle.features
     waveform = graph.input("waveform", np.float32, "B", "N")
@@ -236,7 +138,7 @@ def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     x, lens, _ = _recurrent_stack(graph, net.stack, x, lens)
     has_speech = graph("Greater", _total(graph, speech, np.float32), graph.constant(0))
     silence = graph.constant(certain_silence(bundle))
-    _log_probs_output(graph, net, graph("Where", has_speech, _log_probs(graph, net, x), silence))
+    log_probs_output(graph, net, graph("Where", has_speech, _log_probs(graph, net, x), silence))
     graph.output("lens", lens, np.int64, "B")
     return graph
 
@@ -269,7 +171,7 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     x = _normalized(graph, bundle, x)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
     x, lens, after = _recurrent_stack(graph, net.stack, x, lens, states)
-    _log_probs_output(graph, net, _log_probs(graph, net, x))
+    log_probs_output(graph, net, _log_probs(graph, net, x))
     for before, values, cell in zip(states, after, cells, strict=True):
         for name, value in zip(before, values, strict=True):
             graph.output(f"next_{name}", value, np.float32, "B", cell.hidden)
@@ -464,7 +366,8 @@ def _recurrent_stack(
     ):
         assert isinstance(layer, RecurrentLayer)
         assert isinstance(mlp, nn.Sequential)
-        y, last = _recurrent_layer(graph, layer, x, lens, states[depth] if states else ())
+        cells = [layer.ahead] if layer.back is None else [layer.ahead, layer.back]
+        y, last = recurrent(graph, cells, x, lens, states[depth] if states else ())
         after.append(last)
         if isinstance(norm, nn.LayerNorm):
             scale, bias = graph.constant(norm.weight), graph.constant(norm.bias)
@@ -475,75 +378,11 @@ def _recurrent_stack(
             x, lens = _stacked(graph, x, lens, factor, layer.size * factor)
         for module in mlp:
             if isinstance(module, nn.Linear):
-                x = _linear(graph, module, x)
+                x = linear(graph, module, x)
             elif isinstance(module, nn.ReLU):
                 x = graph("Relu", x)
     return x, lens, after
 
 
-def _recurrent_layer(
-    graph: Graph, layer: RecurrentLayer, x: str, lens: str, state: Sequence[str]
-) -> tuple[str, list[str]]:
-    """(B, T, F) -> (B, T, size) and the states (B, H) after the last frame."""
-    cells = [layer.ahead] if layer.back is None else [layer.ahead, layer.back]
-    operator, _ = OPERATORS[type(layer.ahead)]
-    W, R, B, P = zip(*map(_weights, cells), strict=True)
-    inputs = [
-        graph("Transpose", x, perm=[1, 0, 2]),
-        *(graph.constant(np.stack(each)) for each in (W, R, B)),
-        graph("Cast", lens, to=graph.onnx.TensorProto.INT32),
-        *(graph("Unsqueeze", each, graph.integer(0)) for each in state),
-    ]
-    attributes: dict[str, Any] = {
-        "hidden_size": layer.ahead.hidden,
-        "direction": "forward" if layer.back is None else "bidirectional",
-    }
-    if isinstance(layer.ahead, PeepholeLSTM):
-        inputs += [""] * (7 - len(inputs)) + [graph.constant(np.stack(P))]
-    if operator == "GRU":
-        attributes["linear_before_reset"] = int(isinstance(layer.ahead, GRUResetAfter))
-    n_states = len(layer.ahead.states)
-    y, *last = graph.apply(operator, *inputs, n_outputs=1 + n_states, **attributes)
-    # (T, directions, B, H) -> (B, T, directions, H) -> (B, T, directions * H)
-    y = graph("Transpose", y, perm=[2, 0, 1, 3])
-    y = graph("Reshape", y, graph.integer(0, 0, layer.size))
-    return y, [graph("Squeeze", each, graph.integer(0)) for each in last[: len(state)]]
-
-
-def _weights(cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A cell's W (gates * H, F), R (gates * H, H), B (2 * gates * H,) and P (peepholes * H,)."""
-
-    def by_gate(rows: torch.Tensor) -> dict[str, np.ndarray]:
-        chunks = rows.detach().cpu().numpy().astype(np.float32)
-        gates = dict(zip(cell.gates, np.split(chunks, len(cell.gates)), strict=True))
-        if isinstance(cell, CoupledLSTM):
-            # 1 - s(a) = s(-a): the input gate is a forget gate with its weights turned round.
-            gates["i"] = -gates["f"]
-        return gates
-
-    _, order = OPERATORS[type(cell)]
-    W, R, b_in = (
-        np.concatenate([by_gate(rows)[gate] for gate in order])
-        for rows in (cell.weight_ih, cell.weight_hh, cell.bias)
-    )
-    b_hidden = np.zeros_like(b_in)
-    if isinstance(cell, GRUResetAfter):
-        b_hidden[2 * cell.hidden :] = cell.bias_hn.detach().cpu().numpy()
-    P = np.zeros(0, np.float32)
-    if isinstance(cell, PeepholeLSTM):
-        p_i, p_f, p_o = cell.peepholes.detach().cpu().numpy()
-        P = np.concatenate([p_i, p_o, p_f])
-    return W, R, np.concatenate([b_in, b_hidden]), P
-
-
-def _linear(graph: Graph, module: nn.Linear, x: str) -> str:
-    product = graph("MatMul", x, graph.constant(module.weight.t()))
-    return graph("Add", product, graph.constant(module.bias))
-
-
 def _log_probs(graph: Graph, net: AcousticModel, x: str) -> str:
-    return graph("LogSoftmax", _linear(graph, net.output, x), axis=-1)
-
-
-def _log_probs_output(graph: Graph, net: AcousticModel, value: str) -> None:
-    graph.output("log_probs", value, np.float32, "B", "T", net.output.out_features)
+    return graph("LogSoftmax", linear(graph, net.output, x), axis=-1)
