@@ -211,6 +211,8 @@ def pronounced(
                 "from a lexicon; write them into its manifests"
             )
         wordy = False
+    if config.unit == "phone" and lexicon is None:
+        return with_phones(sets)
     if lexicon is None or not wordy or all(u.phones is not None for s in sets.values() for u in s):
         return Pronounced(sets)
     first: dict[str, tuple[Segment, ...]] = {}
@@ -245,6 +247,18 @@ def pronounced(
     return Pronounced(
         found, left_out, tuple(sorted({p.label for said in first.values() for p in said}))
     )
+
+
+def with_phones(sets: Mapping[str, Sequence[Utterance]]) -> Pronounced:
+    """The sets without utterances that lack phones; a set that has none at all stays whole."""
+    found = dict(sets)
+    left_out: dict[str, dict[str, str]] = {}
+    for name, utterances in in_memory(sets).items():
+        kept = [u for u in utterances if u.phones is not None]
+        if kept and len(kept) < len(utterances):
+            lacking = [u.id for u in utterances if u.phones is None]
+            found[name], left_out[name] = kept, dict.fromkeys(lacking, "has no phones")
+    return Pronounced(found, left_out)
 
 
 def report_audit(audit: Audit, most: float) -> None:
