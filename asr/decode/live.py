@@ -18,6 +18,8 @@ from asr.types import Hypothesis
 
 #: Seconds after which alternatives are given up, and the frames after which that is looked at.
 OPEN_S, EVERY = 0.75, 8
+#: Of what a beam's best hypothesis said in so many seconds, most is soon taken back.
+UNSTEADY_S = 0.24
 #: What is found where no words fit.
 NOTHING = Hypothesis((), (), (), 0.0, 0.0, words=(), word_spans=(), word_confidences=())
 
@@ -49,10 +51,12 @@ class Search(Protocol):
     """A search in a segment of speech, from its first frame on; ``rows`` are its frames so far.
 
     How they are cut makes no difference. ``n_settled`` never falls, and the labels so far stay what
-    they are, whatever comes.
+    they are, whatever comes. What ends in one of the last ``n_unsteady`` frames is little more than
+    a guess.
     """
 
     rows: Rows
+    n_unsteady: int
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
         """Go on over frames (n, V)."""
@@ -72,6 +76,8 @@ class Search(Protocol):
 
 class GreedySearch:
     """Best-path decoding: only the label of the last frame may yet grow."""
+
+    n_unsteady = 0
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
@@ -106,11 +112,14 @@ class WholeSearch(GreedySearch):
 class LabelSearch:
     """Beam search over labels: what all its hypotheses begin with is settled.
 
-    Those that differ from the best one in what it said ``n_open`` frames ago are given up.
+    Those that differ from the best one in what it said ``n_open`` frames ago are given up. That is
+    looked at after each `EVERY` frames of the stream, in which the search's is the ``first``.
     """
 
-    def __init__(self, decoder: Decoder, n_open: int) -> None:
-        self.decoder, self.rows, self._n_open = decoder, Rows(len(decoder.labels)), n_open
+    def __init__(self, decoder: Decoder, n_open: int, n_unsteady: int, first: int = 0) -> None:
+        self.decoder, self.rows = decoder, Rows(len(decoder.labels))
+        self.n_unsteady = n_unsteady
+        self._n_open, self._first = n_open, first
         self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
@@ -118,9 +127,9 @@ class LabelSearch:
         self.rows.append(log_probs)
         first = 0
         while first < len(log_probs):
-            end = first + EVERY - self._state.reached.t % EVERY
+            end = first + EVERY - (self._first + self._state.reached.t) % EVERY
             self._state = self._advanced(log_probs[first:end], tops[first:end])
-            if self._state.reached.t % EVERY == 0:
+            if (self._first + self._state.reached.t) % EVERY == 0:
                 self._state = decide(self._state, self._n_open)
             first = end
 
@@ -207,10 +216,12 @@ class WordSearch(LabelSearch):
         return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
 
 
-def begin(decoder: Decoder, shift_s: float) -> Search:
-    """The search of a decoder in frames of ``shift_s`` seconds, before the first."""
+def begin(decoder: Decoder, shift_s: float, first: int = 0) -> Search:
+    """The search of a decoder in frames of ``shift_s`` seconds, before frame ``first``."""
     if decoder.config.name == "greedy":
         return GreedySearch(decoder)
     if decoder.config.name != "beam" or decoder.rescores or isinstance(decoder.lm, NeuralLM):
         return WholeSearch(decoder)
-    return (WordSearch if decoder.searches_words else LabelSearch)(decoder, round(OPEN_S / shift_s))
+    n_open, n_unsteady = round(OPEN_S / shift_s), round(UNSTEADY_S / shift_s)
+    kind = WordSearch if decoder.searches_words else LabelSearch
+    return kind(decoder, n_open, n_unsteady, first)

@@ -96,7 +96,7 @@ class Events:
             )
             self._committed = after
             self._write("committed", result.segment, _fields(new), at)
-        if result.tentative.text != self._tentative.text:
+        if _said(result.tentative) != _said(self._tentative):
             self._tentative = result.tentative
             self._write("partial", result.segment, _fields(result.tentative), at)
 
@@ -108,6 +108,10 @@ class Events:
         times = {name: round(seconds, 3) for name, seconds in at._asdict().items()}
         sys.stdout.write(dumped({"event": event, "segment": segment, **times, **fields}))
         sys.stdout.flush()
+
+
+def _said(part: Part) -> tuple[str, list[str]]:
+    return part.text, [label.label for label in part.labels]
 
 
 def _fields(part: Part) -> dict[str, Any]:

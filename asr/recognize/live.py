@@ -60,7 +60,8 @@ class Result:
 
     segment: its number, from 0 on. committed: what nothing that comes can change: it only grows
     while the segment lasts, and is how the final begins (whose times may differ by a tenth of a
-    second). tentative: the likeliest continuation, which may change.
+    second). tentative: the likeliest continuation, which may change. A beam's last quarter of a
+    second is left out of its text and words, where most would soon be taken back.
     """
 
     segment: int
@@ -187,7 +188,8 @@ class Stream:
 
     def _begun(self, first: int) -> _Running:
         shift_s = self._bundle.clock.shift_s
-        return _Running(first, begin(self._decoder, shift_s), Endpoint(self._endpoint, shift_s))
+        search = begin(self._decoder, shift_s, first)
+        return _Running(first, search, Endpoint(self._endpoint, shift_s))
 
     def _end(self, duration_s: float) -> None:
         """End the segment, which lasts so long, and begin the next one."""
@@ -236,6 +238,12 @@ class Stream:
             n_labels -= 1
         running.labels += found.labels[len(running.labels) : n_labels]
         running.words += found.words[len(running.words) : n_words]
+        steady = running.endpoint.n_frames - running.search.n_unsteady
+        n_steady = sum(best.spans[end - 1][1] <= steady for _, end in best.word_spans or ())
+        guessed, guessed_words = found.labels[len(running.labels) :], found.words[:n_steady]
+        if best.words is None:
+            n_steady = sum(end <= steady for _, end in best.spans)
+            guessed = found.labels[len(running.labels) : n_steady]
 
         def part(of_labels: Sequence[Segment], of_words: Sequence[Segment]) -> Part:
             text = " ".join(word.label for word in of_words)
@@ -246,7 +254,7 @@ class Stream:
         return Result(
             self._n_finals,
             part(running.labels, running.words),
-            part(found.labels[len(running.labels) :], found.words[len(running.words) :]),
+            part(guessed, guessed_words[len(running.words) :]),
         )
 
     def _timed(self, hypothesis: Hypothesis, duration_s: float) -> Transcript:

@@ -97,7 +97,7 @@ def test_within_the_time_that_all_is_open_it_is_the_whole_search(name, seed, n_f
 def test_what_was_said_long_ago_is_settled(kind, case):
     # What comes later tells nothing of what was said: only time settles it.
     log_probs = np.log(np.full((200, 5), [0.4, 0.2, 0.1, 0.2, 0.1], np.float32))
-    search, open_search = (kind(case, n) for n in (20, 1000))
+    search, open_search = (kind(case, n, n_unsteady=0) for n in (20, 1000))
     settled = []
     for first in range(0, 200, 4):
         search.accept(log_probs[first : first + 4])
