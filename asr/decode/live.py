@@ -51,7 +51,8 @@ class Search(Protocol):
     """A search in a segment of speech, from its first frame on; ``rows`` are its frames so far.
 
     How they are cut makes no difference. ``n_settled`` never falls, and the labels so far stay what
-    they are, whatever comes. What ends in one of the last ``n_unsteady`` frames is little more than
+    they are, whatever comes; where words of a lexicon are searched, these do, and how they are
+    pronounced may change. What ends in one of the last ``n_unsteady`` frames is little more than
     a guess.
     """
 

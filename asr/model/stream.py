@@ -30,11 +30,6 @@ RESAMPLED_S = 0.01
 RECIPES = "train one with the recipe so762/live.yaml or so762/live_forward.yaml"
 
 
-def can_stream(bundle: Bundle) -> bool:
-    """Whether a model can go along with speech."""
-    return _obstacle(bundle) is None
-
-
 def _obstacle(bundle: Bundle) -> str | None:
     if not isinstance(bundle.model, AcousticModel) or not bundle.architecture.streams:
         return "it has to hear an utterance as a whole"

@@ -236,14 +236,18 @@ class Stream:
         # Silence alone is no segment: it is settled together with the speech after it.
         while n_labels and found.labels[n_labels - 1].label in SILENT:
             n_labels -= 1
-        running.labels += found.labels[len(running.labels) : n_labels]
+        # How settled words are pronounced may change: their labels are told once.
+        n_told = len(running.labels)
+        if best.word_spans is not None:
+            n_told = best.word_spans[len(running.words) - 1][1] if running.words else 0
+        running.labels += found.labels[n_told:n_labels]
         running.words += found.words[len(running.words) : n_words]
         steady = running.endpoint.n_frames - running.search.n_unsteady
         n_steady = sum(best.spans[end - 1][1] <= steady for _, end in best.word_spans or ())
-        guessed, guessed_words = found.labels[len(running.labels) :], found.words[:n_steady]
+        guessed, guessed_words = found.labels[n_labels:], found.words[n_words:n_steady]
         if best.words is None:
             n_steady = sum(end <= steady for _, end in best.spans)
-            guessed = found.labels[len(running.labels) : n_steady]
+            guessed = found.labels[n_labels:n_steady]
 
         def part(of_labels: Sequence[Segment], of_words: Sequence[Segment]) -> Part:
             text = " ".join(word.label for word in of_words)
@@ -254,7 +258,7 @@ class Stream:
         return Result(
             self._n_finals,
             part(running.labels, running.words),
-            part(guessed, guessed_words[len(running.words) :]),
+            part(guessed, guessed_words),
         )
 
     def _timed(self, hypothesis: Hypothesis, duration_s: float) -> Transcript:
