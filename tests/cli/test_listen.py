@@ -214,6 +214,11 @@ def command(*words, **options):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
+def in_time(err):
+    """What is told on standard error, but that a busy machine is behind."""
+    return b"".join(line for line in err.splitlines(True) if b" s behind: " not in line)
+
+
 def raw(path):
     return soundfile.read(path, dtype="int16")[0].tobytes()
 
@@ -224,7 +229,7 @@ def test_pipes(live_run, talk, monkeypatch, capsys):
         words = ("listen", "--model", live_run, *SEARCH, "-", *rate)
         with command(*words, stdin=subprocess.PIPE) as process:
             out, err = process.communicate(data)
-        assert (process.returncode, out.decode(), err) == (0, expected, b"")
+        assert (process.returncode, out.decode(), in_time(err)) == (0, expected, b"")
 
 
 def test_a_pipe_that_ends_in_the_middle_of_a_sample(live_run, talk):
@@ -233,7 +238,7 @@ def test_a_pipe_that_ends_in_the_middle_of_a_sample(live_run, talk):
         out, err = process.communicate(raw(talk) + b"\0")
     assert process.returncode == 2
     assert len(out.splitlines()) == 3
-    assert err == (
+    assert in_time(err) == (
         b"asr: -: ends in the middle of a sample; expected 16-bit samples, two bytes each\n"
     )
 
@@ -249,7 +254,7 @@ def test_ctrl_c(live_run, said):
         rest = process.stdout.read()
         err = process.stderr.read()
         process.stdin.close()
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, in_time(err)) == (0, b"")
     last = json.loads((first + rest).splitlines()[-1])
     assert (last["event"], last["text"]) == ("final", said[0].text)
 
@@ -309,5 +314,5 @@ def test_the_page(live_run, talk, tmp_path, monkeypatch, capsys):
         if words[0] != "asr" or "a.wav" not in words:
             continue
         code, out, err = asr(monkeypatch, capsys, *words[1:])
-        assert (code, err) == (0, ""), line
+        assert (code, in_time(err.encode())) == (0, b""), line
         assert out, line
