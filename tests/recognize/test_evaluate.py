@@ -20,7 +20,9 @@ FEATURES = FeatureConfig(n_mels=8)
 
 def bundle(model, device="cpu"):
     clock = frame_clock(FEATURES)
-    return SimpleNamespace(features=FEATURES, clock=clock, model=model, device=torch.device(device))
+    return SimpleNamespace(
+        features=FEATURES, clock=clock, model=model, device=torch.device(device), streams=False
+    )
 
 
 class Cramped(nn.Module):

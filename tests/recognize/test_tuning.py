@@ -81,6 +81,15 @@ def test_the_language_model_gets_the_weight_that_helps():
     )
 
 
+def score_by(monkeypatch, rate):
+    """Let a configuration have the error rate that ``rate`` says."""
+
+    def scored(utterances, config, bundle):
+        return {"PER": SimpleNamespace(error_rate=rate(config))}
+
+    monkeypatch.setattr(tuning, "score_hypotheses", scored)
+
+
 @pytest.mark.parametrize("planted", [(0.35, 0.75), (0.0, -1.0), (1.25, 2.25), (0.9, 0.1)])
 def test_the_refinement_comes_nearer_than_the_grid(monkeypatch, planted):
     """The error rate is replaced by a bowl whose bottom is known."""
@@ -90,8 +99,7 @@ def test_the_refinement_comes_nearer_than_the_grid(monkeypatch, planted):
 
     utterances, log_probs, bundle = drawn(1)
     monkeypatch.setattr(tuning, "_decoded", lambda *_: lambda config: config)
-    monkeypatch.setattr(tuning, "score_hypotheses", lambda _, config, __: {"PER": config})
-    monkeypatch.setattr(tuning, "error_rate", bowl)
+    score_by(monkeypatch, bowl)
     (search,) = searches(bundle)
     tuned = tune(utterances, log_probs, bundle, search)
     grid = min(t.rate for t in tuned.trials if t.stage == "grid")
@@ -103,8 +111,7 @@ def test_the_narrowest_beam_that_is_good_enough(monkeypatch):
     rates = {5: 0.5, 10: 0.202, 20: 0.2, 50: 0.2}
     utterances, log_probs, bundle = drawn(1)
     monkeypatch.setattr(tuning, "_decoded", lambda *_: lambda config: config)
-    monkeypatch.setattr(tuning, "score_hypotheses", lambda _, config, __: {"PER": config})
-    monkeypatch.setattr(tuning, "error_rate", lambda config: rates.get(config.beam, 1.0))
+    score_by(monkeypatch, lambda config: rates.get(config.beam, 1.0))
     search = Search(
         "beam", replace(bundle.decoder, beam=30), {"bonus": (0.0, 1.0)}, (5, 10, 20, 50)
     )
