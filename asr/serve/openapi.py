@@ -7,91 +7,81 @@ from typing import Any
 from asr import __version__
 from asr.serve.contract import FORMATS, GRANULARITIES
 
+TEXT: dict[str, Any] = {"type": "string"}
+OK = {"description": "OK"}
+ERROR = {"$ref": "#/components/responses/Error"}
+MESSAGE = {
+    "message": TEXT,
+    "type": TEXT,
+    "param": {"type": ["string", "null"]},
+    "code": {"type": ["string", "null"]},
+}
+#: What GET answers with a model's name, with health or with figures.
+PLAIN = {
+    "/v1/models": "List the models",
+    "/health/live": "The process answers",
+    "/health/ready": "The models recognise",
+    "/metrics": "Figures for Prometheus",
+}
+
 
 def description(models: list[str]) -> dict[str, Any]:
     """The document at /openapi.json."""
-    array = {"type": "array", "items": {"type": "string"}}
-    fields = {
-        "file": {"type": "string", "format": "binary"},
-        "model": {"type": "string", "enum": models},
-        "language": {"type": "string"},
-        "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
-        "timestamp_granularities[]": {
-            "type": "array",
-            "items": {"type": "string", "enum": list(GRANULARITIES)},
-        },
-        "keywords[]": array,
-        "include[]": {"type": "array", "items": {"type": "string", "enum": ["logprobs"]}},
-        "stream": {"type": "boolean", "default": False},
-        "prompt": {"type": "string", "description": "accepted, without effect"},
-        "temperature": {"type": "number", "description": "accepted, without effect"},
+    paths: dict[str, Any] = {
+        path: {"get": {"summary": summary, "responses": {"200": OK}}}
+        for path, summary in PLAIN.items()
     }
-    form = {"type": "object", "required": ["file", "model"], "properties": fields}
-    ok = {"description": "OK"}
-    error = {"$ref": "#/components/responses/Error"}
+    name = {"name": "model", "in": "path", "required": True, "schema": TEXT}
+    paths["/v1/models/{model}"] = {
+        "get": {
+            "summary": "Describe a model",
+            "parameters": [name],
+            "responses": {"200": OK, "404": ERROR},
+        }
+    }
+    statuses = ("400", "401", "404", "408", "413", "503")
+    form = {"multipart/form-data": {"schema": transcription(models)}}
+    paths["/v1/audio/transcriptions"] = {
+        "post": {
+            "summary": "Transcribe a file",
+            "requestBody": {"content": form},
+            "responses": {"200": OK, **dict.fromkeys(statuses, ERROR)},
+        }
+    }
+    error = _object({"error": _object(MESSAGE)})
+    shown = {"description": "As OpenAI's", "content": {"application/json": {"schema": error}}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Carousel", "version": __version__},
-        "paths": {
-            "/v1/audio/transcriptions": {
-                "post": {
-                    "summary": "Transcribe a file",
-                    "requestBody": {"content": {"multipart/form-data": {"schema": form}}},
-                    "responses": {
-                        "200": ok,
-                        "400": error,
-                        "401": error,
-                        "413": error,
-                        "503": error,
-                    },
-                }
-            },
-            "/v1/models": {"get": {"summary": "List the models", "responses": {"200": ok}}},
-            "/v1/models/{model}": {
-                "get": {
-                    "summary": "Describe a model",
-                    "parameters": [
-                        {
-                            "name": "model",
-                            "in": "path",
-                            "required": True,
-                            "schema": {"type": "string"},
-                        }
-                    ],
-                    "responses": {"200": ok, "404": error},
-                }
-            },
-            "/health/live": {"get": {"summary": "The process answers", "responses": {"200": ok}}},
-            "/health/ready": {
-                "get": {"summary": "The models recognise", "responses": {"200": ok, "503": ok}}
-            },
-            "/metrics": {"get": {"summary": "Figures for Prometheus", "responses": {"200": ok}}},
-        },
+        "paths": paths,
         "components": {
-            "responses": {
-                "Error": {
-                    "description": "An error in OpenAI's shape",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "properties": {
-                                    "error": {
-                                        "type": "object",
-                                        "properties": {
-                                            "message": {"type": "string"},
-                                            "type": {"type": "string"},
-                                            "param": {"type": ["string", "null"]},
-                                            "code": {"type": ["string", "null"]},
-                                        },
-                                    }
-                                },
-                            }
-                        }
-                    },
-                }
-            },
+            "responses": {"Error": shown},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}],
     }
+
+
+def transcription(models: list[str]) -> dict[str, Any]:
+    """The form of a transcription."""
+    fields = {
+        "file": TEXT | {"format": "binary"},
+        "model": TEXT | {"enum": models},
+        "language": TEXT,
+        "response_format": TEXT | {"enum": list(FORMATS), "default": "json"},
+        "timestamp_granularities[]": _list(TEXT | {"enum": list(GRANULARITIES)}),
+        "keywords[]": _list(TEXT),
+        "include[]": _list(TEXT | {"enum": ["logprobs"]}),
+        "stream": {"type": "boolean", "default": False},
+        "prompt": TEXT | {"description": "accepted, without effect"},
+        "temperature": {"type": "number", "description": "accepted, without effect"},
+    }
+    return _object(fields) | {"required": ["file", "model"]}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
