@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import repeat, takewhile
+from itertools import islice, repeat, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,6 +30,7 @@ from asr.model.stream import EmissionStream
 from asr.nets.acoustic import AcousticModel
 from asr.nets.quantized import quantized
 from asr.recognize.live import UNNAMED, Stream
+from asr.recognize.live import advance as advance_streams
 from asr.recognize.times import timed
 from asr.system.ahead import made_by
 from asr.types import Hypothesis, Segment, Transcript
@@ -235,6 +236,9 @@ class Recognizer:
         batch_s: float = BATCH_S,
     ) -> Iterator[Job]:
         """Recognise, in order, with all windows of ``batch_s`` seconds of audio at a time."""
+        if self.bundle.streams and self.precision == "float32":
+            yield from self._along(jobs, heard)
+            return
         rate = self.bundle.features.sample_rate
         batch: list[tuple[Job, Window | None]] = []
         n_samples = 0
@@ -245,6 +249,22 @@ class Recognizer:
                 yield from self.advance(batch, heard)
                 batch, n_samples = [], 0
         yield from self.advance(batch, heard)
+
+    def _along(self, jobs: Iterator[Job], heard: Callable[[float], None]) -> Iterator[Job]:
+        """Recognise, in order, `STREAMS` jobs at a time, as speech that comes is recognised."""
+        while group := list(islice(jobs, STREAMS)):
+            streams = [self.stream(source=job.source) for job in group]
+            going = list(zip(group, streams, strict=True))
+            while going:
+                before = sum(job.n_samples for job in group)
+                given = going
+                going = [(job, stream) for job, stream in given if job.give(stream)]
+                advance_streams(stream for _, stream in given)
+                n_samples = sum(job.n_samples for job in group) - before
+                heard(n_samples / self.bundle.features.sample_rate)
+            for job, stream in zip(group, streams, strict=True):
+                job.segments = stream.finals()
+                yield job
 
     def windows_of(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Window | None]]:
         """The windows of each job, then None."""

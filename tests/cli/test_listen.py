@@ -74,6 +74,18 @@ def test_transcribing_finds_the_same(live_run, talk, said, monkeypatch, capsys):
         assert out == f"{path}\t{' '.join(heard.split())}\n"
 
 
+def test_transcribing_goes_the_way_of_a_stream(recognizer, talk):
+    """Not only the words are the same: the very figures are."""
+    stream = recognizer.stream()
+    stream.accept(*soundfile.read(talk, dtype="float32"))
+    stream.finish()
+    finals = stream.finals()
+    found = recognizer.transcribe(talk)
+    assert len(found.segments) == len(finals) > 1
+    assert found.words == tuple(word for final in finals for word in final.words)
+    assert found.score == pytest.approx(sum(final.score for final in finals))
+
+
 def test_transcribing_many_files_is_as_each_alone(recognizer, said, talk):
     files = [u.audio for u in said] + [talk]
     together = list(recognizer.transcribe_files(files, pytest.fail))
