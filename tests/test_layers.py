@@ -82,3 +82,9 @@ def test_frameworks_are_known_where_they_belong_only():
             if allowed is not None and not {module, package_of(module)} & allowed:
                 wrong.append(f"{module} imports {name}")
     assert not wrong
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Folders of tests are no packages: pytest would take the second for the first."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))
