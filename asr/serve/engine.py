@@ -26,7 +26,7 @@ from asr.types import Transcript
 READ_AHEAD = 16
 #: Seconds of audio in a batch of requests that just came, and the seconds of time that a batch of
 #: longer recordings should take, which is what newcomers wait for.
-MOST_S, LONG_BATCH_TIME_S = 240.0, 0.1
+MOST_S, LONG_BATCH_TIME_S = 240.0, 0.03
 #: Of the speed (seconds of audio a second), the share that the last batch has in the mean.
 SPEED_SHARE, FIRST_SPEED = 0.2, 100.0
 
