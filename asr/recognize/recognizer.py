@@ -66,7 +66,7 @@ class Recognizer:
         n_threads: int = 1,
     ) -> None:
         """``n_threads`` compute at once, each with as many threads as torch uses."""
-        self.bundle, self.hotwords = fitted(bundle, options, tell)
+        self.bundle, hotwords = fitted(bundle, options, tell)
         self.windowing, self.precision, self.n_threads = windowing, precision, n_threads
         if precision not in PRECISIONS:
             raise InputError(
@@ -79,7 +79,7 @@ class Recognizer:
                 raise InputError(f"device {self.bundle.device}: int8 is for the CPU; use cpu")
             if precision == "int8":
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
-        self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, self.hotwords)
+        self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Recognizer:
@@ -99,9 +99,9 @@ class Recognizer:
             InputError: no words are searched, or a word of one has no pronunciation.
         """
         other = copy(self)
-        other.bundle, found = fitted(self.bundle, DecodingOptions(hotword=hotwords), log.warning)
-        other.hotwords = {**self.hotwords, **found}
-        other.decoder = other.bundle.make_decoder(other.bundle.decoder, other.hotwords)
+        other.bundle, found = with_hotwords(self.bundle, hotwords)
+        boosts = {**self.decoder.hotwords, **found}
+        other.decoder = other.bundle.make_decoder(other.bundle.decoder, boosts)
         return other
 
     @property
@@ -171,10 +171,7 @@ class Recognizer:
             InputError: the model cannot go along with speech, or not so, or the search knows no
                 hotwords.
         """
-        decoder = self.decoder
-        if hotwords:
-            bundle, own = with_hotwords(self.bundle, hotwords)
-            decoder = bundle.make_decoder(bundle.decoder, {**decoder.hotwords, **own})
+        decoder = self.with_hotwords(hotwords).decoder if hotwords else self.decoder
         emissions = EmissionStream(self.bundle, chunk_ms, lookahead_ms)
         return Stream(self.bundle, decoder, emissions, endpoint, source)
 

@@ -69,8 +69,8 @@ class Engine:
     most: requests that are read or recognised at once; more are refused.
     """
 
-    def __init__(self, most: int, computed: Callable[[int, float, float], None]) -> None:
-        """computed: gets each batch's number of windows, seconds of audio and of time."""
+    def __init__(self, most: int, computed: Callable[[int, float], None]) -> None:
+        """computed: gets each batch's number of windows, and the seconds that it took."""
         self.most, self.computed = most, computed
         self.n_claimed = 0
         self.speed = FIRST_SPEED
@@ -172,7 +172,7 @@ class Engine:
             if n_samples:
                 speed = n_samples / rate / took_s
                 self.speed += SPEED_SHARE * (speed - self.speed)
-                self.computed(sum(w is not None for _, w in batch), n_samples / rate, took_s)
+                self.computed(sum(w is not None for _, w in batch), took_s)
 
     def _compute(self, batch: list[tuple[Work, Window | None]]) -> None:
         """Recognise a batch; where it fails, each request in it alone."""

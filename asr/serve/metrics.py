@@ -40,7 +40,7 @@ class Metrics:
             "asr_requests_dropped", "Requests whose client left", registry=registry
         )
 
-    def computed(self, n_windows: int, audio_s: float, took_s: float) -> None:
+    def computed(self, n_windows: int, took_s: float) -> None:
         """Note a batch."""
         self.batch.observe(n_windows)
         self.computing.inc(took_s)
