@@ -50,7 +50,8 @@ class Batch:
 
     features: (B, T, F) float32, zero beyond each length. feature_lens: (B,) int64 frames.
     targets: (B, U) int64 label ids (CTC) or (B, T') one label id per output frame (framewise),
-    padded with ``losses.IGNORE``. target_lens: (B,) int64. ids: utterance names.
+    padded with ``losses.IGNORE``. target_lens: (B,) int64. ids: utterance names. frames: (B, T')
+    one label id per output frame, padded likewise, where all utterances were given some.
     """
 
     ids: tuple[str, ...]
@@ -58,6 +59,7 @@ class Batch:
     feature_lens: torch.Tensor
     targets: torch.Tensor
     target_lens: torch.Tensor
+    frames: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

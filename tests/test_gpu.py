@@ -235,6 +235,7 @@ def test_a_training_learns_stops_resumes_and_transcribes_on_the_cpu(tones, tmp_p
 EVERYTHING = [
     "augment=specaugment",
     "augment.speeds=[0.9,1.0,1.1]",
+    "augment.vtlp=0.1",
     "features.deltas=1",
     "model.layers=2",
     "model.conv=[3,4]",
@@ -254,6 +255,7 @@ EVERYTHING = [
     "trainer.curriculum_epochs=1",
     "trainer.precision=bfloat16",
     "loss.framewise_epochs=1",
+    "loss.framewise_weight=0.3",
     "loss.label_smoothing=0.1",
     "trainer.tune=false",
 ]

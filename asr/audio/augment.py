@@ -33,6 +33,9 @@ SLOWEST, FASTEST = 0.5, 2.0
 #: than the next multiple of this, for it is up to twice as long.
 FFT_STEP = 4096
 QUIETEST = 1e-6
+#: Below it lie all formants that tell vowels apart: there `warp_frequencies` scales as told, above
+#: it so that the highest frequency stays.
+WARPED_HZ = 4800.0
 
 
 @dataclass
@@ -50,6 +53,13 @@ class AugmentConfig:
         "2015: 0.9, 1.0 and 1.1)",
         SLOWEST,
         FASTEST,
+    )
+    vtlp: float = setting(
+        0.0,
+        "each epoch an utterance's frequencies are scaled by a factor from 1 - vtlp to 1 + vtlp, "
+        "as by a longer or shorter vocal tract (Jaitly & Hinton 2013: 0.1)",
+        0,
+        0.5,
     )
     volume_db: tuple[float, ...] = setting(
         (), "[lowest, highest] gain in decibels, empty for none", -100, 100
@@ -211,6 +221,34 @@ def gain(config: AugmentConfig, generator: torch.Generator) -> float:
     """What a random volume adds to log-mel: the gain in decibels as natural logarithm of power."""
     low, high = config.volume_db
     return NEPER_PER_DB * (low + torch.rand(1, generator=generator).item() * (high - low))
+
+
+def mels(hz: torch.Tensor) -> torch.Tensor:
+    """Where frequencies lie on the scale of the bands (HTK's formula)."""
+    return 2595 * torch.log10(1 + hz / 700)
+
+
+def warp_frequencies(x: torch.Tensor, factor: float, config: FeatureConfig) -> torch.Tensor:
+    """Log-mel (T, n_mels) of a voice whose formants lie ``factor`` times as high.
+
+    Jaitly & Hinton 2013, section 2, on the bands themselves: each takes the value, interpolated
+    between two bands, of the frequency that comes to lie in its middle.
+    """
+    low, high = mels(torch.tensor([config.min_hz, config.max_hz])).tolist()
+    top, width = config.sample_rate / 2, (high - low) / (config.n_mels + 1)
+    # As `mels`, undone.
+    middles = 700 * (10 ** ((low + width * torch.arange(1, config.n_mels + 1)) / 2595) - 1)
+    knee = min(WARPED_HZ, 0.9 * top) * min(factor, 1.0)
+    source = torch.where(
+        middles <= knee,
+        middles / factor,
+        top - (top - knee / factor) / (top - knee) * (top - middles),
+    )
+    position = ((mels(source) - low) / width - 1).clamp(0, config.n_mels - 1)
+    below = position.floor().long().clamp(max=max(config.n_mels - 2, 0))
+    share = position - below
+    above = (below + 1).clamp(max=config.n_mels - 1)
+    return x[:, below] * (1 - share) + x[:, above] * share
 
 
 def spec_augment(

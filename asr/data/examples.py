@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio.augment import WaveformAugment, change_speed, gain, spec_augment
+from asr.audio.augment import (
+    WaveformAugment,
+    change_speed,
+    gain,
+    spec_augment,
+    warp_frequencies,
+)
 from asr.audio.features import (
     FeatureConfig,
     FrameClock,
@@ -344,14 +350,21 @@ def collate(
         x = spec_augment(x, lens, augment.config, generators)
     x, lens = assemble(x, lens, config)
     targets = [(e.frames or ()) if framewise else e.labels for e in examples]
+    timed = [e.frames for e in examples if e.frames is not None]
     return Batch(
         ids=tuple(e.utterance.id for e in examples),
         features=x,
         feature_lens=lens,
-        targets=pad_sequence(
-            [torch.tensor(t, dtype=torch.long) for t in targets], True, padding_value=IGNORE
-        ),
+        targets=padded(targets),
         target_lens=torch.tensor([len(t) for t in targets]),
+        frames=padded(timed) if len(timed) == len(examples) else None,
+    )
+
+
+def padded(targets: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(B, U) int64 of as many ids as there are, padded with `IGNORE`."""
+    return pad_sequence(
+        [torch.tensor(t, dtype=torch.long) for t in targets], True, padding_value=IGNORE
     )
 
 
@@ -363,6 +376,7 @@ def pinned(batch: Batch) -> Batch:
         feature_lens=batch.feature_lens.pin_memory(),
         targets=batch.targets.pin_memory(),
         target_lens=batch.target_lens.pin_memory(),
+        frames=None if batch.frames is None else batch.frames.pin_memory(),
     )
 
 
@@ -418,6 +432,11 @@ def augmented(
             matrix = heard
             if config.normalize == "utterance":
                 stats = statistics_of(moments(matrix, config))
+    if augment.config.vtlp:
+        drawn = 2 * torch.rand(1, generator=generator).item() - 1
+        matrix = warp_frequencies(matrix, 1 + augment.config.vtlp * drawn, config)
+        if config.normalize == "utterance":
+            stats = statistics_of(moments(matrix, config))
     if augment.config.volume_db:
         matrix = matrix + gain(augment.config, generator)
     return normalize(matrix, stats, config)

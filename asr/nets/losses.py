@@ -33,6 +33,12 @@ class LossConfig:
         0,
         1_000_000,
     )
+    framewise_weight: float = setting(
+        0.0,
+        "share of the framewise loss in each step of CTC: what label each frame has, blanks aside",
+        0,
+        below=1,
+    )
     label_smoothing: float = setting(
         0.0, "share of framewise targets that is spread over all labels", 0, below=1
     )
@@ -72,6 +78,24 @@ def framewise_loss(
     if label_smoothing:
         nll = (1 - label_smoothing) * nll - label_smoothing * log_probs[:, BLANK + 1 :].mean(1)
     return nll.sum() / max(len(targets), 1)
+
+
+def joint_loss(
+    log_probs: torch.Tensor,
+    lens: torch.Tensor,
+    targets: torch.Tensor,
+    target_lens: torch.Tensor,
+    frames: torch.Tensor,
+    weight: float,
+) -> torch.Tensor:
+    """CTC's loss, and with ``weight`` what a frame's label costs among all labels but the blank.
+
+    Where the blank is left out of the softmax, its frames learn labels too, and CTC alone says
+    which of them are to be blank. Arguments as of `ctc_loss`; frames: (B, T) ids or `IGNORE`.
+    """
+    labels = log_probs[:, :, BLANK + 1 :].log_softmax(2)
+    framewise = framewise_loss(F.pad(labels, (BLANK + 1, 0)), frames)
+    return (1 - weight) * ctc_loss(log_probs, lens, targets, target_lens) + weight * framewise
 
 
 def ctc_frames_needed(labels: Sequence[int]) -> int:

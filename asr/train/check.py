@@ -60,7 +60,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
         config,
         augment=AugmentConfig(freq_masks=0, time_masks=0),
         lm=LmConfig(),
-        loss=replace(config.loss, framewise_epochs=0, label_smoothing=0.0),
+        loss=replace(config.loss, framewise_epochs=0, framewise_weight=0.0, label_smoothing=0.0),
         model=replace(
             config.model, conv_dropout=0.0, dropout=0.0, drop_connect=0.0, weight_noise=0.0
         ),

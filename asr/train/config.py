@@ -182,6 +182,11 @@ class RunConfig:
                 f"loss.label_smoothing={self.loss.label_smoothing:g} changes nothing under CTC "
                 f"without loss.framewise_epochs; leave it at 0, or choose loss.name=framewise"
             )
+        if self.loss.framewise_weight and self.loss.name != "ctc":
+            raise InputError(
+                f"loss.framewise_weight={self.loss.framewise_weight:g} changes nothing under "
+                f"loss.name={self.loss.name}, which is framewise alone; leave it at 0"
+            )
         if self.augment.volume_db and self.features.normalize == "utterance":
             raise InputError(
                 f"augment.volume_db={list(self.augment.volume_db)} changes nothing under "

@@ -147,7 +147,7 @@ def targets_of(config: RunConfig, labels: Labels) -> Targets:
         config.labels,
         frame_clock(config.features, config.model.subsampling),
         ctc=not framewise,
-        frames=framewise or config.loss.framewise_epochs > 0,
+        frames=framewise or config.loss.framewise_epochs > 0 or config.loss.framewise_weight > 0,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
+from asr.nets.losses import IGNORE, ctc_loss, framewise_loss, joint_loss
 from asr.train.config import RunConfig, TrainerConfig
 from asr.train.state import State
 from asr.train.world import World
@@ -55,8 +55,13 @@ def step(
     short = config.trainer.precision == "bfloat16"
     with torch.autocast(world.device.type, torch.bfloat16, enabled=short):
         log_probs, lens = model(features, feature_lens)
+    joint = config.loss.framewise_weight
     if criterion == "ctc":
-        loss = ctc_loss(log_probs, lens, targets, target_lens)
+        if joint and batch.frames is not None:
+            frames = batch.frames.to(world.device, non_blocking=True)
+            loss = joint_loss(log_probs, lens, targets, target_lens, frames, joint)
+        else:
+            loss = ctc_loss(log_probs, lens, targets, target_lens)
         n_labels = int(batch.target_lens.sum())
     else:
         loss = framewise_loss(log_probs, targets, config.loss.label_smoothing)

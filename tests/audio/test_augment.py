@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from asr.audio.augment import (
     gain,
     reverberate,
     spec_augment,
+    warp_frequencies,
 )
-from asr.audio.features import FeatureConfig
-from asr.data.examples import extract
+from asr.audio.features import FeatureConfig, LogMel, moments, statistics_of
+from asr.data.examples import Example, collate, extract
 from asr.errors import InputError
 from asr.types import Utterance
 
@@ -58,6 +60,42 @@ def test_no_masks_no_change():
 
 def sine(hertz, n):
     return torch.sin(2 * torch.pi * hertz * torch.arange(n) / 16_000)
+
+
+def log_mel_of_sine(hertz):
+    return LogMel(FeatureConfig())(sine(hertz, 16_000)[None], torch.tensor([16_000]))[0][0]
+
+
+@pytest.mark.parametrize("factor", [0.85, 0.9, 1.0, 1.1, 1.15])
+@pytest.mark.parametrize("hertz", [400, 1000, 2500, 3500])
+def test_a_warped_tone_is_a_tone_so_much_higher(hertz, factor):
+    warped = warp_frequencies(log_mel_of_sine(hertz), factor, FeatureConfig())
+    expected = log_mel_of_sine(hertz * factor)
+    assert abs(int(warped[50].argmax()) - int(expected[50].argmax())) <= 1
+
+
+def test_warping_keeps_the_highest_frequency_and_by_one_everything():
+    x = torch.randn(7, 80, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(warp_frequencies(x, 1.0, FeatureConfig()), x, atol=1e-3)
+    ramp = torch.arange(80.0)[None]
+    for factor in (0.8, 1.2):
+        warped = warp_frequencies(ramp, factor, FeatureConfig())[0]
+        assert (warped.diff() >= 0).all()
+        assert warped[-1] == pytest.approx(79, abs=0.5)
+
+
+def test_each_epoch_draws_a_vocal_tract_of_its_own():
+    config = FeatureConfig()
+    x = log_mel_of_sine(1000)
+    utterances = [Utterance(i, Path("drawn"), "", 1.0) for i in ("a", "b")]
+    examples = [Example(u, x, (1,), None, statistics_of(moments(x, config))) for u in utterances]
+    augment = WaveformAugment(AugmentConfig(freq_masks=0, time_masks=0, vtlp=0.1), config)
+    first, again, later = (
+        collate(examples, config, False, augment, 1, epoch).features for epoch in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert not torch.equal(first[0], first[1])
 
 
 @pytest.mark.parametrize("speed", [0.9, 1.1, 0.75, 1.0])

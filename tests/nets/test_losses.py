@@ -8,7 +8,14 @@ import torch
 
 from asr.audio.features import FrameClock
 from asr.errors import InputError
-from asr.nets.losses import IGNORE, ctc_frames_needed, ctc_loss, frame_targets, framewise_loss
+from asr.nets.losses import (
+    IGNORE,
+    ctc_frames_needed,
+    ctc_loss,
+    frame_targets,
+    framewise_loss,
+    joint_loss,
+)
 from asr.types import Segment
 
 
@@ -43,6 +50,23 @@ def test_ctc_ignores_padding():
     changed = log_probs.clone()
     changed[1, 4:] = torch.randn(3, 4).log_softmax(1)
     assert together == ctc_loss(changed, lens, targets, target_lens)
+
+
+def test_joint_loss_leaves_the_blank_to_ctc():
+    drawn = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 6, 4, generator=drawn, dtype=torch.float64, requires_grad=True)
+    log_probs = logits.log_softmax(2)
+    lens, targets, target_lens = torch.tensor([6, 4]), torch.tensor([[1, 2], [3, IGNORE]]), [2, 1]
+    frames = torch.tensor([[1, 1, IGNORE, 2, 2, 2], [3, 3, 3, 1, IGNORE, IGNORE]])
+    ctc = ctc_loss(log_probs, lens, targets, torch.tensor(target_lens))
+    said = [(b, t, int(k)) for b, row in enumerate(frames) for t, k in enumerate(row) if k > 0]
+    framewise = sum(
+        -log_probs[b, t, k] + log_probs[b, t, 1:].exp().sum().log() for b, t, k in said
+    ) / len(said)
+    found = joint_loss(log_probs, lens, targets, torch.tensor(target_lens), frames, 0.3)
+    assert found.item() == pytest.approx((0.7 * ctc + 0.3 * framewise).item(), abs=1e-9)
+    (blank,) = torch.autograd.grad(framewise, logits)
+    assert blank[:, :, 0].abs().max() < 1e-12
 
 
 def test_frames_that_ctc_needs():

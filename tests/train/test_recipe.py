@@ -63,6 +63,7 @@ def test_command_line_beats_recipe_beats_group():
         ("loss.framewise_epochs=-1", "framewise_epochs"),
         ("loss.framewise_epochs=50", "fewer than trainer.max_epochs=50"),
         ("loss={framewise_epochs:0,label_smoothing:0.1}", "changes nothing under CTC"),
+        ("loss={name:framewise,framewise_weight:0.3}", "changes nothing under loss.name=framewise"),
         ("trainer.device=tpu", "tpu"),
         ("model.hidden", "model.hidden"),
         ("decoder.name=viterbo", "viterbi"),

@@ -82,6 +82,8 @@ EVERYTHING = [
     "trainer.precision=bfloat16",
     "model.drop_connect=0.1",
     "loss.framewise_epochs=1",
+    "loss.framewise_weight=0.3",
+    "augment.vtlp=0.1",
 ]
 
 
