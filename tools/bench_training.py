@@ -43,6 +43,7 @@ from asr.audio.augment import WaveformAugment
 from asr.data.examples import Example, bucket, collate, padding, seed_of
 from asr.errors import InputError
 from asr.labels import BLANK, BLANK_SYMBOL, Labels
+from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.losses import ctc_loss
 from asr.system.device import pick_device
@@ -282,7 +283,8 @@ def bench_epoch(
     world = World(device)
     labels = Labels("phone", (BLANK_SYMBOL, *map(str, range(1, N_LABELS + 1))))
     held = Held(examples, labels, config.features, config.trainer, config.seed)
-    training = begin(Path("unused"), config, model, held, {}, world)
+    bundle = Bundle(config.features, config.model, labels, config.labels, "ctc", model)
+    training = begin(Path("unused"), config, bundle, held, {}, world)
 
     def bare(_: int) -> None:
         for batch in batches:

@@ -62,6 +62,7 @@ class Bundle:
     model: an `AcousticModel`, or a `pretrained.WaveformModel`; of ``features`` and ``architecture``
     only the sample rate and the hop are true of the latter, and ``frames`` says where its frames
     lie. criterion: the loss it was trained with. calibrations: of confidences, by `Decoder.title`.
+    start: the model that its training started from, if any, and what came with that.
     """
 
     features: FeatureConfig
@@ -79,6 +80,7 @@ class Bundle:
     rescore_lm: LanguageModel | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     frames: FrameClock | None = None
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.transitions is not None:
@@ -255,6 +257,7 @@ def settings(bundle: Bundle) -> dict[str, Any]:
         "labels": asdict(bundle.label_config),
         "decoder": asdict(bundle.decoder),
         "confidence": {title: asdict(c) for title, c in bundle.calibrations.items()},
+        "start": dict(bundle.start),
     }
 
 
@@ -392,10 +395,11 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
                 for title, c in config.get("confidence", {}).items()
             },
             "criterion": LossConfig(config["criterion"]).name,
+            "start": dict(config.get("start", {})),
         }
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a configuration of this version ({error})") from error
 
 

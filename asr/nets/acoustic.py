@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,18 @@ class AcousticModel(nn.Module):
             x = self.row(F.pad(x, (0, 0, 0, self.row.future)))
         # In float32 even where the layers before compute in bfloat16.
         return self.output(x).float().log_softmax(dim=2), lens
+
+
+def layer_of(weight: str) -> str:
+    """The layer that one of an `AcousticModel`'s weights belongs to: "stack.layers.0"."""
+    found = re.match(r"(?:conv|stack)\.\w+\.\d+|\w+", weight)
+    assert found is not None
+    return found[0]
+
+
+def depth_of(layer: str) -> str:
+    """What a layer has in common with its norm and its MLP: "stack.0"."""
+    return re.sub(r"\.\w+\.", ".", layer)
 
 
 def sketched(make: Callable[[], nn.Module]) -> nn.Module:

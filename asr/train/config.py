@@ -43,6 +43,39 @@ class CorpusConfig:
 
 
 @dataclass
+class InitConfig:
+    """A model to start from."""
+
+    model: str = setting(
+        "",
+        "a run or model directory whose layers, and labels of the same names, training starts "
+        "from; empty: from nothing",
+    )
+    freeze_epochs: int = setting(
+        0,
+        "epochs at the start in which the layers that came with it stay as they are, but the "
+        "output layer",
+        0,
+        MOST,
+    )
+    depth_decay: float = setting(
+        1.0,
+        "each layer that came with it learns at this share of the rate of the next, the last one "
+        "at this share of the output layer's",
+        above=0,
+        most=1,
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "init")
+        if not self.model and (self.freeze_epochs or self.depth_decay < 1):
+            raise InputError(
+                "init.freeze_epochs and init.depth_decay are for layers that come with a model: "
+                "name it with init.model=DIR"
+            )
+
+
+@dataclass
 class OptimConfig:
     """Optimizer and learning rate."""
 
@@ -161,6 +194,7 @@ class RunConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: RecurrentConfig = field(default_factory=RecurrentConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from asr.audio.augment import WaveformAugment
 from asr.corpora import Corpus, load_corpus
@@ -71,6 +70,7 @@ from asr.train.setup import (
     report_audit,
     with_plain_texts,
 )
+from asr.train.start import hold, read_start, shares, take
 from asr.train.state import Checkpoint, State, Totals, Training, load_state
 from asr.train.step import Step, out_of_memory, step
 from asr.train.world import World, join, restarts
@@ -115,12 +115,16 @@ def train_in(
     lexicon = find_lexicon(config.corpus, corpus)
     sets = choose_sets(config.corpus, corpus)
     open_log(run, world.is_main)
+    found = find_checkpoint(run, world) if resume else None
+    # A run that has got to a checkpoint has all that it started from.
+    start = None if found else read_start(config.init, config.features)
     sets = with_plain_texts(sets, lexicon)
     said = pronounced(config.labels, sets, lexicon)
     if world.is_main:
         if not resume:
             write_text(run / "config.yaml", resolved)
-            write_text(run / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            about = environment() | ({"start": start.about} if start else {})
+            write_text(run / "environment.json", json.dumps(about, indent=2) + "\n")
         write_text(run / "audit.json", json.dumps(asdict(corpus.audit), indent=2) + "\n")
         for name, utterances in in_memory(said.sets).items():
             write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
@@ -128,8 +132,12 @@ def train_in(
     prepared = build(config, said, lexicon, world.size)
     bundle, skipped = prepared.bundle, prepared.skipped
     tell_model(config, bundle, world)
-    training = begin(run, config, bundle.model, prepared.train, prepared.scored, world)
-    if resume and (found := find_checkpoint(run, world)) is not None:
+    if start:
+        take(start, bundle)
+    elif found:
+        bundle.start = found.start
+    training = begin(run, config, bundle, prepared.train, prepared.scored, world)
+    if found:
         go_on(training, found)
         if world.from_main(is_over(training) and (run / RESULTS).is_file())[0]:
             log.info("nothing left to train; the results are in %s", run / RESULTS)
@@ -193,13 +201,13 @@ def go_on(training: Training, found: Checkpoint) -> None:
 def begin(
     run: Path,
     config: RunConfig,
-    model: nn.Module,
+    bundle: Bundle,
     train: TrainingSet,
     scored: Mapping[str, Sequence[Example]],
     world: World,
 ) -> Training:
     """A training of which nothing is done yet."""
-    model = model.to(world.device)
+    model = bundle.model.to(world.device)
     return Training(
         run=run,
         config=config,
@@ -208,12 +216,13 @@ def begin(
         scored=scored,
         model=model,
         parallel=world.wrap(model),
-        optimizer=new_optimizer(config.optim, model),
+        optimizer=new_optimizer(config.optim, model, shares(config.init, bundle)),
         moving=MovingAverage(model, config.optim.ema) if config.optim.ema else None,
         snapshots={
             "last": Snapshots(config.trainer.average_last, best=False),
             "best": Snapshots(config.trainer.average_best, best=True),
         },
+        start=bundle.start,
     )
 
 
@@ -469,6 +478,7 @@ def run_epoch(training: Training, criterion: str) -> None:
     is_worth = world.device.type == "cuda" or training.train.reads
     n_threads = config.trainer.workers if is_worth else 0
     numbers = range(state.batch, epoch.n_batches)
+    hold(training)
     training.parallel.train()
     saved = last = time.perf_counter()
     with (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import nn
 
+from asr.nets.acoustic import layer_of
 from asr.train.config import OPTIMIZERS, OptimConfig, RunConfig
 from asr.train.state import State
 
@@ -17,10 +19,24 @@ ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4
 ONE_CYCLE_BETA_HIGH, ONE_CYCLE_BETA_LOW = 0.95, 0.85
 
 
-def new_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The configured optimizer of the model's weights."""
+def new_optimizer(
+    config: OptimConfig, model: nn.Module, shares: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The configured optimizer of the model's weights.
+
+    shares: of the learning rate, by layer (`layer_of`); the others' is 1.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        share = (shares or {}).get(layer_of(name), 1.0)
+        groups.setdefault(share, []).append(parameter)
     kind = OPTIMIZERS[config.name]
-    return kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return kind(
+        [{"params": parameters, "share": share} for share, parameters in groups.items()],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def learning_rate(config: RunConfig, state: State, epoch: float) -> float:
@@ -74,7 +90,7 @@ def set_rate(
 ) -> None:
     """Give the optimizer its learning rate, and under one-cycle Adam's first moment."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
         if config.optim.schedule == "one_cycle":
             drop = (ONE_CYCLE_BETA_HIGH - ONE_CYCLE_BETA_LOW) * cycle(config, epoch)
             group["betas"] = (ONE_CYCLE_BETA_HIGH - drop, group["betas"][1])

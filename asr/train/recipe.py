@@ -56,6 +56,7 @@ SYNONYMS = {
     "weight_decay_rate": "weight_decay",
     "early_stopping": "patience",
     "output_dir": "run_dir",
+    "pretrained": "model",
     "random_seed": "seed",
 }
 NO_RECIPE = "not a recipe: its 'defaults' must begin with 'base'"
@@ -164,6 +165,7 @@ def to_run_config(composed: DictConfig) -> tuple[RunConfig, str]:
         (composed, "run_dir"),
         (composed, "resume"),
         (composed.corpus, "root"),
+        (composed.init, "model"),
         (composed.augment, "noise_dir"),
         (composed.augment, "reverb_dir"),
         (composed.trainer, "feature_cache"),

@@ -56,6 +56,7 @@ def tune_and_score(
         "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
         "policy": policy(bundle.label_config),
         "seed": config.seed,
+        "start": dict(training.start),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "weights": weights,

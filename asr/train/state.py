@@ -86,8 +86,8 @@ class Training:
     """A training between two steps: what it trains, and all that a checkpoint keeps of it.
 
     model: the model alone; parallel: as all processes train it together. moving: the moving average
-    of the weights, where one is wanted. scored: dev and the test sets. best: the weights of the
-    best epoch.
+    of the weights, where one is wanted. scored: dev and the test sets. start: `Bundle.start`.
+    best: the weights of the best epoch.
     """
 
     run: Path
@@ -100,6 +100,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     moving: MovingAverage | None
     snapshots: dict[str, Snapshots]
+    start: Mapping[str, Any]
     state: State = field(default_factory=State)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -118,7 +119,10 @@ class Training:
 
     @cached_property
     def about(self) -> dict[str, str]:
-        """What must be alike to go on from a checkpoint, or is told where it is not."""
+        """What must be alike to go on from a checkpoint, or is told where it is not.
+
+        And ``start``, so that going on takes no second look at the model that was started from.
+        """
         return {
             "config": json.dumps(asdict(self.config)),
             "data": json.dumps(
@@ -132,6 +136,7 @@ class Training:
                     "processes": self.world.size,
                 }
             ),
+            "start": json.dumps(self.start),
         }
 
     def save(self) -> None:
@@ -199,6 +204,11 @@ class Checkpoint:
         """Where the run was to end."""
         epochs: int = json.loads(self.about["config"])["trainer"]["max_epochs"]
         return epochs
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """What the run started from: `Bundle.start`."""
+        return dict(json.loads(self.about.get("start", "{}")))
 
 
 def load_state(run: Path) -> Checkpoint | None:

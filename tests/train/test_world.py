@@ -80,6 +80,17 @@ def test_two_processes_learn_what_one_learns(uneven, tmp_path):
     assert told[1] == ""
 
 
+def test_two_processes_hold_and_let_go_what_they_start_from_as_one_does(uneven, tmp_path):
+    run(DEMO, uneven, tmp_path / "source", *UNEVEN, "trainer.max_epochs=2")
+    held = (*UNEVEN, f"init.model={tmp_path / 'source'}", "init.freeze_epochs=1")
+    run(DEMO, uneven, tmp_path / "one", *held)
+    where = (f"corpus.root={uneven}", f"run_dir={tmp_path / 'two'}")
+    codes, told = two_processes(tmp_path, DEMO, *where, *held)
+    assert codes == [0, 0], told
+    for one, two in zip(metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+
+
 def test_with_dropout_two_processes_learn_about_what_one_learns(tones, tmp_path):
     settings = (*SMALL, *SHORT, "trainer.max_epochs=2", "model.dropout=0.2")
     run(DEMO, tones, tmp_path / "one", *settings)
