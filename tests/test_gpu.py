@@ -11,14 +11,16 @@ import torch
 from running import asr
 from training_runs import train_tones as run
 
+from asr.audio.features import FeatureConfig, Statistics
 from asr.data.examples import Example, collate, pinned
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.labels import BLANK_SYMBOL, Labels
+from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel
-from asr.model.bundle import load_bundle
+from asr.model.bundle import Bundle, load_bundle
 from asr.model.emissions import emissions
+from asr.model.stream import EmissionStream, advance
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
@@ -35,6 +37,11 @@ if not torch.cuda.is_available():
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 DEMO = "recipes/demo/ctc.yaml"
+#: Models that go along with speech.
+LIVE = {
+    "chunks": {"chunk": (4, 8), "lookahead": (2, 5)},
+    "forward": {"bidirectional": False, "future": 3},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +141,10 @@ def model_and_gradients(model, x, lens, device, precision="float32"):
         RecurrentConfig(layers=2, hidden=16, cell="gru", subsample=(1, 2), between=(9,)),
         RecurrentConfig(layers=2, hidden=16, cell="rnn", bidirectional=False, after=(9,)),
         RecurrentConfig(units=(16, 16), cell="peephole", residual=True, layer_norm=True),
+        RecurrentConfig(layers=3, hidden=16, conv=(3,), chunk=(8,), lookahead=(5,)),
+        RecurrentConfig(layers=3, hidden=256, chunk=(1,), lookahead=(0,)),
+        RecurrentConfig(layers=3, hidden=16, cell="gru_before", chunk=(4,), lookahead=(7,)),
+        RecurrentConfig(layers=2, hidden=16, bidirectional=False, future=3),
     ],
 )
 def test_acoustic_models(config, precision, most):
@@ -279,6 +290,49 @@ def test_emissions_are_those_of_the_cpu(tone_run):
         [torch.from_numpy(x) for x in expected.values()],
         1e-3,
     )
+
+
+@pytest.mark.parametrize("name", ["chunks", "forward"])
+def test_streams_are_those_of_the_cpu(name):
+    torch.manual_seed(0)
+    architecture = RecurrentConfig(layers=2, hidden=16, conv=(3,), **LIVE[name])
+    features = FeatureConfig(n_mels=20, normalize="online")
+    labels = Labels("phone", (BLANK_SYMBOL, "a", "b", "c"))
+    model = AcousticModel(architecture, features.size, len(labels), 20).eval()
+    stats = Statistics(torch.full((20,), -6.0), torch.full((20,), 2.0))
+    about = (features, architecture, labels, LabelConfig("phone"), "ctc", model)
+    bundle = Bundle(*about, stats=stats)
+    expected = streamed(bundle)
+    model.to(GPU)
+    found = streamed(bundle)
+    assert [len(rows) for rows in found] == [len(rows) for rows in expected]
+    assert_near(map(torch.from_numpy, found), map(torch.from_numpy, expected), 1e-3)
+
+
+def streamed(bundle):
+    """Log-probabilities of three streams of noise that end at different times."""
+    streams = [EmissionStream(bundle) for _ in range(3)]
+    for i, stream in enumerate(streams):
+        for packet in (0.1 * drawn(5000 * (i + 1), seed=i)).clamp(-1, 1).split(777):
+            stream.accept(packet.numpy(), 16_000)
+        stream.finish()
+    advance(streams)
+    return [stream.take() for stream in streams]
+
+
+@pytest.mark.parametrize("name", ["chunks", "forward"])
+def test_a_live_training_learns_stops_resumes_and_listens(tones, tmp_path, both, name):
+    run_dir = tmp_path / "run"
+    overrides = ["features.normalize=online", "trainer.max_epochs=16", "trainer.tune=false"]
+    overrides += [
+        f"model.{key}={list(value) if isinstance(value, tuple) else value}"
+        for key, value in LIVE[name].items()
+    ]
+    results = stopped_and_resumed(6, tones, run_dir, *overrides)
+    assert results["sets"]["test"]["greedy"]["PER"]["error_rate"] < 0.15
+    for utterance in read_manifest(run_dir / "manifests/test.jsonl")[:3]:
+        on_cpu, on_gpu = both("listen", utterance.audio, "--model", run_dir)
+        assert on_gpu == on_cpu != ""
 
 
 def test_running_out_of_memory_is_one_line(tmp_path):

@@ -170,11 +170,11 @@ class EmissionStream:
         return self._front.frames(first - self.live.lead, chunk)
 
     def found(self, log_probs: torch.Tensor, state: tuple[torch.Tensor, ...]) -> None:
-        """Note what a step gave: log-probabilities (chunk, V), state of one stream."""
+        """Note what a step gave: log-probabilities (chunk, V) on the CPU, state of one stream."""
         first = self._n_steps * self.live.latency.chunk - self.live.delay
         rows = log_probs[max(0, -first) : max(0, self.end - first)]
         if len(rows):
-            self._found.append(rows.cpu().numpy())
+            self._found.append(rows.numpy())
         self.state = state
         self._n_steps += 1
 
@@ -290,5 +290,6 @@ def advance(streams: Iterable[EmissionStream]) -> None:
             lens = torch.tensor([s.end for s, _ in due], device=device)
             state = tuple(map(torch.cat, zip(*(s.state for s, _ in due), strict=True)))
             log_probs, state = live(x, lens, state)
+            log_probs = log_probs.cpu()
             for i, (stream, _) in enumerate(due):
                 stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))

@@ -29,6 +29,14 @@ def test_command_line_beats_recipe_beats_group():
     assert (graves.model.hidden, graves.model.layers) == (250, 5)
 
 
+def test_the_live_recipe_is_trained_for_the_latencies_of_its_table():
+    config, _ = load_config("recipes/so762/live.yaml", ["corpus.root=/x", "run_dir=/y"])
+    # asr listen --chunk-ms 240 --lookahead-ms 240
+    assert (8, 8) in config.model.latencies
+    shift_ms, n_conv = 30, len(config.model.conv)
+    assert sum(config.model.latencies[0], n_conv) * shift_ms < 500
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
