@@ -1,5 +1,7 @@
 """Audio files in any format libsndfile reads <-> waveforms: float32 mono (N,) in [-1, 1].
 
+What libsndfile does not know is left to ffmpeg, where PyAV is installed (the extra ``media``).
+
 A file inside an uncompressed tar has the path ``FILE.tar:OFFSET:SIZE``: where its bytes lie.
 Standard input has the path ``-``.
 """
@@ -15,7 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
@@ -28,6 +30,8 @@ from asr.system.files import write_aside
 
 if TYPE_CHECKING:
     import torchaudio
+
+    from asr.audio.media import Medium
 
 #: Standard input; a file that is called so has an absolute path.
 STDIN = Path("-")
@@ -51,6 +55,14 @@ PAGE_MAGIC = b"OggS"
 MOST_PAGE = 27 + 255 + 255 * 255
 # Writers that stream to a pipe leave these sizes in the WAV header (sox the last): length unknown.
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, (1 << 64) - 1)
+#: Bytes by which `is_plain` tells.
+HEAD = 46
+#: Codecs of WAV that are none: PCM, floats, A-law, mu-law; what says "see below" for one of these.
+_PLAIN_CODECS, _EXTENSIBLE = (1, 3, 6, 7), 0xFFFE
+#: libsndfile's numbers for what it does not know: the format, the codec.
+_UNKNOWN = (1, 4)
+#: Samples to be read of a medium whose length nobody has told.
+_ALL = 1 << 60
 #: More than a file has; a damaged one may hold millions of empty chunks.
 MOST_CHUNKS = 10_000
 Order = Literal["little", "big"]
@@ -115,7 +127,7 @@ def audio_duration_s(path: Path) -> float:
     """
     path = Path(path)
     with _opened(path) as sound:
-        if sound.format == "FLAC":
+        if isinstance(sound, soundfile.SoundFile) and sound.format == "FLAC":
             # A FLAC header gives no size in bytes, but its last frame is found quickly.
             sound.seek(sound.frames - 1)
             if len(sound.read(1)) < 1:
@@ -151,6 +163,8 @@ def audio_blocks(
             nonlocal n_read
             while n_read < wanted:
                 samples = _read(sound, round(min(block_s * rate, wanted - n_read)))
+                if not len(samples) and wanted == _ALL:
+                    return
                 if not len(samples):
                     raise _truncated(path, f"{wanted} samples promised, {n_read} there")
                 n_read += len(samples)
@@ -287,8 +301,18 @@ def standard_input() -> BinaryIO:
     return _copied(sys.stdin.buffer)
 
 
+def is_plain(head: bytes) -> bool:
+    """Whether a file that begins so (`HEAD` bytes) is WAV without a codec, or FLAC."""
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt ":
+        return head.startswith(b"fLaC")
+    codec = int.from_bytes(head[20:22], "little")
+    if codec == _EXTENSIBLE:
+        codec = int.from_bytes(head[44:46], "little")
+    return codec in _PLAIN_CODECS
+
+
 @contextmanager
-def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.SoundFile | Medium]:
     """Open audio: a regular file, whole by its header, of usable rate, channels and length.
 
     content: what is read in the place of the file.
@@ -303,12 +327,17 @@ def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.S
         n_bytes = path.stat().st_size if content is None else content.seek(0, os.SEEK_END)
         if not n_bytes:
             raise InputError(f"{path}: the file is empty; expected audio")
-        with path.open("rb") if content is None else nullcontext(content) as handle:
+        with ExitStack() as stack:
+            handle = content or stack.enter_context(path.open("rb"))
             handle.seek(0)
             _check_whole(path, handle, n_bytes)
-            handle.seek(0)
-        named = os.fsencode(path) if content is None else _Within(content)
-        with soundfile.SoundFile(named) as sound:
+            named = os.fsencode(path) if content is None else _Within(handle)
+            try:
+                handle.seek(0)
+                sound = soundfile.SoundFile(named)
+            except soundfile.LibsndfileError as error:
+                sound = _medium(path, handle, error)
+            stack.enter_context(sound)
             if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
                 raise InputError(
                     f"{path}: sample rate {sound.samplerate} Hz is outside "
@@ -319,7 +348,7 @@ def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.S
                     f"{path}: {sound.channels} channels, at most {MOST_CHANNELS} are supported; "
                     "mix it down first"
                 )
-            if not sound.frames:
+            if isinstance(sound, soundfile.SoundFile) and not sound.frames:
                 raise InputError(
                     f"{path}: holds no samples (zero-length or cut short); leave it out"
                 )
@@ -336,6 +365,29 @@ def _opened(path: Path, content: BinaryIO | None = None) -> Iterator[soundfile.S
     except TypeError as error:
         # soundfile asks for rate and channels where the name ends in .raw
         raise InputError(f"{path}: raw samples without a header; convert it to WAV") from error
+
+
+def _medium(path: Path, handle: BinaryIO, error: soundfile.LibsndfileError) -> Medium:
+    """Open with ffmpeg what libsndfile does not know; plain files are not left to it.
+
+    Raises:
+        InputError: it is no audio, or damaged.
+        soundfile.LibsndfileError: it is for libsndfile to read.
+    """
+    handle.seek(0)
+    if error.code not in _UNKNOWN or is_plain(handle.read(HEAD)):
+        raise error
+    try:
+        from asr.audio.media import Medium, UnknownError
+    except ModuleNotFoundError:
+        raise InputError(
+            f"{path}: not audio that can be read without PyAV; convert it to WAV or FLAC, or "
+            "install carousel-asr with the extra media (m4a, mp4, webm ...)"
+        ) from error
+    try:
+        return Medium(path, handle)
+    except UnknownError:
+        raise error from None
 
 
 def _check_whole(path: Path, handle: BinaryIO, n_bytes: int) -> None:
@@ -417,8 +469,12 @@ def _check_chunks(path: Path, handle: BinaryIO, n_bytes: int, layout: _Chunks) -
         at += -at % layout.alignment
 
 
-def _seek(path: Path, sound: soundfile.SoundFile, offset_s: float, duration_s: float | None) -> int:
+def _seek(
+    path: Path, sound: soundfile.SoundFile | Medium, offset_s: float, duration_s: float | None
+) -> int:
     """Go to ``offset_s``; returns the number of samples from there on, in ``duration_s`` or all."""
+    if not (isinstance(sound, soundfile.SoundFile) or offset_s or duration_s is not None):
+        return _ALL
     rate = sound.samplerate
     # Beyond any audio, but no infinity.
     start_s, end_s = min(offset_s, MOST_S), min(offset_s + (duration_s or 0.0), MOST_S)
@@ -434,7 +490,7 @@ def _seek(path: Path, sound: soundfile.SoundFile, offset_s: float, duration_s: f
     return min(stop, sound.frames) - start
 
 
-def _read(sound: soundfile.SoundFile, wanted: int) -> np.ndarray:
+def _read(sound: soundfile.SoundFile | Medium, wanted: int) -> np.ndarray:
     """Read at most ``wanted`` samples (N, channels), in pieces: a damaged header may promise more
     than fits into memory.
     """

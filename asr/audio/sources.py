@@ -20,8 +20,8 @@ SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .sph .nist .w64 .rf64 "
     ".caf".split()
 )
-#: What holds sound that libsndfile cannot read: to be told of, never passed over in silence.
-UNREADABLE = frozenset(".mp4 .m4a .m4b .aac .mov .mkv .webm .avi .wma .amr .3gp".split())
+#: What holds sound that ffmpeg reads, and must never be passed over in silence.
+MEDIA = frozenset(".mp4 .m4a .m4b .aac .mov .mkv .webm .avi .wma .amr .3gp .wv .mka".split())
 WILDCARDS = frozenset("*?[")
 Failed = Callable[[Path, InputError], None]
 
@@ -78,7 +78,8 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
             sources.append(Source(path, "stdin"))
             continue
         below = absolute.relative_to(shared)
-        named = below.with_suffix("") if _is_audio(below) else below
+        is_known = below.suffix.lower() in SUFFIXES | MEDIA
+        named = below.with_suffix("") if is_known else below
         sources.append(Source(path, str(named)))
     return sources
 
@@ -151,7 +152,7 @@ def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
         return path.parent, [path]
     found = []
     for match in sorted(map(Path, glob.glob(name, recursive=True))):  # noqa: PTH207
-        if match.suffix.lower() in SUFFIXES | UNREADABLE and not match.is_dir():
+        if match.suffix.lower() in SUFFIXES | MEDIA and not match.is_dir():
             found.append(match)
         elif match.is_dir() and "**" not in name:
             found += _below(match, failed)
@@ -187,7 +188,7 @@ def _below(folder: Path, failed: Failed) -> list[Path]:
         found += [
             path
             for path in paths
-            if _is_audio(path) or (path.suffix.lower() in UNREADABLE and path.stem not in stems)
+            if _is_audio(path) or (path.suffix.lower() in MEDIA and path.stem not in stems)
         ]
     return found
 

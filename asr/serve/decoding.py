@@ -1,5 +1,6 @@
 """Sound out of a file, in a process of its own: a file that crashes a decoder costs one request.
 
+WAV without a codec and FLAC have no decoder to speak of, and are read in the server itself.
 The process reads the file on descriptor 0 and writes the rate, a line, and then mono samples as
 float32. It limits its own memory and processor time before it looks at the file.
 """
@@ -18,21 +19,13 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from asr.audio.read import audio_blocks, audio_rate, resampled_blocks
+from asr.audio.read import HEAD, audio_blocks, audio_rate, is_plain, resampled_blocks
 from asr.errors import InputError
 
-#: Of the process: bytes of memory, seconds of processor time, and of time.
+#: Of the process: bytes of memory, seconds of processor time, and of time. It writes no file.
 MEMORY, CPU_S, WALL_S = 2 << 30, 300, 900.0
-#: What is decoded in the server itself, by its first bytes and those from the ninth on: formats
-#: without a decoder to speak of.
-PLAIN = ((b"RIFF", b"WAVE"), (b"fLaC", b""))
 INPUT = Path("/dev/fd/0")
 BLOCK = 1 << 18
-
-
-def is_plain(head: bytes) -> bool:
-    """Whether a file that begins so (12 bytes) is WAV or FLAC."""
-    return any(head.startswith(first) and head[8:12].startswith(then) for first, then in PLAIN)
 
 
 def decoded(content: BinaryIO, name: str, sample_rate: int) -> Generator[np.ndarray, None, None]:
@@ -44,7 +37,7 @@ def decoded(content: BinaryIO, name: str, sample_rate: int) -> Generator[np.ndar
         InputError: it holds no sound that can be read, or takes more than it may.
     """
     content.seek(0)
-    if is_plain(content.read(12)):
+    if is_plain(content.read(HEAD)):
         yield from audio_blocks(Path(name), sample_rate, content=content)
         return
     content.seek(0)
@@ -89,7 +82,13 @@ def _samples(stream: IO[bytes]) -> Iterator[np.ndarray]:
 
 def main() -> None:
     """Decode descriptor 0 to descriptor 1."""
-    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, CPU_S)):
+    limits = {
+        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+    }
+    for limit, most in limits.items():
         resource.setrlimit(limit, (most, most))
     out = sys.stdout.buffer
     try:

@@ -233,6 +233,27 @@ def test_other_formats_are_decoded_in_a_process_of_their_own(client, heard, tmp_
             assert found.text == expected.text
 
 
+def test_media_are_decoded_there_too_and_films_of_nothing_cost_their_request(
+    client, heard, tmp_path
+):
+    av = pytest.importorskip("av")
+    path, expected = next(iter(heard.items()))
+    film = tmp_path / "talk.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("alac", rate=16_000, layout="mono")
+        samples = (load_audio(path, 16_000) * 32768).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        fitting = av.AudioResampler("s16p", "mono", 16_000, frame_size=4096)
+        for part in [*fitting.resample(frame), *fitting.resample(None), None]:
+            container.mux(stream.encode(part))
+    found = client.audio.transcriptions.create(file=film, model="tones")
+    assert found.text == expected.text
+    film.write_bytes(film.read_bytes()[:-2000])
+    with pytest.raises(openai.BadRequestError, match=r"talk\.mp4: "):
+        client.audio.transcriptions.create(file=film, model="tones")
+
+
 def test_silence_that_unpacks_to_hours_ends_at_the_limit(client, tmp_path):
     path = tmp_path / "hours.flac"
     with soundfile.SoundFile(path, "w", 16_000, 1) as file:

@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 2;
-const AUDIO = /\.(wav|wave|flac|ogg|oga|opus|mp3|aiff?|aifc|au|snd|sph|m4a|mp4|webm|w64|caf)$/i;
+const AUDIO = /\.(wav|wave|flac|ogg|oga|opus|mp3|aiff?|aifc|au|snd|sph|w64|caf|mp4|m4[ab]|aac|mov|mk[av]|webm|avi|wma|amr|3gp|wv)$/i;
 const waiting = [];
 let running = 0;
 
