@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from asr.labels import LabelConfig, Labels
 from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NGram
 from asr.lm.query import LanguageModel
-from asr.nets.acoustic import AcousticModel, sketched
+from asr.nets.acoustic import AcousticModel, Ensemble, sketched
 from asr.nets.losses import LossConfig
 from asr.nets.recurrent import RecurrentConfig
 from asr.system.device import device_of
@@ -59,9 +59,10 @@ HALF_WRITTEN, WRITTEN = ".new.part", ".new"
 class Bundle:
     """A model and what belongs to it, in memory.
 
-    model: an `AcousticModel`, or a `pretrained.WaveformModel`; of ``features`` and ``architecture``
-    only the sample rate and the hop are true of the latter, and ``frames`` says where its frames
-    lie. criterion: the loss it was trained with. calibrations: of confidences, by `Decoder.title`.
+    model: an `AcousticModel`, an `Ensemble` of ``architecture`` and ``others``, or a
+    `pretrained.WaveformModel`; of ``features`` and ``architecture`` only the sample rate and the
+    hop are true of the last, and ``frames`` says where its frames lie. criterion: the loss it was
+    trained with. calibrations: of confidences, by `Decoder.title`.
     start: the model that its training started from, if any, and what came with that.
     """
 
@@ -80,6 +81,7 @@ class Bundle:
     rescore_lm: LanguageModel | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     frames: FrameClock | None = None
+    others: tuple[RecurrentConfig, ...] = ()
     start: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -249,11 +251,13 @@ def save_config(folder: Path, bundle: Bundle) -> None:
 
 def settings(bundle: Bundle) -> dict[str, Any]:
     """What config.json holds."""
+    others = [asdict(other) for other in bundle.others]
     return {
         "format": FORMAT,
         "criterion": bundle.criterion,
         "features": asdict(bundle.features),
         "model": asdict(bundle.architecture),
+        **({"others": others} if others else {}),
         "labels": asdict(bundle.label_config),
         "decoder": asdict(bundle.decoder),
         "confidence": {title: asdict(c) for title, c in bundle.calibrations.items()},
@@ -345,9 +349,14 @@ def load_bundle(folder: Path) -> Bundle:
     labels = Labels.load(folder / LABELS)
     tensors, _ = load_tensors(folder / WEIGHTS)
     features = found["features"]
-    make = partial(
-        AcousticModel, found["architecture"], features.size, len(labels), features.n_mels
-    )
+    architectures = (found["architecture"], *found["others"])
+
+    def make() -> nn.Module:
+        nets = [
+            AcousticModel(a, features.size, len(labels), features.n_mels) for a in architectures
+        ]
+        return Ensemble(nets) if len(nets) > 1 else nets[0]
+
     weights = _under("model.", tensors)
     # Settings come from outside: nothing is allocated for a net that the weights do not fill.
     try:
@@ -386,6 +395,7 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
         return {
             "features": FeatureConfig(**ONCE | config["features"]),
             "architecture": RecurrentConfig(**config["model"]),
+            "others": tuple(RecurrentConfig(**other) for other in config.get("others", ())),
             "label_config": LabelConfig(**config["labels"]),
             "decoder": DecoderConfig(**config["decoder"]),
             "calibrations": {

@@ -72,7 +72,10 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
     """
     net = bundle.model
     if not isinstance(net, AcousticModel):
-        raise InputError("export is for models that were trained here: give their model directory")
+        raise InputError(
+            "export is for single models that were trained here: give a model directory that "
+            "asr train wrote, not an ensemble"
+        )
     architecture = bundle.architecture
     about = metadata(bundle) | {"streaming": json.dumps(streaming)}
     if architecture.chunk or architecture.future or bundle.features.normalize == "online":

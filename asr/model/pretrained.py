@@ -24,6 +24,7 @@ from asr.decode.viterbi import Transitions
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
 from asr.model.bundle import Bundle, load_bundle, read_settings
+from asr.model.ensemble import combined
 from asr.nets.recurrent import RecurrentConfig
 from asr.system.device import OF_CPU, device_of, pick_device
 
@@ -73,7 +74,8 @@ def load_model(name: str | Path, device: str = "cpu") -> Bundle:
 
     A model (or run) directory; ``torchaudio:BUNDLE``, whose weights torchaudio fetches if it has
     not done so before, or ``torchaudio:BUNDLE=FILE`` with its weights in a file; or ``FILE.onnx``,
-    exported by `asr.model.onnx` or described by a `Sidecar`.
+    exported by `asr.model.onnx` or described by a `Sidecar`. Several model directories, with commas
+    between, become an ensemble.
 
     Raises:
         InputError: there is no such model or device, or it cannot be read or fetched.
@@ -86,6 +88,8 @@ def load_model(name: str | Path, device: str = "cpu") -> Bundle:
         if device not in OF_CPU:
             raise InputError(f"device {device}: {name} computes on the CPU; use auto or cpu")
         return onnx_model(Path(name))
+    elif "," in name and not Path(name).exists():
+        found = combined({each: load_bundle(Path(each)) for each in name.split(",")})
     else:
         found = load_bundle(Path(name))
     found.model.to(target)

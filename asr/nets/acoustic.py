@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -58,6 +59,22 @@ def layer_of(weight: str) -> str:
 def depth_of(layer: str) -> str:
     """What a layer has in common with its norm and its MLP: "stack.0"."""
     return re.sub(r"\.\w+\.", ".", layer)
+
+
+class Ensemble(nn.Module):
+    """Several nets of the same features, frames and labels, whose probabilities are averaged."""
+
+    def __init__(self, nets: Iterable[AcousticModel]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(
+        self, features: torch.Tensor, lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `AcousticModel.forward`."""
+        found = [net(features, lens) for net in self.nets]
+        log_probs = torch.stack([log_probs for log_probs, _ in found])  # (N, B, T', V)
+        return log_probs.logsumexp(0) - math.log(len(found)), found[0][1]
 
 
 def sketched(make: Callable[[], nn.Module]) -> nn.Module:

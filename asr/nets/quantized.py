@@ -93,12 +93,15 @@ def _with_ends(cell: LSTM | GRUResetAfter) -> LSTM | GRUResetAfter:
     return wide
 
 
-def quantized(model: AcousticModel) -> AcousticModel:
+def quantized(model: nn.Module) -> AcousticModel:
     """A copy whose recurrent layers compute in integers; the same for an utterance in any batch.
 
     Raises:
-        InputError: torch has no such kernel for the model's cell, or the model goes in chunks.
+        InputError: torch has no such kernel for the model's cell, the model goes in chunks, or it
+            is an ensemble.
     """
+    if not isinstance(model, AcousticModel):
+        raise InputError("precision int8 is for single nets; this is an ensemble: use bfloat16")
     if model.stack.latency is not None:
         raise InputError(
             "precision int8 is for models that hear all at once or go in one direction; this one "

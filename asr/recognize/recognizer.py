@@ -27,7 +27,7 @@ from asr.model.emissions import waveform_emissions
 from asr.model.options import DecodingOptions, fitted, with_hotwords
 from asr.model.pretrained import load_model
 from asr.model.stream import EmissionStream
-from asr.nets.acoustic import AcousticModel
+from asr.nets.acoustic import AcousticModel, Ensemble
 from asr.nets.quantized import quantized
 from asr.recognize.live import UNNAMED, Stream
 from asr.recognize.live import advance as advance_streams
@@ -73,7 +73,7 @@ class Recognizer:
                 f"precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
             )
         if precision != "float32":
-            if not isinstance(bundle.model, AcousticModel):
+            if not isinstance(bundle.model, AcousticModel | Ensemble):
                 raise InputError(f"precision {precision} is for models that asr train wrote")
             if precision == "int8" and self.bundle.device.type != "cpu":
                 raise InputError(f"device {self.bundle.device}: int8 is for the CPU; use cpu")

@@ -1,0 +1,34 @@
+"""asr combine: several models as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.cli import app
+from asr.errors import InputError
+
+
+@app.command()
+def combine(
+    models: Annotated[list[Path], typer.Argument(help="Model (or run) directories.")],
+    out: Annotated[Path, typer.Option(help="The model directory to write.")],
+) -> None:
+    """Write several models as one, whose label probabilities are averaged: an ensemble.
+
+    They must have the same labels, features and frames, as runs of one recipe with different seeds
+    do; their nets may differ. Decoder, lexicon and language models are the first one's: choose the
+    decoder's weights anew with asr tune.
+    """
+    from asr.model.bundle import load_bundle, save_bundle, save_lexicon
+    from asr.model.ensemble import combined
+    from asr.nets.recurrent import count_parameters
+
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; name a new folder")
+    bundle = combined({str(model): load_bundle(model) for model in models})
+    save_bundle(out, bundle)
+    save_lexicon(out, bundle)
+    print(f"{out}: {1 + len(bundle.others)} nets, {count_parameters(bundle.model) / 1e6:.2f} M")

@@ -1,0 +1,61 @@
+"""Several models as one, whose label probabilities are averaged frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from asr.errors import InputError
+from asr.model.bundle import Bundle
+from asr.nets.acoustic import AcousticModel, Ensemble
+
+
+def combined(bundles: Mapping[str, Bundle]) -> Bundle:
+    """An ensemble of the models, by their names; the first one's decoder and language models.
+
+    Raises:
+        InputError: there are fewer than two, or two differ in what an ensemble has to share.
+    """
+    if len(bundles) < 2:
+        raise InputError(f"{', '.join(bundles)}: expected two models or more to combine")
+    (first_name, first), *rest = bundles.items()
+    for name, bundle in bundles.items():
+        if not isinstance(bundle.model, AcousticModel | Ensemble):
+            raise InputError(f"{name}: only models that asr train wrote can be combined")
+        for what, one, other in (
+            ("labels", first.labels.symbols, bundle.labels.symbols),
+            ("criterion", first.criterion, bundle.criterion),
+            ("features", first.features, bundle.features),
+            ("frames", first.clock, bundle.clock),
+        ):
+            if one != other:
+                raise InputError(
+                    f"{name}: cannot be combined with {first_name}: its {what} are others"
+                )
+        if not _alike(first, bundle):
+            raise InputError(
+                f"{name}: cannot be combined with {first_name}: features are normalised by what "
+                f"each was trained on; train both on the same, or with features.normalize=utterance"
+            )
+    nets = [net for bundle in bundles.values() for net in _nets(bundle)]
+    others = [(b.architecture, *b.others) for _, b in rest]
+    return replace(
+        first,
+        model=Ensemble(nets).eval(),
+        others=(*first.others, *(a for each in others for a in each)),
+        calibrations={},
+    )
+
+
+def _nets(bundle: Bundle) -> list[AcousticModel]:
+    return [m for m in bundle.model.modules() if isinstance(m, AcousticModel)]
+
+
+def _alike(one: Bundle, other: Bundle) -> bool:
+    if one.stats is None or other.stats is None:
+        return one.stats is other.stats
+    return torch.allclose(one.stats.mean, other.stats.mean) and torch.allclose(
+        one.stats.std, other.stats.std
+    )
