@@ -1,6 +1,6 @@
 import pytest
 import torch
-from running import SMALL
+from running import LIVE, SMALL
 from tones import build
 
 from asr.data.manifest import read_manifest
@@ -32,6 +32,15 @@ def tone_run(tones, tmp_path_factory):
     """A CTC run over the tone corpus, with lexicon and n-grams; read only."""
     run = tmp_path_factory.mktemp("runs") / "ctc"
     overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL]
+    train(*load_config("recipes/demo/ctc.yaml", overrides))
+    return run
+
+
+@pytest.fixture(scope="session")
+def live_run(tones, tmp_path_factory):
+    """A run over the tone corpus whose model can go along with speech; read only."""
+    run = tmp_path_factory.mktemp("runs") / "live"
+    overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL, *LIVE]
     train(*load_config("recipes/demo/ctc.yaml", overrides))
     return run
 

@@ -1,6 +1,8 @@
 """Short ways to run `asr` in this process, as a user would on the command line."""
 
+import os
 import resource
+import subprocess
 import sys
 from contextlib import contextmanager
 
@@ -20,6 +22,8 @@ SMALL = [
     # Bit for bit the same again is for the CPU; what a GPU does is in test_gpu.py.
     "trainer.device=cpu",
 ]
+# Of a model that can go along with speech.
+LIVE = ["features.normalize=online", "model.chunk=[4,8]", "model.lookahead=[2,2]"]
 
 
 def asr(monkeypatch, capsys, *words):
@@ -30,6 +34,31 @@ def asr(monkeypatch, capsys, *words):
         main()
     out, err = capsys.readouterr()
     return ended.value.code or 0, out, err
+
+
+@contextmanager
+def serving(*words, env=None):
+    """``asr serve WORDS`` on a free port: its process and its address."""
+    command = [sys.executable, "-m", "asr", "serve", "--port", "0", *map(str, words)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (env or {}),
+    )
+    try:
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if "serving" in line:
+                break
+        assert told, "the server ended"
+        assert "serving" in told[-1], told
+        yield process, told[-1].split()[-1]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @contextmanager

@@ -39,6 +39,9 @@ def serve(
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file.")] = 512,
     max_audio_s: Annotated[float, typer.Option(min=1.0, help="Longest audio.")] = 14_400.0,
     max_requests: Annotated[int, typer.Option(min=1, help="At once; others get 503.")] = 64,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="Live sessions at once; others get 503.")
+    ] = 128,
     log_text: Annotated[bool, typer.Option("--log-text", help="Log what was said, too.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -69,7 +72,7 @@ def serve(
             tell(f"model {name} is left out: {error}")
     if not models:
         raise InputError(f"none of the {len(named)} models can be used")
-    limits = Limits(max_upload_mb << 20, max_audio_s, max_requests)
+    limits = Limits(max_upload_mb << 20, max_audio_s, max_requests, max_streams)
     try:
         serve_at(models, listening, Settings(limits, keys, tuple(origin or ()), log_text))
     except KeyboardInterrupt:

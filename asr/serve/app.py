@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -25,18 +26,21 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from asr.audio.sources import Source
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import formats_named, from_json
-from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, usage
+from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, spoken, usage
 from asr.serve.decoding import decoded
-from asr.serve.engine import BusyError, Engine, Work
+from asr.serve.engine import BusyError, Engine, Places, Work
+from asr.serve.live_contract import Wanted
 from asr.serve.metrics import Metrics
 from asr.serve.openapi import description
+from asr.serve.realtime import Session
 from asr.types import Transcript
 
 #: Parts of a form, and bytes of one that is no file.
@@ -68,17 +72,23 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+#: What begins an answer.
+HEADS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
+#: What precedes a key among the protocols of a WebSocket.
+KEY_PROTOCOL = "openai-insecure-api-key."
 #: What needs no key.
 OPEN = {"/health/live", "/health/ready", "/openapi.json", "/", *(f"/{name}" for name in PAGE)}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take. upload: bytes; audio_s: decoded seconds; requests: at once."""
+    """What a request may take. upload: bytes; audio_s: decoded seconds; requests, streams: at once,
+    of files and of live audio."""
 
     upload: int = 512 << 20
     audio_s: float = 4 * 3600.0
     requests: int = 64
+    streams: int = 128
 
 
 @dataclass(frozen=True)
@@ -97,8 +107,11 @@ class Server:
     def __init__(self, models: Mapping[str, Recognizer], settings: Settings = Settings()) -> None:
         self.models, self.settings = dict(models), settings
         self.metrics = Metrics()
-        self.engine = Engine(settings.limits.requests, self.metrics.computed)
-        self.metrics.places.set_function(lambda: self.engine.n_claimed)
+        self.engine = Engine(self.metrics.computed)
+        self.requests = Places(settings.limits.requests)
+        self.streams = Places(settings.limits.streams)
+        self.metrics.places.set_function(lambda: self.requests.n_taken)
+        self.metrics.streams.set_function(lambda: self.streams.n_taken)
         self.begun = int(time.time())
         self.ready: tuple[float, bool] = (-READY_EVERY_S, False)
         self.checking = asyncio.Lock()
@@ -117,6 +130,7 @@ class Server:
         self.app = Starlette(
             routes=[
                 Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+                WebSocketRoute("/v1/realtime", self.realtime),
                 Route("/v1/models", self.list_models),
                 Route("/v1/models/{model:path}", self.one_model),
                 Route("/health/live", self.live),
@@ -142,7 +156,7 @@ class Server:
         length = request.headers.get("content-length", "0")
         if length.isdigit():
             check_size(int(length), self.settings.limits.upload)
-        leave = self.place()
+        leave = place(self.requests)
         try:
             upload, wanted = await self.form(request)
             request.state.model = wanted.model
@@ -166,18 +180,6 @@ class Server:
             request.state.text = transcript.text
         body, media_type = answer(transcript, wanted, recognizer.bundle)
         return Response(body, media_type=media_type, headers=_ignored(wanted))
-
-    def place(self) -> Callable[[], None]:
-        """Take one of the engine's places; what is returned gives it back.
-
-        Raises:
-            ApiError: there is none.
-        """
-        try:
-            return self.engine.claim()
-        except BusyError as error:
-            headers = {"retry-after": str(error.retry_s)}
-            raise ApiError(503, str(error), code="overloaded", headers=headers) from error
 
     async def form(self, request: Request) -> tuple[UploadFile, Asked]:
         """Read a request's body: the file, on disk where it is large, and what is asked.
@@ -283,13 +285,16 @@ class Server:
                     continue
                 delta = f" {segment.text}" if told else segment.text
                 told += delta
-                about = {"logprobs": logprobs(segment)} if wanted.logprobs else {}
+                about = {"logprobs": logprobs(spoken(segment))} if wanted.logprobs else {}
                 yield event("transcript.text.delta", delta=delta, **about)
             transcript = done.result()
             self.metrics.audio.labels(wanted.model).inc(transcript.duration_s)
-            about = {"logprobs": logprobs(transcript)} if wanted.logprobs else {}
+            about = {"logprobs": logprobs(spoken(transcript))} if wanted.logprobs else {}
             yield event(
-                "transcript.text.done", text=transcript.text, usage=usage(transcript), **about
+                "transcript.text.done",
+                text=transcript.text,
+                usage=usage(transcript.duration_s),
+                **about,
             )
         except InputError as error:
             body = ApiError(400, str(error), "file", "invalid_file").body()
@@ -299,11 +304,52 @@ class Server:
                 self.metrics.dropped.inc()
             self.engine.drop(work)
 
+    # --- live
+
+    async def realtime(self, socket: WebSocket) -> None:
+        """WebSocket /v1/realtime."""
+        try:
+            leave = place(self.streams)
+        except ApiError as error:
+            await socket.send_denial_response(_answered(error))
+            return
+        try:
+            keeps_text = self.settings.logs_text
+            await Session(socket, self.engine, self.metrics, self.streaming, keeps_text).run()
+        finally:
+            leave()
+
+    def streaming(self, wanted: Wanted) -> tuple[Recognizer, Wanted]:
+        """The recognizer for a live session, and what it asks with the model's own name.
+
+        Raises:
+            ApiError: the model does not exist or cannot stream, or a keyword cannot be used.
+        """
+        streaming = [name for name, model in self.models.items() if model.bundle.streams]
+        model = self.known(wanted.model) if wanted.model else next(iter(streaming), "")
+        if model not in streaming:
+            raise ApiError(
+                400,
+                f"The model '{model or next(iter(self.models))}' does not stream: it hears files "
+                f"alone; those that do are {', '.join(streaming) or 'none'}",
+                "model",
+                "model_does_not_stream",
+            )
+        recognizer, asked = self.for_keywords(Asked(model, keywords=wanted.keywords))
+        ignored = (wanted.ignored - {"keywords"}).union(asked.ignored)
+        return recognizer, replace(wanted, model=model, ignored=ignored)
+
     # --- models, health, figures
 
     def described(self, model: str) -> dict[str, object]:
         """A model as the API lists it."""
-        return {"id": model, "object": "model", "created": self.begun, "owned_by": "carousel"}
+        return {
+            "id": model,
+            "object": "model",
+            "created": self.begun,
+            "owned_by": "carousel",
+            "streams": self.models[model].bundle.streams,
+        }
 
     async def list_models(self, request: Request) -> Response:
         """GET /v1/models."""
@@ -374,7 +420,7 @@ class Guard:
         self.app, self.server = app, server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         begun = time.perf_counter()
@@ -385,10 +431,10 @@ class Guard:
 
         async def sending(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in HEADS:
+                status = message.get("status", 101)
                 message["headers"] = [
-                    *message["headers"],
+                    *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
@@ -396,24 +442,39 @@ class Guard:
 
         scope.setdefault("state", {})
         try:
-            if not self._may(scope["path"], headers):
-                message = "Incorrect API key provided; name one as 'Authorization: Bearer KEY'"
-                error = ApiError(401, message, code="invalid_api_key")
-                await JSONResponse(error.body(), 401)(scope, receive, sending)
+            if (error := self._refusal(scope, headers)) is not None:
+                await _answered(error)(scope, receive, sending)
+            elif scope["type"] == "websocket":
+                await self.app(scope, receive, sending)
             else:
                 most = self.server.settings.limits.upload
                 await self.app(scope, _paced(receive, most), sending)
         finally:
             self._note(scope, request_id, status, time.perf_counter() - begun)
 
-    def _may(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
-        keys = self.server.settings.keys
-        if not keys or path in OPEN:
-            return True
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ApiError | None:
+        """Why a request is not answered, if it is not."""
+        settings = self.server.settings
+        if scope["type"] == "websocket":
+            # Browsers leave it to the server which pages may open one.
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            own = headers.get(b"host", b"").decode("latin-1")
+            admitted = origin in settings.origins or "*" in settings.origins
+            if origin and not admitted and urlsplit(origin).netloc != own:
+                return ApiError(403, "pages of other sites are not admitted", code="origin")
+        if not settings.keys or scope["path"] in OPEN:
+            return None
         found = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
+        # A browser can give a WebSocket no headers; this is how OpenAI's pages name a key.
+        for protocol in scope.get("subprotocols", ()):
+            if protocol.startswith(KEY_PROTOCOL):
+                found = protocol.removeprefix(KEY_PROTOCOL).encode()
         # All are compared, each in the same time whatever the key.
-        matches = [hmac.compare_digest(found, key.encode()) for key in keys]
-        return any(matches)
+        matches = [hmac.compare_digest(found, key.encode()) for key in settings.keys]
+        if any(matches):
+            return None
+        message = "Incorrect API key provided; name one as 'Authorization: Bearer KEY'"
+        return ApiError(401, message, code="invalid_api_key")
 
     def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
         state, metrics = scope["state"], self.server.metrics
@@ -422,12 +483,13 @@ class Guard:
             path = "/v1/models/NAME"
         model = state.get("model", "")
         metrics.requests.labels(path, model, str(status)).inc()
-        metrics.latency.labels(path, model).observe(took_s)
+        if scope["type"] == "http":
+            metrics.latency.labels(path, model).observe(took_s)
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "id": request_id,
             "client": (scope.get("client") or ("", 0))[0],
-            "method": scope["method"],
+            "method": scope.get("method", "GET"),
             "path": scope["path"][:256],
             "model": model,
             "status": status,
@@ -437,6 +499,19 @@ class Guard:
             line["text"] = state["text"]
         with suppress(OSError, ValueError):
             print(json.dumps(line), file=sys.stdout, flush=True)
+
+
+def place(places: Places) -> Callable[[], None]:
+    """Take one of the places; what is returned gives it back.
+
+    Raises:
+        ApiError: there is none.
+    """
+    try:
+        return places.claim()
+    except BusyError as error:
+        headers = {"retry-after": str(error.retry_s)}
+        raise ApiError(503, str(error), code="overloaded", headers=headers) from error
 
 
 def check_size(n_bytes: int, upload: int) -> None:
@@ -504,9 +579,13 @@ def _ignored(wanted: Asked) -> dict[str, str]:
     return {"x-ignored-fields": ", ".join(wanted.ignored)} if wanted.ignored else {}
 
 
+def _answered(error: ApiError) -> Response:
+    return JSONResponse(error.body(), error.status, dict(error.headers or {}))
+
+
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), error.status, dict(error.headers or {}))
+    return _answered(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asr.model.bundle import Bundle
+from asr.recognize.live import Part
 from asr.recognize.transcripts import as_json, dumped, to_srt, to_vtt
 from asr.types import Segment, Transcript
 
@@ -164,8 +165,8 @@ def answer(transcript: Transcript, request: Asked, bundle: Bundle) -> tuple[str,
                 for word in spoken(transcript)
             ]
     if request.logprobs:
-        found["logprobs"] = logprobs(transcript)
-    found["usage"] = usage(transcript)
+        found["logprobs"] = logprobs(spoken(transcript))
+    found["usage"] = usage(transcript.duration_s)
     return json.dumps(found, ensure_ascii=False), "application/json"
 
 
@@ -182,7 +183,7 @@ def parts_of(transcript: Transcript) -> Sequence[Transcript]:
     return transcript.segments or ([transcript] if transcript.labels else [])
 
 
-def spoken(transcript: Transcript) -> Sequence[Segment]:
+def spoken(transcript: Transcript | Part) -> Sequence[Segment]:
     """The words, or the labels of a model that knows no words."""
     return transcript.words or transcript.labels
 
@@ -206,7 +207,7 @@ def segment_of(number: int, part: Transcript, bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def logprobs(transcript: Transcript) -> list[dict[str, Any]]:
+def logprobs(said: Sequence[Segment]) -> list[dict[str, Any]]:
     """Each word, or label, with the logarithm of its confidence; joined, they are the text."""
     return [
         {
@@ -214,7 +215,7 @@ def logprobs(transcript: Transcript) -> list[dict[str, Any]]:
             "bytes": list(token.encode()),
             "logprob": round(_logprob(word), 4),
         }
-        for number, word in enumerate(spoken(transcript))
+        for number, word in enumerate(said)
     ]
 
 
@@ -225,9 +226,9 @@ def _logprob(segment: Segment) -> float:
     return max(LEAST_LOGPROB, math.log(confidence)) if confidence > 0 else LEAST_LOGPROB
 
 
-def usage(transcript: Transcript) -> dict[str, Any]:
+def usage(audio_s: float) -> dict[str, Any]:
     """What was used: seconds of audio."""
-    return {"type": "duration", "seconds": round(transcript.duration_s, 4)}
+    return {"type": "duration", "seconds": round(audio_s, 4)}
 
 
 def event(kind: str, **found: Any) -> bytes:

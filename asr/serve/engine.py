@@ -1,32 +1,40 @@
-"""The one place that computes: windows of all requests in batches, the least served request first.
+"""The one place that computes: live streams first, then files, the least served of them first.
 
-A request that has had the fewest seconds recognised goes first, so that a short file waits for one
-batch and never for the hours of a recording beside it (least attained service, Kleinrock 1976). All
-windows that are ready go into one batch, up to what a batch may take of everybody's time.
+All that live streams have brought is one batch. Then comes a batch of windows of files: the request
+that has had the fewest seconds recognised goes first, so that a short file waits for one batch and
+never for the hours of a recording beside it (least attained service, Kleinrock 1976). All windows
+that are ready go into one batch, up to what a batch may take of everybody's time.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import numpy as np
 
+from asr.audio.live import Packet
 from asr.audio.sources import Source
 from asr.audio.windows import Window
 from asr.errors import InputError
+from asr.recognize.live import Result, Stream, advance
 from asr.recognize.recognizer import Job, Recognizer
 from asr.types import Transcript
 
 #: Windows of a request that are read before they are needed.
 READ_AHEAD = 16
 #: Seconds of audio in a batch of requests that just came, and the seconds of time that a batch of
-#: longer recordings should take, which is what newcomers wait for.
-MOST_S, LONG_BATCH_TIME_S = 240.0, 0.03
+#: longer recordings should take, which is what newcomers wait for; so does any batch beside live
+#: streams, as long as one was heard in the last so many seconds.
+MOST_S, LONG_BATCH_TIME_S, LIVE_S = 240.0, 0.03, 2.0
+#: Seconds of a live stream that are recognised at once: what sends faster than one speaks waits.
+AT_ONCE_S = 1.0
 #: Of the speed (seconds of audio a second), the share that the last batch has in the mean.
 SPEED_SHARE, FIRST_SPEED = 0.2, 100.0
 
@@ -37,6 +45,90 @@ class BusyError(Exception):
     def __init__(self, retry_s: int) -> None:
         super().__init__(f"the server has as many requests as it takes; ask again in {retry_s} s")
         self.retry_s = retry_s
+
+
+class Places:
+    """So many can be taken at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.n_taken = most, 0
+        self.lock = threading.Lock()
+
+    def claim(self) -> Callable[[], None]:
+        """Take one; what is returned gives it back.
+
+        Raises:
+            BusyError: there is none.
+        """
+        with self.lock:
+            if self.n_taken >= self.most:
+                raise BusyError(max(1, min(60, self.n_taken // 8)))
+            self.n_taken += 1
+
+        def leave() -> None:
+            with self.lock:
+                self.n_taken -= 1
+
+        return leave
+
+
+class Heard(NamedTuple):
+    """What a live stream has brought.
+
+    finals: segments that have ended. result: of the one that goes on. audio_s: seconds recognised
+    so far. came: when the oldest audio came that is recognised now (`time.perf_counter`). ended:
+    nothing more will come. error: why recognition failed, and the stream is over.
+    """
+
+    finals: list[Transcript]
+    result: Result | None
+    audio_s: float
+    came: float
+    ended: bool = False
+    error: Exception | None = None
+
+
+class Live:
+    """A live stream on its way: packets in, what they bring out."""
+
+    def __init__(self, stream: Stream, told: Callable[[Heard], None]) -> None:
+        """told: gets what is found, in the thread that computes."""
+        self.stream, self.told = stream, told
+        #: Packets with the time at which they came; None is the end.
+        self.waiting: deque[tuple[Packet | None, float]] = deque()
+        self.came = 0.0
+        self.ended = False
+
+    def take(self) -> list[Packet]:
+        """The packets that come next, and whether they are the last ones (``ended``)."""
+        packets: list[Packet] = []
+        seconds = 0.0
+        self.came = self.waiting[0][1]
+        while self.waiting and seconds < AT_ONCE_S:
+            packet, _ = self.waiting.popleft()
+            if packet is None:
+                self.ended = True
+            else:
+                packets.append(packet)
+                seconds += len(packet.samples) / packet.rate
+        return packets
+
+    def hear(self, packets: list[Packet]) -> None:
+        """Give packets to the stream."""
+        for packet in packets:
+            self.stream.accept(*packet)
+        if self.ended:
+            self.stream.finish()
+
+    def tell(self) -> None:
+        """Tell what is found by now."""
+        stream = self.stream
+        finals, result = stream.finals(), stream.result
+        self.told(Heard(finals, result, stream.duration_s, self.came, self.ended))
+
+    def fail(self, error: Exception) -> None:
+        """Tell that it is over."""
+        self.told(Heard([], None, self.stream.duration_s, self.came, True, error))
 
 
 class Work:
@@ -64,38 +156,34 @@ class Work:
 
 
 class Engine:
-    """The thread that computes, and what waits for it.
+    """The thread that computes, and what waits for it."""
 
-    most: requests that are read or recognised at once; more are refused.
-    """
-
-    def __init__(self, most: int, computed: Callable[[int, float], None]) -> None:
+    def __init__(self, computed: Callable[[int, float], None]) -> None:
         """computed: gets each batch's number of windows, and the seconds that it took."""
-        self.most, self.computed = most, computed
-        self.n_claimed = 0
+        self.computed = computed
         self.speed = FIRST_SPEED
         self.works: list[Work] = []
+        #: Live streams with packets that wait.
+        self.lives: list[Live] = []
+        #: When live streams were heard last.
+        self.heard = -math.inf
         self.changed = threading.Condition()
         threading.Thread(target=self._run, name="compute", daemon=True).start()
 
-    def claim(self) -> Callable[[], None]:
-        """Take a place for one request, from before its body is read to its answer.
-
-        What is returned gives it back.
-
-        Raises:
-            BusyError: there is none.
-        """
+    def hear(self, live: Live, packet: Packet | None) -> None:
+        """Recognise a packet; None is the end. ``live.told`` gets what it brings."""
         with self.changed:
-            if self.n_claimed >= self.most:
-                raise BusyError(max(1, min(60, self.n_claimed // 8)))
-            self.n_claimed += 1
+            live.waiting.append((packet, time.perf_counter()))
+            if live not in self.lives:
+                self.lives.append(live)
+            self.changed.notify_all()
 
-        def leave() -> None:
-            with self.changed:
-                self.n_claimed -= 1
-
-        return leave
+    def forget(self, live: Live) -> None:
+        """Drop what waits of a live stream whose client has left."""
+        with self.changed:
+            live.waiting.clear()
+            if live in self.lives:
+                self.lives.remove(live)
 
     def submit(self, work: Work) -> None:
         """Begin to read and recognise. ``work.done`` gets the transcript or the `InputError`."""
@@ -134,13 +222,54 @@ class Engine:
         finally:
             work.close()
 
-    def _batch(self) -> list[tuple[Work, Window | None]]:
-        """What to compute next, of one recognizer; waits for it."""
+    def _wait(self) -> None:
+        """Wait for something to compute."""
         with self.changed:
-            self.changed.wait_for(lambda: any(work.ready for work in self.works))
+            self.changed.wait_for(lambda: self.lives or any(work.ready for work in self.works))
+
+    def _go_along(self) -> None:
+        """Recognise what live streams have brought."""
+        with self.changed:
+            taken = [(live, live.take()) for live in self.lives]
+            self.lives = [live for live in self.lives if live.waiting]
+        going = []
+        for live, packets in taken:
+            try:
+                live.hear(packets)
+            except Exception as error:
+                live.fail(error)
+            else:
+                going.append(live)
+        self._advance(going)
+        if taken:
+            self.heard = time.perf_counter()
+
+    def _advance(self, lives: Sequence[Live]) -> None:
+        """Advance streams as a batch; where it fails, each alone."""
+        try:
+            advance(live.stream for live in lives)
+        except Exception as error:
+            if len(lives) == 1:
+                lives[0].fail(error)
+                return
+            for live in lives:
+                self._advance([live])
+            return
+        for live in lives:
+            try:
+                live.tell()
+            except Exception as error:
+                live.fail(error)
+
+    def _batch(self) -> list[tuple[Work, Window | None]]:
+        """What of files to compute next, of one recognizer; nothing where nothing is ready."""
+        with self.changed:
             waiting = sorted(
                 (work for work in self.works if work.ready), key=lambda w: (w.heard_s, w.number)
             )
+            if not waiting:
+                return []
+            is_live = time.perf_counter() - self.heard < LIVE_S
             recognizer = waiting[0].recognizer
             rate = recognizer.bundle.features.sample_rate
             batch: list[tuple[Work, Window | None]] = []
@@ -152,7 +281,7 @@ class Engine:
                     window = work.ready[0]
                     length_s = 0.0 if window is None else len(window.waveform) / rate
                     is_long = work.heard_s > 0 and window is not None
-                    most = self.speed * LONG_BATCH_TIME_S if is_long else MOST_S
+                    most = self.speed * LONG_BATCH_TIME_S if is_long or is_live else MOST_S
                     if batch and seconds + length_s > most:
                         break
                     batch.append((work, work.ready.popleft()))
@@ -163,16 +292,23 @@ class Engine:
 
     def _run(self) -> None:
         while True:
+            self._wait()
+            self._go_along()
             batch = self._batch()
-            begun = time.perf_counter()
-            self._compute(batch)
-            took_s = time.perf_counter() - begun
-            rate = batch[0][0].recognizer.bundle.features.sample_rate
-            n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
-            if n_samples:
-                speed = n_samples / rate / took_s
-                self.speed += SPEED_SHARE * (speed - self.speed)
-                self.computed(sum(w is not None for _, w in batch), took_s)
+            if batch:
+                self._timed(batch)
+
+    def _timed(self, batch: list[tuple[Work, Window | None]]) -> None:
+        """Recognise a batch and learn from it how fast that is."""
+        begun = time.perf_counter()
+        self._compute(batch)
+        took_s = time.perf_counter() - begun
+        rate = batch[0][0].recognizer.bundle.features.sample_rate
+        n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
+        if n_samples:
+            speed = n_samples / rate / took_s
+            self.speed += SPEED_SHARE * (speed - self.speed)
+            self.computed(sum(w is not None for _, w in batch), took_s)
 
     def _compute(self, batch: list[tuple[Work, Window | None]]) -> None:
         """Recognise a batch; where it fails, each request in it alone."""

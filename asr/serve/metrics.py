@@ -36,6 +36,14 @@ class Metrics:
         self.computing = Counter(
             "asr_computing_seconds", "Time in which batches compute", registry=registry
         )
+        self.streams = Gauge("asr_live_streams", "Live sessions", registry=registry)
+        self.lag = Histogram(
+            "asr_live_lag_seconds",
+            "Behind the speaker when audio of a live session is recognised",
+            ["model"],
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.dropped = Counter(
             "asr_requests_dropped", "Requests whose client left", registry=registry
         )

@@ -19,6 +19,7 @@ MESSAGE = {
 #: What GET answers with a model's name, with health or with figures.
 PLAIN = {
     "/v1/models": "List the models",
+    "/v1/realtime": "Live transcription: a WebSocket with the events of OpenAI's Realtime API",
     "/health/live": "The process answers",
     "/health/ready": "The models recognise",
     "/metrics": "Figures for Prometheus",

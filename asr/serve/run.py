@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
 from asr.serve.app import Server, Settings
+from asr.serve.realtime import MOST_MESSAGE, RESTARTS
 
 #: A connection must bring a request's whole head within so many seconds; after a signal, requests
 #: that go on have so many to end.
 HEAD_S, DRAIN_S = 15.0, 30
 #: Connections that wait to be taken.
 BACKLOG = 1024
+#: A client of a WebSocket must read what it is sent within so many seconds, and may cut a message
+#: into so many frames.
+READ_S, MOST_FRAMES = 20.0, 4096
 
 
 class Protocol(HttpToolsProtocol):
@@ -34,6 +42,39 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.late.cancel()
         super().connection_lost(exc)
+
+
+class LiveProtocol(WebSocketsSansIOProtocol):
+    """WebSockets as uvicorn speaks them, to clients that read; a signal lets sessions end."""
+
+    async def send(self, message: Any) -> None:
+        try:
+            await asyncio.wait_for(super().send(message), READ_S)
+        except TimeoutError:
+            self.transport.abort()
+            raise ClientDisconnected from None
+
+    def keepalive_timeout(self) -> None:
+        # Closing would wait for what is not read.
+        self.transport.abort()
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.transport.abort()
+
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) < MOST_FRAMES:
+            super().handle_cont(event)
+        else:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": RESTARTS})
+        else:
+            super().shutdown()
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -67,6 +108,10 @@ def serve(models: Mapping[str, Recognizer], listening: socket.socket, settings: 
     config = uvicorn.Config(
         Server(models, settings).app,
         http=Protocol,
+        ws=LiveProtocol,
+        ws_max_size=MOST_MESSAGE,
+        # Speech does not shrink, and what does may be a bomb.
+        ws_per_message_deflate=False,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -16,26 +16,14 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import SMALL, asr
+from running import asr
 
 import asr as package
 from asr.audio import live
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
-from asr.train.loop import train
-from asr.train.recipe import load_config
 
 DOCS = Path(__file__).parents[2] / "docs/live.md"
-LIVE = ["features.normalize=online", "model.chunk=[4,8]", "model.lookahead=[2,2]"]
-
-
-@pytest.fixture(scope="module")
-def live_run(tones, tmp_path_factory):
-    """A run over the tone corpus whose model can go along with speech; read only."""
-    run = tmp_path_factory.mktemp("runs") / "live"
-    overrides = [f"corpus.root={tones}", f"run_dir={run}", "trainer.max_epochs=12", *SMALL, *LIVE]
-    train(*load_config("recipes/demo/ctc.yaml", overrides))
-    return run
 
 
 @pytest.fixture(scope="module")

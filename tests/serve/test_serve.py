@@ -3,15 +3,11 @@
 import asyncio
 import io
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -20,36 +16,11 @@ import pytest
 import soundfile
 import srt
 import webvtt
-from running import asr
+from running import asr, serving
 
 from asr.audio.read import load_audio
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import to_srt, to_vtt
-
-
-@contextmanager
-def serving(*words, env=None):
-    """``asr serve WORDS`` on a free port: its process and its address."""
-    command = [sys.executable, "-m", "asr", "serve", "--port", "0", *map(str, words)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | (env or {}),
-    )
-    try:
-        told = []
-        for line in process.stderr:
-            told.append(line)
-            if "serving" in line:
-                break
-        assert told, "the server ended"
-        assert "serving" in told[-1], told
-        yield process, told[-1].split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
