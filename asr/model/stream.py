@@ -284,11 +284,12 @@ def advance(streams: Iterable[EmissionStream]) -> None:
     for stream in streams:
         groups.setdefault((id(stream.bundle), stream.live.latency), []).append(stream)
     for group in groups.values():
-        live, device = group[0].live, group[0].bundle.device
+        live = group[0].live
         while due := [(s, x) for s in group if (x := s.next_frames()) is not None]:
+            state = tuple(map(torch.cat, zip(*(s.state for s, _ in due), strict=True)))
+            device = state[0].device
             x = torch.stack([frames for _, frames in due]).to(device)
             lens = torch.tensor([s.end for s, _ in due], device=device)
-            state = tuple(map(torch.cat, zip(*(s.state for s, _ in due), strict=True)))
             log_probs, state = live(x, lens, state)
             log_probs = log_probs.cpu()
             for i, (stream, _) in enumerate(due):

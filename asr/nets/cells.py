@@ -22,6 +22,8 @@ from asr.nets.kernels import CoupledKernel, PeepholeKernel, ResetBeforeKernel
 State = tuple[Tensor, ...]
 """What a cell remembers, (B, H) each: (h,), or (h, c) for the LSTMs. The output is h."""
 Kernel = Callable[..., tuple[Tensor, ...]]
+#: Of so many frames of one sequence at most, torch's plain kernel is faster than oneDNN's.
+FEW_FRAMES = 16
 
 
 class Cell(nn.Module):
@@ -131,6 +133,14 @@ def run_kernel(
     """`Cell.run` by torch's own ``kernel`` for one layer, whose weights are W, U and two biases."""
     if x.is_cuda:
         return run_cudnn(kernel, x, state, weights)
+    T, B, _ = x.shape
+    is_short = B == 1 and T <= FEW_FRAMES and x.device.type == "cpu"
+    if is_short and not torch.is_autocast_enabled("cpu"):
+        # As if packed: what is not goes to oneDNN, which arranges the weights anew in each call.
+        sizes = torch.ones(T, dtype=torch.int64)
+        options = (True, 1, 0.0, False, False)
+        output, *last = kernel(x[:, 0], sizes, joined(state), weights, *options)
+        return output[:, None], tuple(s[0] for s in last)
     output, *last = kernel(x, joined(state), weights, True, 1, 0.0, False, False, False)
     return output, tuple(s[0] for s in last)
 

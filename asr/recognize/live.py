@@ -106,8 +106,8 @@ class Stream:
         self._bundle, self._decoder, self._emissions = bundle, decoder, emissions
         self._endpoint, self._source = endpoint, source
         labels = bundle.labels
-        silent = [labels.ids[s] for s in SILENT if s in labels.ids]
-        self._silent = np.array([*silent, BLANK])
+        self._silent = np.zeros(len(labels), bool)
+        self._silent[[BLANK, *(labels.ids[s] for s in SILENT if s in labels.ids)]] = True
         self._n_samples: Counter[int] = Counter()
         self._finished = False
         self._finals: list[Transcript] = []
@@ -171,7 +171,7 @@ class Stream:
             self._end(self.duration_s - start_s)
 
     def _search(self, log_probs: NDArray[np.float32]) -> None:
-        silent = np.isin(log_probs.argmax(axis=1), self._silent).tolist()
+        silent = self._silent[log_probs.argmax(axis=1)].tolist()
         n_done = 0
         for n, is_silent in enumerate(silent, start=1):
             running = self._running
