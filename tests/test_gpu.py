@@ -29,6 +29,7 @@ from asr.recognize.recognizer import Recognizer
 from asr.train import loop as training
 from asr.train.config import RunConfig
 from asr.train.sets import Held
+from asr.train.setup import about_sets
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -341,8 +342,9 @@ def test_running_out_of_memory_is_one_line(tmp_path):
     # 240 s, the most in a batch: its first layer alone keeps about 100 MiB.
     labels = Labels("phone", (BLANK_SYMBOL, "a", "b", "c", "d"))
     train = [example(k, 3000) for k in range(8)]
-    held = Held(train, labels, config.features, config.trainer, config.seed)
-    begun = training.begin(tmp_path, config, model, held, {}, World(GPU))
+    held = Held(train, about_sets(config, labels))
+    bundle = Bundle(config.features, config.model, labels, config.labels, "ctc", model)
+    begun = training.begin(tmp_path, config, bundle, held, {}, World(GPU))
     torch.cuda.empty_cache()
     most = torch.cuda.memory_reserved() + (32 << 20)
     torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1])

@@ -29,6 +29,7 @@ from asr.audio.read import load_audio, tar_member
 from asr.corpora import load_corpus
 from asr.data.examples import collate, made_ahead, padding
 from asr.data.manifest import read_manifest, write_manifest
+from asr.data.utterances import Listed
 from asr.train.config import RunConfig
 from asr.train.recipe import load_config
 from asr.train.rundir import processor_name
@@ -201,7 +202,7 @@ def training(shards: Path) -> None:
     sets = choose_sets(config.corpus, load_corpus("streamed", shards))
     prepared = build(
         config,
-        Pronounced({"train": sets["train"], "dev": sets["dev"][:8]}),
+        Pronounced({"train": sets["train"], "dev": Listed(sets["dev"][:8])}),
         None,
     )
     stream = prepared.train

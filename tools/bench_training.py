@@ -51,6 +51,7 @@ from asr.train.config import RunConfig
 from asr.train.loop import begin, run_epoch
 from asr.train.rundir import environment
 from asr.train.sets import Held
+from asr.train.setup import about_sets
 from asr.train.state import State
 from asr.train.step import step
 from asr.train.world import World
@@ -282,7 +283,7 @@ def bench_epoch(
     model = AcousticModel(config.model, config.features.size, 1 + N_LABELS)
     world = World(device)
     labels = Labels("phone", (BLANK_SYMBOL, *map(str, range(1, N_LABELS + 1))))
-    held = Held(examples, labels, config.features, config.trainer, config.seed)
+    held = Held(examples, about_sets(config, labels))
     bundle = Bundle(config.features, config.model, labels, config.labels, "ctc", model)
     training = begin(Path("unused"), config, bundle, held, {}, world)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asr.audio.read import MAX_OVERSHOOT_S, audio_duration_s
+from asr.data.utterances import Listed, Utterances
 from asr.errors import InputError
 from asr.types import Utterance
 
@@ -37,11 +38,15 @@ class Audit:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Utterances by set, the audit of their files, and the folder where the corpus was found."""
+    """Utterances by set, the audit of their files, and the folder where the corpus was found.
+
+    join: makes one set to train on of several.
+    """
 
     sets: Mapping[str, Sequence[Utterance]]
     audit: Audit
     root: Path
+    join: Callable[[Sequence[Any]], Utterances] = Listed.joined
 
 
 def audited_duration_s(path: Path, audit: Audit) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track, audible, measured
-from asr.data.index import index_manifest
+from asr.data.index import index_manifest, join_manifests
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 
@@ -41,7 +41,7 @@ def load_streamed(root: Path, track: Track) -> Corpus:
     """
     audit = Audit()
     sets = {path.stem: index_manifest(path, audit.deviations.append) for path in _manifests(root)}
-    return Corpus(sets, replace(audit, found=sum(map(len, sets.values()))), root)
+    return Corpus(sets, replace(audit, found=sum(map(len, sets.values()))), root, join_manifests)
 
 
 def _manifests(root: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -27,6 +27,7 @@ import numpy as np
 import orjson
 
 from asr.data.manifest import default_id, may_name_file, parsed, plain, utterance_of
+from asr.data.utterances import Utterances
 from asr.errors import InputError
 from asr.labels import is_unicode
 from asr.system.files import write_aside
@@ -87,7 +88,7 @@ class BadLineError(Exception):
     """A line that cannot be used: (byte where it starts, what is wrong)."""
 
 
-class IndexedManifest(Sequence[Utterance]):
+class IndexedManifest(Utterances):
     """The utterances of a manifest, or of several one after the other; each is parsed when read.
 
     It is there to train on, so that texts are as `plain` makes them. Unlike
@@ -95,6 +96,8 @@ class IndexedManifest(Sequence[Utterance]):
     an id and would get the same, and finds what is wrong with times of words and phones only when
     a line is read.
     """
+
+    streamed = True
 
     def __init__(self, paths: Sequence[Path], columns: Sequence[Columns]) -> None:
         self.paths = list(paths)
@@ -159,35 +162,45 @@ class IndexedManifest(Sequence[Utterance]):
     def __iter__(self) -> Iterator[Utterance]:
         return (self[i] for i in range(len(self)))
 
-    def vocabulary(self) -> Utterance:
-        """One utterance that says every word and every phone there is, once."""
-        columns = self.columns
-        words = {plain for word in columns.words for plain in plain_text(word).split()}
-        return Utterance(
-            # In errors: "utterance of train.jsonl: has no phones".
-            id=f"of {' '.join(map(str, self.paths))}",
-            audio=self.paths[0],
-            speaker="all",
-            duration_s=0.0,
-            text=" ".join(sorted(words)) if words else None,
-            phones=tuple(Segment(p) for p in sorted(columns.phones)) if columns.phones else None,
-        )
+    def words(self) -> set[str]:
+        """As of `Utterances`."""
+        return self.columns.words
 
-    def shared_with(self, utterances: Sequence[Utterance]) -> tuple[list[str], list[str]]:
-        """Ids of those utterances whose audio is here too, and speakers that are."""
+    def plain(self, known: Container[str]) -> IndexedManifest:
+        """As it is: each utterance is made so when read."""
+        return self
+
+    def vocabulary(self, phones: Iterable[str] = ()) -> list[Utterance]:
+        """One utterance that says every word and every phone there is, once."""
+        words = {plain for word in self.columns.words for plain in plain_text(word).split()}
+        said = tuple(map(Segment, sorted(self.columns.phones.union(phones))))
+        return [
+            Utterance(
+                # In errors: "utterance of train.jsonl: has no phones".
+                id=f"of {' '.join(map(str, self.paths))}",
+                audio=self.paths[0],
+                speaker="all",
+                duration_s=0.0,
+                text=" ".join(sorted(words)) if words else None,
+                phones=said or None,
+            )
+        ]
+
+    def shared_with(self, others: Sequence[Utterance]) -> tuple[list[str], list[str]]:
+        """As of `Utterances`."""
         # Paths are digested as they are written: absolute, or relative to the manifest's folder.
         folders = {"", *(f"{path.parent.absolute()}/" for path in self.paths)}
-        here = np.zeros(len(utterances), bool)
+        here = np.zeros(len(others), bool)
         for folder in folders:
             digests = _digests(
-                [_stretch(str(u.audio).removeprefix(folder), u.offset_s) for u in utterances]
+                [_stretch(str(u.audio).removeprefix(folder), u.offset_s) for u in others]
             )
             # The many are looked up among the few: nothing large is sorted.
             few = np.sort(digests)
             near = few[np.searchsorted(few, self.columns.audio).clip(max=len(few) - 1)]
             here |= np.isin(digests, np.unique(near[near == self.columns.audio]))
-        speakers = {u.speaker for u in utterances} & self.columns.speakers
-        return [u.id for u, found in zip(utterances, here, strict=True) if found], sorted(speakers)
+        speakers = {u.speaker for u in others} & self.columns.speakers
+        return [u.id for u, found in zip(others, here, strict=True) if found], sorted(speakers)
 
     def forget_digests(self) -> None:
         """Let go what only `shared_with` and joining take: 16 bytes an utterance."""

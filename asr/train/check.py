@@ -15,6 +15,7 @@ import torch
 from asr.audio.augment import AugmentConfig
 from asr.corpora import load_corpus
 from asr.data.examples import collate, seed_of
+from asr.data.utterances import Listed
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
@@ -69,10 +70,10 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     world = World(pick_device(config.trainer.device, "trainer.device="))
     corpus = load_corpus(config.corpus.kind, corpus_root(config))
     # Of a corpus beyond memory a part will do.
-    some = {"train": choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT]}
+    some = {"train": Listed(choose_sets(config.corpus, corpus)["train"][:MOST_LOOKED_AT])}
     lexicon = find_lexicon(config.corpus, corpus)
     said = pronounced(config.labels, with_plain_texts(some, lexicon), lexicon)
-    chosen = choose(said.sets["train"], config)
+    chosen = Listed(choose(said.sets["train"], config))
     prepared = build(config, Pronounced({"train": chosen, "dev": chosen}), None)
     bundle = prepared.bundle
     model, criterion = bundle.model.to(world.device), bundle.criterion

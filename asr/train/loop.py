@@ -118,8 +118,7 @@ def train_in(
     found = find_checkpoint(run, world) if resume else None
     # A run that has got to a checkpoint has all that it started from.
     start = None if found else read_start(config.init, config.features)
-    sets = with_plain_texts(sets, lexicon)
-    said = pronounced(config.labels, sets, lexicon)
+    said = pronounced(config.labels, with_plain_texts(sets, lexicon), lexicon)
     if world.is_main:
         if not resume:
             write_text(run / "config.yaml", resolved)

@@ -12,11 +12,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
-from asr.audio.features import FeatureConfig, frame_clock
+from asr.audio.augment import AugmentConfig
+from asr.audio.features import FeatureConfig
 from asr.data.examples import Epoch, Example, Targets, bucket, draw_speeds, seed_of
 from asr.errors import InputError
-from asr.labels import Labels
-from asr.train.config import RunConfig, TrainerConfig
+from asr.train.config import TrainerConfig
 from asr.train.world import World
 
 #: Bytes amid an audio file that stand for the whole.
@@ -59,14 +59,27 @@ class TrainingSet(Protocol):
 
 
 @dataclass(frozen=True)
+class AboutSet:
+    """What a training set is made by."""
+
+    targets: Targets
+    features: FeatureConfig
+    augment: AugmentConfig
+    trainer: TrainerConfig
+    seed: int
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one frame of log-mel to the next."""
+        return self.features.hop_length / self.features.sample_rate
+
+
+@dataclass(frozen=True)
 class Held:
     """A training set in memory."""
 
     examples: Sequence[Example]
-    labels: Labels
-    features: FeatureConfig
-    trainer: TrainerConfig
-    seed: int
+    about: AboutSet
     reads: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -76,14 +89,15 @@ class Held:
         self, epoch: int, first: int, rank: int, size: int, asked_to_stop: Callable[[], bool]
     ) -> Epoch:
         """As `TrainingSet.open`; nothing is waited for."""
-        drawn = draw_speeds(self.examples, self.seed, epoch)
+        about = self.about
+        drawn = draw_speeds(self.examples, about.seed, epoch)
         lens = [len(e.features) for e in drawn]
         batches = bucket(
             lens,
-            self.trainer.batch_size,
-            int(self.trainer.max_batch_s * self.features.sample_rate / self.features.hop_length),
-            torch.Generator().manual_seed(seed_of(self.seed, epoch, 0)),
-            short_first=epoch < self.trainer.curriculum_epochs,
+            about.trainer.batch_size,
+            int(about.trainer.max_batch_s * about.features.sample_rate / about.features.hop_length),
+            torch.Generator().manual_seed(seed_of(about.seed, epoch, 0)),
+            short_first=epoch < about.trainer.curriculum_epochs,
         )
         return Epoch(
             len(batches),
@@ -101,7 +115,7 @@ class Held:
 
     def transcripts(self) -> Iterator[list[str]]:
         """The labels' symbols of each utterance."""
-        return (self.labels.decode(e.labels) for e in self.examples)
+        return (self.about.targets.labels.decode(e.labels) for e in self.examples)
 
     def frame_targets(self) -> list[np.ndarray]:
         """Framewise targets (T,) of each utterance, where it was made with them."""
@@ -137,18 +151,6 @@ def audio_sample(path: Path) -> bytes:
             return f"{size} ".encode() + handle.read(SAMPLED)
     except OSError:
         return b""
-
-
-def targets_of(config: RunConfig, labels: Labels) -> Targets:
-    """What the configured loss takes of an utterance."""
-    framewise = config.loss.name == "framewise"
-    return Targets(
-        labels,
-        config.labels,
-        frame_clock(config.features, config.model.subsampling),
-        ctc=not framewise,
-        frames=framewise or config.loss.framewise_epochs > 0 or config.loss.framewise_weight > 0,
-    )
 
 
 def check_skipped(name: str, n_skipped: int, n_all: int, most: float, first: str) -> None:

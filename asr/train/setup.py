@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from asr.audio.augment import WaveformAugment
-from asr.audio.features import BY_TRAIN, Statistics
+from asr.audio.features import BY_TRAIN, Statistics, frame_clock
 from asr.corpora import Audit, Corpus
 from asr.data.cache import cached
 from asr.data.examples import (
@@ -25,8 +25,8 @@ from asr.data.examples import (
     pooled,
     set_statistics,
 )
-from asr.data.index import IndexedManifest, join_manifests
-from asr.data.manifest import plain
+from asr.data.index import IndexedManifest
+from asr.data.utterances import Listed, Utterances
 from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
 from asr.decode.viterbi import estimate_transitions
@@ -39,7 +39,7 @@ from asr.system.progress import progress_bar
 from asr.system.text import plain_text
 from asr.train.config import CorpusConfig, LmConfig, RunConfig
 from asr.train.rundir import log
-from asr.train.sets import Held, TrainingSet, check_skipped, targets_of
+from asr.train.sets import AboutSet, Held, TrainingSet, check_skipped
 from asr.train.stream import open_stream
 from asr.types import Segment, Utterance
 
@@ -71,7 +71,7 @@ def find_lexicon(config: CorpusConfig, corpus: Corpus) -> Path | None:
     return path
 
 
-def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utterance]]:
+def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Utterances]:
     """The corpus' sets under the names train, dev, and each test set's own.
 
     Raises:
@@ -91,15 +91,11 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
                 f"corpus.root={config.root}: no utterances in set {name!r}; "
                 f"the sets found are {', '.join(corpus.sets) or 'none'}"
             )
-    parts = [corpus.sets[name] for name in config.train]
-    manifests = [part for part in parts if isinstance(part, IndexedManifest)]
-    sets: dict[str, Sequence[Utterance]] = {
-        "train": join_manifests(manifests) if manifests else [u for part in parts for u in part]
-    }
-    sets["dev"] = list(corpus.sets[config.dev])
-    sets |= {name: list(corpus.sets[name]) for name in config.test}
-    for name in list(sets)[1:]:
-        leak, heard = shared(sets["train"], sets[name])
+    train = corpus.join([corpus.sets[name] for name in config.train])
+    scored = {"dev": Listed(corpus.sets[config.dev])}
+    scored |= {name: Listed(corpus.sets[name]) for name in config.test}
+    for name, utterances in scored.items():
+        leak, heard = train.shared_with(utterances)
         if leak:
             raise InputError(
                 f"set {name!r} shares {len(leak)} utterances with train, such as {leak[0]}"
@@ -111,21 +107,21 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Sequence[Utte
                 len(heard),
                 heard[0],
             )
-    return sets
+    return {"train": train, **scored}
 
 
 def with_plain_texts(
-    sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
-) -> dict[str, Sequence[Utterance]]:
+    sets: Mapping[str, Utterances], lexicon: Path | None
+) -> Mapping[str, Utterances]:
     """The sets as `plain` makes them, and a line on each where that changes words.
 
     Words that the lexicon writes so stay, unless train is streamed: then no lexicon has a say.
     """
-    words = {name: words_of(utterances) for name, utterances in sets.items()}
+    words = {name: utterances.words() for name, utterances in sets.items()}
     if all(plain_text(word) == word for word in set().union(*words.values())):
-        return dict(sets)
+        return sets
     known: set[str] = set()
-    if lexicon and not isinstance(sets["train"], IndexedManifest):
+    if lexicon and not sets["train"].streamed:
         known = {entry.word for entry in read_entries(lexicon)}
     for name, found in words.items():
         changed = sorted(word for word in found if plain_text(word, known) != word)
@@ -136,35 +132,12 @@ def with_plain_texts(
                 len(changed),
                 changed[0],
             )
-    # What is streamed makes its utterances so itself.
-    return {
-        name: utterances
-        if isinstance(utterances, IndexedManifest)
-        else [plain(u, known) for u in utterances]
-        for name, utterances in sets.items()
-    }
+    return {name: utterances.plain(known) for name, utterances in sets.items()}
 
 
-def words_of(utterances: Sequence[Utterance]) -> set[str]:
-    """All words of the texts, as they are written, and all timed words."""
-    if isinstance(utterances, IndexedManifest):
-        return utterances.columns.words
-    texts = {word for u in utterances for word in (u.text or "").split()}
-    return texts | {word.label for u in utterances for word in u.words or ()}
-
-
-def shared(train: Sequence[Utterance], others: Sequence[Utterance]) -> tuple[list[str], list[str]]:
-    """Ids of those of ``others`` whose audio is in train too, and speakers that are."""
-    if isinstance(train, IndexedManifest):
-        return train.shared_with(others)
-    trained = {(u.audio, u.offset_s) for u in train}
-    speakers = {u.speaker for u in train} & {u.speaker for u in others}
-    return [u.id for u in others if (u.audio, u.offset_s) in trained], sorted(speakers)
-
-
-def in_memory(sets: Mapping[str, Sequence[Utterance]]) -> dict[str, Sequence[Utterance]]:
+def in_memory(sets: Mapping[str, Utterances]) -> dict[str, Utterances]:
     """All sets but a train set that is read while it is trained on."""
-    return {name: s for name, s in sets.items() if not isinstance(s, IndexedManifest)}
+    return {name: s for name, s in sets.items() if not s.streamed}
 
 
 @dataclass(frozen=True)
@@ -175,23 +148,13 @@ class Pronounced:
     lexicon, where any utterance has its phones from there.
     """
 
-    sets: Mapping[str, Sequence[Utterance]]
+    sets: Mapping[str, Utterances]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    phones: tuple[str, ...] = ()
-
-    @property
-    def vocabulary(self) -> Sequence[Utterance]:
-        """Utterances that say all that train and the lexicon do."""
-        train = self.sets["train"]
-        if isinstance(train, IndexedManifest):
-            return [train.vocabulary()]
-        phones = tuple(map(Segment, self.phones))
-        of_lexicon = Utterance("of the lexicon", Path(), "", 0.0, phones=phones)
-        return [*train, of_lexicon] if phones else train
+    phones: Collection[str] = ()
 
 
 def pronounced(
-    config: LabelConfig, sets: Mapping[str, Sequence[Utterance]], lexicon: Path | None
+    config: LabelConfig, sets: Mapping[str, Utterances], lexicon: Path | None
 ) -> Pronounced:
     """Give utterances of words alone their phones: the first pronunciation of each word.
 
@@ -203,26 +166,28 @@ def pronounced(
     Raises:
         InputError: the corpus is streamed, or the lexicon cannot be read or has stray phones.
     """
-    wordy = config.unit == "phone" and lexicon is not None
-    if isinstance(train := sets["train"], IndexedManifest):
-        if wordy and train.vocabulary().phones is None:
-            raise InputError(
-                f"{train.vocabulary().id}: has no phones, and a streamed corpus does not get them "
-                "from a lexicon; write them into its manifests"
-            )
-        wordy = False
-    if config.unit == "phone" and lexicon is None:
+    if config.unit != "phone":
+        return Pronounced(sets)
+    if lexicon is None:
         return with_phones(sets)
-    if lexicon is None or not wordy or all(u.phones is not None for s in sets.values() for u in s):
+    if (train := sets["train"]).streamed:
+        (all_of_it,) = train.vocabulary()
+        if all_of_it.phones is None:
+            raise InputError(
+                f"{all_of_it.id}: has no phones, and a streamed corpus does not get them from a "
+                "lexicon; write them into its manifests"
+            )
+        return Pronounced(sets)
+    if all(u.phones is not None for s in sets.values() for u in s):
         return Pronounced(sets)
     first: dict[str, tuple[Segment, ...]] = {}
     for where, word, symbols, _ in read_entries(lexicon, folding_named(config.fold) or ()):
         fold(symbols, config.fold, where)
         first.setdefault(word, tuple(map(Segment, symbols)))
-    found: dict[str, Sequence[Utterance]] = {}
+    found: dict[str, Utterances] = {}
     left_out: dict[str, dict[str, str]] = {}
     for name, utterances in sets.items():
-        kept, lacking = [], {}
+        kept, lacking = Listed(), {}
         for u in utterances:
             words, missing = look_up(u.text or "", first.get)
             if u.phones is not None:
@@ -244,17 +209,15 @@ def pronounced(
                 f"{next(iter(lacking.values()))[0]!r}: is it one of another language?"
             )
         found[name] = kept
-    return Pronounced(
-        found, left_out, tuple(sorted({p.label for said in first.values() for p in said}))
-    )
+    return Pronounced(found, left_out, sorted({p.label for said in first.values() for p in said}))
 
 
-def with_phones(sets: Mapping[str, Sequence[Utterance]]) -> Pronounced:
+def with_phones(sets: Mapping[str, Utterances]) -> Pronounced:
     """The sets without utterances that lack phones; a set that has none at all stays whole."""
     found = dict(sets)
     left_out: dict[str, dict[str, str]] = {}
     for name, utterances in in_memory(sets).items():
-        kept = [u for u in utterances if u.phones is not None]
+        kept = Listed(u for u in utterances if u.phones is not None)
         if kept and len(kept) < len(utterances):
             lacking = [u.id for u in utterances if u.phones is None]
             found[name], left_out[name] = kept, dict.fromkeys(lacking, "has no phones")
@@ -298,7 +261,7 @@ def build(
 ) -> Prepared:
     """Features, inventory, examples of each set, and the untrained model with its belongings.
 
-    A train set that is an `IndexedManifest` becomes a `Stream`, whose features come when used.
+    A train set that is streamed becomes a `Stream`, whose features come when used.
 
     Raises:
         InputError: the settings, the audio or the transcripts cannot be worked with.
@@ -313,13 +276,13 @@ def build(
     if "train" in held:
         skipped["train"] |= too_long(train, config.trainer.max_utterance_s)
     copies = compute_features(config, held, skipped)
-    labels = inventory(said.vocabulary, config.labels.unit, config.labels.fold)
-    targets = targets_of(config, labels)
+    labels = inventory(train.vocabulary(said.phones), config.labels.unit, config.labels.fold)
+    about = about_sets(config, labels)
     # Statistics see train alone; they travel with the model.
     stats: Statistics | None = None
     stream = None
     if isinstance(train, IndexedManifest):
-        stream = open_stream(config, train, labels, skipped["train"], n_processes)
+        stream = open_stream(about, train, skipped["train"], n_processes)
         stats = stream.stats
     elif config.features.normalize in BY_TRAIN:
         stats = pooled([m for _, found in copies["train"] for m in found.values()])
@@ -330,7 +293,7 @@ def build(
             utterances,
             copies[name],
             (config.features.normalize, stats),
-            targets if name == "train" else None,
+            about.targets if name == "train" else None,
             skipped[name],
         )
         n_all = len(utterances) + len(said.left_out.get(name, {}))
@@ -338,9 +301,7 @@ def build(
         report_strays(name, utterances, labels.symbols, config.labels)
         if name == "train":
             report_rare(scored[name], labels)
-    known: TrainingSet = stream or Held(
-        scored.pop("train"), labels, config.features, config.trainer, config.seed
-    )
+    known: TrainingSet = stream or Held(scored.pop("train"), about)
     torch.manual_seed(config.seed)
     bundle = Bundle(
         features=config.features,
@@ -352,12 +313,25 @@ def build(
         decoder=config.decoder if lexicon else replace(config.decoder, lexicon=False),
         stats=stats,
         transitions=estimate_transitions(known.frame_targets(), len(labels))
-        if targets.frames
+        if about.targets.frames
         else None,
         lexicon=Lexicon.read(lexicon, labels, config.labels.fold) if lexicon else None,
     )
     add_language_models(bundle, config.lm, known.transcripts(), train)
     return Prepared(bundle, known, scored, skipped)
+
+
+def about_sets(config: RunConfig, labels: Labels) -> AboutSet:
+    """What the configured training set is made by: of transcripts, what the loss takes."""
+    framewise = config.loss.name == "framewise"
+    targets = Targets(
+        labels,
+        config.labels,
+        frame_clock(config.features, config.model.subsampling),
+        ctc=not framewise,
+        frames=framewise or config.loss.framewise_epochs > 0 or config.loss.framewise_weight > 0,
+    )
+    return AboutSet(targets, config.features, config.augment, config.trainer, config.seed)
 
 
 def add_language_models(
@@ -389,7 +363,7 @@ Copies = Sequence[tuple[float, Mapping[str, Matrix]]]
 
 def compute_features(
     config: RunConfig,
-    sets: Mapping[str, Sequence[Utterance]],
+    sets: Mapping[str, Utterances],
     skipped: Mapping[str, dict[str, str]],
 ) -> Mapping[str, Copies]:
     """Features of each set, of train at all speeds; ``skipped`` gets what cannot be read."""

@@ -20,22 +20,21 @@ from dataclasses import dataclass, replace
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from asr.audio.augment import change_speed
-from asr.audio.features import BY_TRAIN, LogMel, Statistics, moments, statistics
+from asr.audio.features import BY_TRAIN, LogMel, Statistics, statistics
 from asr.audio.read import load_audio
-from asr.data.examples import Epoch, Example, Matrix, bucket, make_examples, pooled
+from asr.data.examples import Epoch, Example, bucket, make_examples, matrix_of, pooled
 from asr.data.index import IndexedManifest
 from asr.errors import InputError
-from asr.labels import Labels, unit_symbols
+from asr.labels import unit_symbols
 from asr.nets.losses import frame_targets
-from asr.train.config import RunConfig
 from asr.train.rundir import log
-from asr.train.sets import check_skipped, targets_of
+from asr.train.sets import AboutSet, check_skipped
 from asr.train.world import World
 
 #: Audio in files of its own is shuffled freely; so many of them stand for a tar.
@@ -79,7 +78,7 @@ class Plan:
     speeds: np.ndarray
 
 
-class Stream(Sequence[Example]):
+class Stream:
     """A training set of which only the plan is in memory.
 
     kept: positions in the manifest of the utterances that can be trained on, as far as one knows
@@ -91,49 +90,27 @@ class Stream(Sequence[Example]):
 
     def __init__(
         self,
-        config: RunConfig,
+        about: AboutSet,
         manifest: IndexedManifest,
         kept: np.ndarray,
-        labels: Labels,
         lost: dict[str, str],
     ) -> None:
         """Raises InputError where features are to be normalised by what is not known."""
-        if config.features.normalize == "speaker":
+        if about.features.normalize == "speaker":
             raise InputError(
                 "features.normalize=speaker needs all of a speaker's audio beforehand; for a "
                 "streamed corpus choose utterance, global or none"
             )
-        self.config, self.manifest, self.kept, self.labels = config, manifest, kept, labels
-        self.targets, self.lost = targets_of(config, labels), lost
+        self.about, self.manifest, self.kept, self.lost = about, manifest, kept, lost
         self.lost_here: list[int] = []
         self.pipes: dict[int, TarPipe] = {}
-        self.log_mel = LogMel(config.features)
+        self.log_mel = LogMel(about.features)
         self.stats: Statistics | None = None
-        if config.features.normalize in BY_TRAIN:
-            self.stats = statistics((e.features for e in self.sample()), config.features)
+        if about.features.normalize in BY_TRAIN:
+            self.stats = statistics((e.features for e in self.sample()), about.features)
 
     def __len__(self) -> int:
         return len(self.kept)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Decode and compute one example (or several).
-
-        Raises:
-            InputError: it cannot be used.
-        """
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = int(self.kept[index])
-        example = self.example(i, None, 1.0)
-        if example is None:
-            raise InputError(self.lost[self.manifest[i].id])
-        return example
 
     def digest(self) -> str:
         """What identifies the training set: the manifest's bytes and which of its lines are used.
@@ -146,7 +123,7 @@ class Stream(Sequence[Example]):
 
     def transcripts(self) -> Iterator[list[str]]:
         """The labels' symbols of each utterance, from the manifest alone."""
-        unit, fold = self.config.labels.unit, self.config.labels.fold
+        unit, fold = self.about.targets.config.unit, self.about.targets.config.fold
         return (unit_symbols(self.manifest[i], unit, fold) for i in self.kept.tolist())
 
     def sample(self) -> list[Example]:
@@ -159,13 +136,13 @@ class Stream(Sequence[Example]):
         Raises:
             InputError: no label has times.
         """
-        clock = self.targets.clock
+        targets = self.about.targets
         found, reason = [], None
         for utterance in (self.manifest[i] for i in self._some()):
-            n_frames = int(utterance.duration_s / clock.shift_s) + 1
+            n_frames = int(utterance.duration_s / targets.clock.shift_s) + 1
             try:
-                segments, ids = self.targets.timed(utterance)
-                found.append(np.array(frame_targets(segments, ids, n_frames, clock)))
+                segments, ids = targets.timed(utterance)
+                found.append(np.array(frame_targets(segments, ids, n_frames, targets.clock)))
             except InputError as error:
                 reason = error
         if reason is not None and not found:
@@ -173,17 +150,17 @@ class Stream(Sequence[Example]):
         return found
 
     def _some(self) -> list[int]:
-        draw = np.random.default_rng([self.config.seed, 0])
+        draw = np.random.default_rng([self.about.seed, 0])
         chosen: list[int] = draw.permutation(self.kept)[:SAMPLE].tolist()
         return chosen
 
     def plan(self, epoch: int) -> Plan:
         """Draw the epoch's speeds, windows and batches."""
-        config, columns = self.config, self.manifest.columns
-        draw = np.random.default_rng([config.seed, epoch])
-        hop_s = config.features.hop_length / config.features.sample_rate
-        drawn = draw.integers(len(config.augment.speeds), size=len(self.manifest), dtype=np.uint8)
-        frames_a_second = np.array([1 / (hop_s * s) for s in config.augment.speeds], np.float32)
+        trainer, speeds, hop_s = self.about.trainer, self.about.augment.speeds, self.about.hop_s
+        columns = self.manifest.columns
+        draw = np.random.default_rng([self.about.seed, epoch])
+        drawn = draw.integers(len(speeds), size=len(self.manifest), dtype=np.uint8)
+        frames_a_second = np.array([1 / (hop_s * s) for s in speeds], np.float32)
         lens = (columns.durations * frames_a_second[drawn]).astype(np.int32) + 1
         generator = torch.Generator().manual_seed(int(draw.integers(1 << 62)))
         orders: list[np.ndarray] = []
@@ -192,10 +169,10 @@ class Stream(Sequence[Example]):
         for window in self.windows(draw):
             batches = bucket(
                 lens[window].tolist(),
-                config.trainer.batch_size,
-                int(config.trainer.max_batch_s / hop_s),
+                trainer.batch_size,
+                int(trainer.max_batch_s / hop_s),
                 generator,
-                short_first=epoch < config.trainer.curriculum_epochs,
+                short_first=epoch < trainer.curriculum_epochs,
             )
             flat = np.fromiter(chain.from_iterable(batches), np.int32, len(window))
             orders.append(window[flat])
@@ -218,7 +195,7 @@ class Stream(Sequence[Example]):
         window: list[np.ndarray] = []
         for number in draw.permutation(len(groups)).tolist():
             window.append(groups[number])
-            if sum(map(len, window)) >= self.config.trainer.shuffle_buffer:
+            if sum(map(len, window)) >= self.about.trainer.shuffle_buffer:
                 yield np.concatenate(window)
                 window = []
         if window:
@@ -251,7 +228,7 @@ class Stream(Sequence[Example]):
 
         ``data`` is its file's content where that was read, or why it could not be.
         """
-        config = self.config
+        about = self.about
         try:
             if isinstance(data, InputError):
                 raise data
@@ -259,7 +236,7 @@ class Stream(Sequence[Example]):
             waveform = torch.from_numpy(
                 load_audio(
                     utterance.audio,
-                    config.features.sample_rate,
+                    about.features.sample_rate,
                     utterance.offset_s,
                     utterance.duration_s,
                     data,
@@ -269,14 +246,13 @@ class Stream(Sequence[Example]):
             self.lose(i, str(error))
             return None
         waveform = change_speed(waveform, speed)
-        features, _ = self.log_mel(waveform[None], torch.tensor([len(waveform)]))
-        matrix = Matrix(features[0], moments(features[0], config.features))
-        stats = pooled([matrix]) if config.features.normalize == "utterance" else self.stats
+        matrix = matrix_of(self.log_mel, waveform)
+        stats = pooled([matrix]) if about.features.normalize == "utterance" else self.stats
         unfit: dict[str, str] = {}
         name = utterance.id
         try:
             found = make_examples(
-                [utterance], {name: matrix}, {name: stats}, self.targets, unfit, speed
+                [utterance], {name: matrix}, {name: stats}, about.targets, unfit, speed
             )
         except InputError as error:
             # All symbols are known, so this one lacks its transcript.
@@ -285,7 +261,7 @@ class Stream(Sequence[Example]):
         if not found:
             self.lose(i, unfit[name])
             return None
-        return replace(found[0], waveform=waveform) if config.augment.wants_waveforms else found[0]
+        return replace(found[0], waveform=waveform) if about.augment.wants_waveforms else found[0]
 
     def note_lost(self, world: World) -> None:
         """Note what any process has lost in an epoch; looks itself why others could not read it."""
@@ -341,13 +317,13 @@ class Reader:
         data = self._window(window)
         examples = []
         for i in share:
-            speed = self.stream.config.augment.speeds[self.plan.speeds[i]]
+            speed = self.stream.about.augment.speeds[self.plan.speeds[i]]
             example = self.stream.example(i, data.pop(i, None), speed)
             if example is None:
                 self.stream.lost_here.append(i)
             else:
                 examples.append(example)
-        n_lost, most = len(self.stream.lost_here), self.stream.config.trainer.max_skipped
+        n_lost, most = len(self.stream.lost_here), self.stream.about.trainer.max_skipped
         if n_lost * self.size > most * len(self.stream):
             name, reason = list(self.stream.lost.items())[-1]
             raise InputError(
@@ -478,11 +454,7 @@ class TarPipe:
 
 
 def open_stream(
-    config: RunConfig,
-    manifest: IndexedManifest,
-    labels: Labels,
-    skipped: dict[str, str],
-    n_processes: int,
+    about: AboutSet, manifest: IndexedManifest, skipped: dict[str, str], n_processes: int
 ) -> Stream:
     """The training set of a manifest; ``skipped`` gets what is left out, now and later.
 
@@ -494,35 +466,37 @@ def open_stream(
             features.normalize=global or online would read it.
     """
     # A stray symbol is told before anything is read.
-    symbols = unit_symbols(manifest.vocabulary(), config.labels.unit, config.labels.fold)
-    labels.encode(symbols, str(manifest.paths[0]))
+    targets, normalize = about.targets, about.features.normalize
+    (said,) = manifest.vocabulary()
+    symbols = unit_symbols(said, targets.config.unit, targets.config.fold)
+    targets.labels.encode(symbols, str(manifest.paths[0]))
     columns = manifest.columns
     # All that compares ids or audio has been done.
     manifest.forget_digests()
     rooms, reasons = [], []
     for name in columns.tars:
         try:
-            about = Path(name).stat()
+            found = Path(name).stat()
         except OSError as error:
             rooms.append(0)
             reasons.append(f"{name}: {error.strerror}")
             continue
-        is_pipe = stat.S_ISFIFO(about.st_mode)
+        is_pipe = stat.S_ISFIFO(found.st_mode)
         if is_pipe and n_processes > 1:
             raise InputError(
                 f"{name}: is a pipe, which {n_processes} processes cannot share; give them files"
             )
-        if is_pipe and config.features.normalize in BY_TRAIN:
+        if is_pipe and normalize in BY_TRAIN:
             raise InputError(
                 f"{name}: is a pipe, which cannot be read beforehand, as "
-                f"features.normalize={config.features.normalize} needs; choose utterance or none"
+                f"features.normalize={normalize} needs; choose utterance or none"
             )
-        rooms.append(BOUNDLESS if is_pipe else about.st_size)
-        reasons.append(f"{name}: truncated, {about.st_size} bytes")
+        rooms.append(BOUNDLESS if is_pipe else found.st_size)
+        reasons.append(f"{name}: truncated, {found.st_size} bytes")
     # Audio in a file of its own has shard -1 and so takes the last.
     room = np.array([*rooms, BOUNDLESS])[columns.shards]
     beyond = columns.member_starts + columns.member_sizes > room
-    most_s = config.trainer.max_utterance_s
+    most_s = about.trainer.max_utterance_s
     is_long = columns.durations > most_s
     told: Counter[str] = Counter()
     for i in np.flatnonzero(beyond | is_long).tolist():
@@ -536,7 +510,7 @@ def open_stream(
     for reason, n in told.items():
         log.warning("train: %d utterances left out: %s", n, reason)
     if skipped:
-        most, first = config.trainer.max_skipped, next(iter(skipped.items()))
+        most, first = about.trainer.max_skipped, next(iter(skipped.items()))
         check_skipped("train", len(skipped), len(manifest), most, ": ".join(first))
     kept = np.flatnonzero(~(beyond | is_long)).astype(np.int32)
-    return Stream(config, manifest, kept, labels, skipped)
+    return Stream(about, manifest, kept, skipped)

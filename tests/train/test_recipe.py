@@ -7,6 +7,7 @@ import yaml
 from running import asr
 
 from asr import __version__
+from asr.data.utterances import Listed
 from asr.errors import InputError
 from asr.train.recipe import known_keys, load_config, multirun, read_config, recipes, shipped, sweep
 from asr.train.setup import with_plain_texts
@@ -287,7 +288,7 @@ def test_texts_to_train_on_are_plain_but_for_what_the_lexicon_writes(tmp_path, c
     (tmp_path / "lexicon.txt").write_text("Paris\tp\nhello\th\n")
     said = Utterance("a", Path("a.wav"), "a", 1.0, text="“Hello”, PARIS! Paris – it’s 3.5%")
     train, dev = [said], [replace(said, id="b", text="hello"), replace(said, id="c", text=None)]
-    sets = {"train": train, "dev": dev}
+    sets = {"train": Listed(train), "dev": Listed(dev)}
     assert with_plain_texts(sets, None)["train"][0].text == "hello paris paris it's 3.5%"
     with caplog.at_level("INFO", "asr.train"):
         found = with_plain_texts(sets, tmp_path / "lexicon.txt")

@@ -40,6 +40,7 @@ from asr.data.manifest import plain, read_manifest, write_manifest
 from asr.errors import InputError
 from asr.labels import inventory
 from asr.train.config import AugmentConfig, RunConfig, TrainerConfig
+from asr.train.setup import about_sets
 from asr.train.stream import Stream, TarPipe, members, open_stream
 from asr.types import Utterance
 
@@ -84,9 +85,9 @@ def manifest_of(folder, rows):
 def stream_of(manifest, kept=None, **trainer):
     config = RunConfig(trainer=TrainerConfig(**trainer))
     config.labels.unit = "char"
-    labels = inventory([manifest.vocabulary()], "char")
+    labels = inventory(manifest.vocabulary(), "char")
     kept = np.arange(len(manifest)) if kept is None else kept
-    return Stream(config, manifest, kept, labels, {})
+    return Stream(about_sets(config, labels), manifest, kept, {})
 
 
 def test_prepare_writes_flac_and_json_side_by_side(tones, tmp_path, monkeypatch, capsys):
@@ -236,7 +237,7 @@ def test_an_indexed_manifest_gives_what_reading_it_whole_gives(tmp_path_factory,
         assert indexed.columns.durations.tolist() == pytest.approx([u.duration_s for u in whole])
         assert indexed.columns.words == {w for u in written for w in u.text.split()}
         said = {w for u in whole for w in u.text.split()}
-        assert set((indexed.vocabulary().text or "").split()) == said
+        assert set((indexed.vocabulary()[0].text or "").split()) == said
         assert indexed[-1] == whole[-1]
         assert indexed.shared_with(whole[:2])[0] == [u.id for u in whole[:2]]
         moved = [replace(whole[0], offset_s=1.0)]
@@ -640,10 +641,10 @@ def test_what_pipes_cannot_do_is_refused(pipes):
     manifest = index_manifest(pipes / "train.jsonl")
     stream = stream_of(manifest)
     with pytest.raises(InputError, match="is a pipe, which 2 processes cannot share"):
-        open_stream(stream.config, manifest, stream.labels, {}, 2)
-    stream.config.features = FeatureConfig(normalize="global")
+        open_stream(stream.about, manifest, {}, 2)
+    by_train = replace(stream.about, features=FeatureConfig(normalize="global"))
     with pytest.raises(InputError, match="is a pipe, which cannot be read beforehand"):
-        open_stream(stream.config, manifest, stream.labels, {}, 1)
+        open_stream(by_train, manifest, {}, 1)
 
 
 def test_speaker_normalisation_is_refused(shards, tmp_path):
@@ -657,15 +658,15 @@ def test_long_utterances_and_utterances_without_text_are_left_out(tmp_path):
     config.labels.unit = "char"
     config.augment = AugmentConfig()
     skipped = {}
-    labels = inventory([manifest.vocabulary()], "char")
-    stream = open_stream(config, manifest, labels, skipped, 1)
+    labels = inventory(manifest.vocabulary(), "char")
+    stream = open_stream(about_sets(config, labels), manifest, skipped, 1)
     assert stream.kept.tolist() == [0, 2]
     assert skipped == {"b": "more than trainer.max_utterance_s=50 s"}
     (tmp_path / "a.flac").write_bytes(b"")
     soundfile.write(tmp_path / "c.flac", np.zeros(16000), 16000)
     assert stream.example(0, None, 1.0) is None
     assert "the file is empty" in skipped["a"]
-    assert torch.isfinite(stream[1].features).all()
+    assert torch.isfinite(stream.example(2, None, 1.0).features).all()
 
 
 def test_train_must_not_hold_dev(shards, tmp_path):
