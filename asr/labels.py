@@ -238,7 +238,10 @@ class Labels:
             raise InputError(
                 f"{path}:1: expected 'unit phone', 'unit char' or 'unit word', found {head!r}"
             )
-        return cls(head[5:], tuple(symbols))
+        try:
+            return cls(head[5:], tuple(symbols))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 def inventory(utterances: Iterable[Utterance], unit: str, folding: str = "none") -> Labels:

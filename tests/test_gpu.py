@@ -14,7 +14,14 @@ from training_runs import train_tones as run
 from asr.audio.features import FeatureConfig, Statistics
 from asr.data.examples import Example, collate, pinned
 from asr.data.manifest import read_manifest
+from asr.decode.pronunciations import Entry
 from asr.errors import InputError
+from asr.g2p.model import Pronouncer
+from asr.g2p.net import NetConfig
+from asr.g2p.score import score as score_g2p
+from asr.g2p.train import TrainConfig
+from asr.g2p.train import train as train_g2p
+from asr.g2p.words import Dictionary
 from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel
@@ -431,3 +438,14 @@ def test_a_language_model_scores(tmp_path, both):
     on_cpu, on_gpu = both("lm", "score", tmp_path / "lm", tmp_path / "text.txt", "--json")
     perplexity = json.loads(on_cpu)["perplexity"]
     assert json.loads(on_gpu)["perplexity"] == pytest.approx(perplexity, rel=1e-3)
+
+
+def test_letters_to_phones_train_on_a_gpu(tmp_path):
+    words = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "ptk"]
+    entries = tuple(Entry(f"lexicon:{i}", word, tuple(word)) for i, word in enumerate(words))
+    lexicon = Dictionary(tmp_path, entries)
+    config = TrainConfig(NetConfig(layers=2, hidden=32, dropout=0.1), epochs=30, batch=16, lr=0.01)
+    model, found = train_g2p(lexicon, lexicon, config, torch.device("cuda"))
+    assert found.word_error_rate < 0.1
+    model.save(tmp_path)
+    assert score_g2p(Pronouncer.load(tmp_path), lexicon).word_error_rate < 0.1

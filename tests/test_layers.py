@@ -10,7 +10,7 @@ import pytest
 import asr
 
 ORDER = """
-errors types system labels audio nets data lm decode score corpora model recognize plot train
+errors types system labels audio nets data lm decode score g2p corpora model recognize plot train
 report serve cli __main__
 """.split()
 #: What may import a framework: nothing else depends on how a command or a recipe is read.

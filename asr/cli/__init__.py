@@ -33,6 +33,7 @@ COMMANDS = (
     "compare",
     "demo",
     "export",
+    "g2p",
     "listen",
     "lm",
     "memory",

@@ -33,7 +33,7 @@ from asr.labels import FOLDINGS, UNITS
 from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.text import vocabulary
-from asr.nets.acoustic import sketched
+from asr.nets.acoustic import filled
 from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
@@ -272,20 +272,7 @@ class NeuralLM:
                 f"{folder / VOCABULARY}: expected {UNK}, {BOS}, {EOS} first, and each token once"
             )
         make = partial(LanguageModel, config.model, len(tokens))
-        try:
-            model = sketched(make)
-        except InputError as error:
-            raise InputError(f"{folder / CONFIG}: {error}") from error
-        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        for name in sorted(own.keys() | found.keys()):
-            if own.get(name) != found.get(name):
-                raise InputError(
-                    f"{path}: {name!r} has shape {found.get(name)}: {CONFIG} and {VOCABULARY} "
-                    f"make it {own.get(name)}"
-                )
-        model = make()
-        model.load_state_dict(tensors)
+        model = filled(make, tensors, path, f"{CONFIG} and {VOCABULARY}")
         return cls(config, tokens, model.eval())
 
 

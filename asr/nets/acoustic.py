@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_p
 
 #: Ten times the largest recurrent nets; training takes 16 bytes for each.
 MOST_PARAMETERS = 1_000_000_000
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class AcousticModel(nn.Module):
@@ -77,7 +80,7 @@ class Ensemble(nn.Module):
         return log_probs.logsumexp(0) - math.log(len(found)), found[0][1]
 
 
-def sketched(make: Callable[[], nn.Module]) -> nn.Module:
+def sketched(make: Callable[[], Net]) -> Net:
     """The net that ``make`` makes, with names and shapes of its weights and no memory for them.
 
     Raises:
@@ -90,4 +93,30 @@ def sketched(make: Callable[[], nn.Module]) -> nn.Module:
             f"the configured net has {n / 1e6:.0f} M parameters; expected up to "
             f"{MOST_PARAMETERS / 1e6:.0f} M: make its layers fewer or narrower"
         )
+    return net
+
+
+def filled(
+    make: Callable[[], Net], weights: Mapping[str, torch.Tensor], path: Path, shapers: str
+) -> Net:
+    """The net that ``make`` makes, with the ``weights`` of the file ``path``.
+
+    shapers: the files beside it that give the net its shape, for messages.
+
+    Raises:
+        InputError: weights of other shapes than the net's, or too large a net.
+    """
+    try:
+        sketch = sketched(make)
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}") from error
+    own = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(own.keys() | found.keys()):
+        if own.get(name) != found.get(name):
+            raise InputError(
+                f"{path}: {name!r} has shape {found.get(name)}: {shapers} make it {own.get(name)}"
+            )
+    net = make()
+    net.load_state_dict(weights)
     return net

@@ -1,0 +1,176 @@
+"""asr g2p: pronunciations for any word, by a net from letters to phones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asr.cli import app, tell
+from asr.cli.options import DeviceOption
+from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.g2p.model import Pronouncer
+    from asr.g2p.train import Epoch
+
+g2p_app = typer.Typer(
+    help="Letters to phones: learn them from a dictionary, pronounce any word, score that.",
+    no_args_is_help=True,
+)
+app.add_typer(g2p_app, name="g2p")
+
+LEXICON_HELP = "A word and its phones a line, CMUdict's, MFA's or Kaldi's; stress is left out."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder of asr g2p train.")]
+
+
+@g2p_app.command()
+def train(
+    lexicon: Annotated[Path, typer.Argument(metavar="LEXICON", help=LEXICON_HELP)],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LEXICON",
+            help="Words to choose the best epoch and the search's weights on.",
+            show_default="each twentieth word, held out",
+        ),
+    ] = None,
+    cell: Annotated[
+        str, typer.Option(help="rnn, lstm, peephole, coupled, gru or gru_before.")
+    ] = "lstm",
+    layers: Annotated[int, typer.Option(help="Recurrent layers.")] = 3,
+    hidden: Annotated[int, typer.Option(help="Units of a layer in each direction.")] = 256,
+    embedding: Annotated[int, typer.Option(help="Units of a letter.")] = 128,
+    frames: Annotated[int, typer.Option(help="Frames that a letter becomes.")] = 2,
+    dropout: Annotated[float, typer.Option(help="Of what each layer puts out.")] = 0.3,
+    order: Annotated[int, typer.Option(help="Phones in an n-gram.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Passes over the lexicon.")] = 40,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Come to the end then, where the epochs take longer."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Words trained side by side.")] = 256,
+    lr: Annotated[float, typer.Option(help="Learning rate, at its highest.")] = 3e-3,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 1,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a net on LEXICON: recurrent layers over letters, with CTC and an n-gram over phones.
+
+    Written is the epoch with the fewest wrong words among those of --dev.
+    """
+    import math
+
+    from asr.g2p.model import CONFIG
+    from asr.g2p.net import NetConfig
+    from asr.g2p.train import TrainConfig, held_out
+    from asr.g2p.train import train as train_model
+    from asr.g2p.words import Dictionary
+    from asr.nets.recurrent import count_parameters
+    from asr.system.device import pick_device
+
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not an empty folder; choose another")
+    config = TrainConfig(
+        net=NetConfig(cell, layers, hidden, embedding, frames, dropout),
+        order=order,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+    )
+    target = pick_device(device)
+    dictionary = Dictionary.read(lexicon)
+    if dev is None:
+        dictionary, dev_words = held_out(dictionary)
+    else:
+        dev_words = Dictionary.read(dev, dictionary.phones().symbols[1:])
+
+    def on_epoch(model: Pronouncer, epoch: Epoch) -> None:
+        if epoch.is_best and not (out / CONFIG).is_file():
+            model.save(out)
+        elif epoch.is_best:
+            model.save_weights(out)
+        typer.echo(
+            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.3f}  dev words wrong "
+            f"{epoch.dev.word_error_rate:.2%}{' *' * epoch.is_best}  phones "
+            f"{epoch.dev.phone_error_rate:.2%}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s",
+            err=True,
+        )
+
+    limit_s = math.inf if minutes is None else 60 * minutes
+    model, found = train_model(dictionary, dev_words, config, target, on_epoch, limit_s)
+    model.save(out)
+    print(
+        f"{out}: {count_parameters(model.nets[0])} parameters, {len(dictionary.by_word)} words, "
+        f"dev words wrong {found.word_error_rate:.2%}, phones {found.phone_error_rate:.2%}"
+    )
+
+
+@g2p_app.command()
+def apply(
+    model: Model,
+    words: Annotated[
+        Path, typer.Argument(metavar="WORDS", help="Words, apart by white space or lines.")
+    ],
+    nbest: Annotated[
+        int, typer.Option(min=1, help="Pronunciations of a word; several come with probabilities.")
+    ] = 1,
+    device: DeviceOption = "auto",
+) -> None:
+    """Print the pronunciation of each word, as a lexicon that --lexicon takes.
+
+    A word with letters that MODEL does not know is listed, and the exit status is 1.
+    """
+    from asr.g2p.model import Pronouncer
+    from asr.g2p.words import lexicon_line
+    from asr.system.device import pick_device
+    from asr.system.text import read_text
+
+    said = list(dict.fromkeys(read_text(words).split()))
+    if not said:
+        raise InputError(f"{words}: holds no word")
+    pronouncer = Pronouncer.load(Path(model)).to(pick_device(device))
+    lacking = []
+    for word, ways in zip(said, pronouncer.pronounce(said, nbest), strict=True):
+        if not ways:
+            lacking.append(word)
+        for phones, probability in ways:
+            print(lexicon_line(word, phones, probability if nbest > 1 else None))
+    if lacking:
+        tell(
+            f"{len(lacking)} of {len(said)} words have letters that {model} does not know: "
+            f"{' '.join(lacking[:10])}{' ...' * (len(lacking) > 10)}"
+        )
+        raise typer.Exit(1)
+
+
+@g2p_app.command()
+def score(
+    model: Model,
+    lexicon: Annotated[Path, typer.Argument(metavar="LEXICON", help=LEXICON_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Print how many words of LEXICON get none of its pronunciations, and how many phones differ.
+
+    Phones are compared with those of the nearest pronunciation.
+    """
+    import json
+    from dataclasses import asdict
+
+    from asr.g2p.model import Pronouncer
+    from asr.g2p.score import score as score_model
+    from asr.g2p.words import Dictionary
+    from asr.system.device import pick_device
+
+    pronouncer = Pronouncer.load(Path(model)).to(pick_device(device))
+    found = score_model(pronouncer, Dictionary.read(lexicon, pronouncer.phones.symbols[1:]))
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    print(
+        f"{found.word_error_rate:.2%} of {found.words} words wrong, "
+        f"{found.phone_error_rate:.2%} of their phones"
+    )

@@ -1,0 +1,1 @@
+"""Letters to phones: pronunciations of any word, learnt from a pronouncing dictionary."""

@@ -1,0 +1,238 @@
+"""Training of a model from letters to phones on a pronouncing dictionary."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from asr.errors import InputError
+from asr.g2p.model import Pronouncer, Spoken
+from asr.g2p.net import LettersToPhones, NetConfig
+from asr.g2p.score import Rates, rates
+from asr.g2p.words import Dictionary, Letters, padded
+from asr.labels import BLANK
+from asr.nets.losses import ctc_frames_needed, ctc_loss
+from asr.system.settings import check, setting
+
+#: Share of the loss that the layers before the last have.
+INNER = 0.5
+#: Share of the training in which the learning rate rises.
+WARMUP = 0.05
+#: What is tried on dev: weights of the n-gram, then what a phone gets beside.
+LM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+BONUSES = (-0.5, 0.5, 1.0)
+#: Each of so many words is held out where there is no dev dictionary.
+HELD_OUT = 20
+
+
+@dataclass
+class TrainConfig:
+    """A model and its training."""
+
+    net: NetConfig = field(default_factory=NetConfig)
+    order: int = setting(8, "phones in an n-gram", 1, 16)
+    epochs: int = setting(40, "passes over the dictionary", 1, 1_000_000)
+    batch: int = setting(256, "words that are trained side by side", 1, 1_000_000)
+    lr: float = setting(3e-3, "learning rate of AdamW, at its highest", above=0, most=100)
+    weight_decay: float = setting(1e-2, "share of the weights taken off, times lr", 0, 1000)
+    clip_norm: float = setting(1.0, "longer gradients are shortened to it", above=0)
+    seed: int = setting(1, "of all that is drawn", 0, 2**63 - 1)
+
+    def __post_init__(self) -> None:
+        check(self, "g2p")
+
+
+class Examples(NamedTuple):
+    """Words and their phones, padded. letters (N, L) and targets (N, U) lie on the net's device,
+    their lengths (N,) on the CPU, where CTC wants them."""
+
+    letters: Tensor
+    lens: NDArray[np.int64]
+    targets: Tensor
+    target_lens: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch brought. loss: nats a phone on train, while training; dev: of best paths."""
+
+    number: int
+    loss: float
+    dev: Rates
+    lr: float
+    is_best: bool
+    wall_s: float
+
+
+def held_out(dictionary: Dictionary) -> tuple[Dictionary, Dictionary]:
+    """All words but each twentieth, to train on, and those, to measure on.
+
+    Raises:
+        InputError: there is a single one.
+    """
+    held = set(list(dictionary.by_word)[::HELD_OUT])
+    parts = [
+        replace(dictionary, entries=tuple(e for e in dictionary.entries if (e.word in held) is dev))
+        for dev in (False, True)
+    ]
+    if not parts[0].entries:
+        raise InputError(
+            f"{dictionary.source}: a single word: nothing can be held out; give --dev LEXICON"
+        )
+    return parts[0], parts[1]
+
+
+def train(
+    dictionary: Dictionary,
+    dev: Dictionary,
+    config: TrainConfig,
+    device: torch.device,
+    on_epoch: Callable[[Pronouncer, Epoch], None] = lambda model, epoch: None,
+    limit_s: float = math.inf,
+) -> tuple[Pronouncer, Rates]:
+    """Train on ``dictionary``: the model of the epoch whose best paths were best on ``dev``.
+
+    The weights of its search are then chosen on ``dev``; its rates there are returned, too.
+    on_epoch: called after each epoch. limit_s: where the epochs take longer, the learning rate
+    comes to its end then.
+
+    Raises:
+        InputError: nothing to train on, or a loss that is not finite.
+    """
+    letters, phones = Letters.of(dictionary.by_word), dictionary.phones()
+    dev_words = list(dev.by_word)
+    order = np.random.default_rng(config.seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        net = LettersToPhones(config.net, len(letters.symbols), len(phones)).to(device)
+        spoken = Spoken([entry.phones for entry in dictionary.entries], config.order)
+        model = Pronouncer(letters, phones, (net,), spoken)
+        data = examples_of(dictionary, model)
+        optimizer = torch.optim.AdamW(
+            net.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        began, best, best_weights = time.perf_counter(), math.inf, net.state_dict()
+        for number in range(1, config.epochs + 1):
+            started = time.perf_counter()
+            total = torch.zeros((), device=device)
+            batches = batches_of(data.lens, config.batch, order)
+            net.train()
+            for i, rows in enumerate(batches):
+                done = (number - 1 + i / len(batches)) / config.epochs
+                done = max(done, (time.perf_counter() - began) / max(limit_s, 1e-3))
+                optimizer.param_groups[0]["lr"] = rate(config.lr, min(done, 1.0))
+                loss = loss_of(net, data, rows)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
+                optimizer.step()
+                total += loss.detach()
+            mean = total.item() / len(batches)
+            if not math.isfinite(mean):
+                raise InputError(f"epoch {number}: the loss is not finite; try a lower lr")
+            found = rates(best_paths(model, dev_words), dev)
+            is_best = found.word_error_rate < best
+            if is_best:
+                best, best_weights = found.word_error_rate, copy.deepcopy(net.state_dict())
+            now = time.perf_counter()
+            lr = optimizer.param_groups[0]["lr"]
+            on_epoch(model, Epoch(number, mean, found, lr, is_best, now - started))
+            if now - began >= limit_s:
+                break
+    net.load_state_dict(best_weights)
+    return tuned(model, dev)
+
+
+def rate(peak: float, done: float) -> float:
+    """The learning rate where so much of the training is done, 0 to 1: up, and down by a cosine."""
+    return peak * min(max(done / WARMUP, 0.01), 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def examples_of(dictionary: Dictionary, model: Pronouncer) -> Examples:
+    """The dictionary's entries for the net of ``model``, but for those with more phones than it
+    has frames.
+
+    Raises:
+        InputError: none is left.
+    """
+    (net,) = model.nets
+    rows, targets = [], []
+    for entry in dictionary.entries:
+        row = model.letters.encode(entry.word) or []
+        ids = model.phones.encode(entry.phones, entry.where)
+        if ctc_frames_needed(ids) <= net.config.frames * len(row):
+            rows.append(row)
+            targets.append(ids)
+    if not rows:
+        raise InputError(
+            f"{dictionary.source}: every word has more phones than frames: raise --frames"
+        )
+    (letters, lens), (labels, label_lens) = padded(rows), padded(targets)
+    device = net.output.weight.device
+    return Examples(
+        torch.from_numpy(letters).to(device), lens, torch.from_numpy(labels).to(device), label_lens
+    )
+
+
+def batches_of(
+    lens: NDArray[np.int64], size: int, order: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """The rows of an epoch's batches: words of about one length, drawn anew, in random order."""
+    shuffled = order.permutation(len(lens))
+    by_length = shuffled[np.argsort(lens[shuffled], kind="stable")]
+    cut = [by_length[first : first + size] for first in range(0, len(lens), size)]
+    return [cut[i] for i in order.permutation(len(cut)).tolist()]
+
+
+def loss_of(net: LettersToPhones, data: Examples, rows: NDArray[np.int64]) -> Tensor:
+    """CTC of a batch: of the last layer, and the mean of the others. Nothing waits for a GPU."""
+    device = data.letters.device
+    lens, target_lens = data.lens[rows], data.target_lens[rows]
+    picked = torch.from_numpy(rows).to(device, non_blocking=True)
+    letters = data.letters[picked, : lens.max()]
+    targets = data.targets[picked, : target_lens.max()]
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        said = net(letters, torch.from_numpy(lens).to(device, non_blocking=True))
+    frames = torch.from_numpy(lens * net.config.frames)
+    n_phones = torch.from_numpy(target_lens)
+    *inner, last = [ctc_loss(log_probs, frames, targets, n_phones) for log_probs in said]
+    if not inner:
+        return last
+    return (1 - INNER) * last + INNER * torch.stack(inner).mean()
+
+
+def best_paths(model: Pronouncer, words: Sequence[str]) -> list[list[str]]:
+    """The phones of each word's best path; none where its letters are not known."""
+    found: list[list[str]] = [[] for _ in words]
+    for (said,) in model.hear(words):
+        paths = said.log_probs.argmax(2)
+        fresh = (paths != BLANK) & (np.diff(paths, axis=1, prepend=BLANK) != 0)
+        for place, path, is_new, n in zip(said.places, paths, fresh, said.lens, strict=True):
+            found[place] = model.phones.decode(path[:n][is_new[:n]].tolist())
+    return found
+
+
+def tuned(model: Pronouncer, dev: Dictionary) -> tuple[Pronouncer, Rates]:
+    """The model with the weights of its search that are best on ``dev``, and its rates there."""
+    heard = list(model.hear(list(dev.by_word)))
+
+    def tried(lm_weight: float, bonus: float) -> tuple[Pronouncer, Rates]:
+        trial = replace(model, search=replace(model.search, lm_weight=lm_weight, bonus=bonus))
+        ways = trial.ways(len(dev.by_word), heard)
+        return trial, rates([best[0].phones if best else () for best in ways], dev)
+
+    def errors(found: tuple[Pronouncer, Rates]) -> tuple[float, float]:
+        return found[1].word_error_rate, found[1].phone_error_rate
+
+    best = min((tried(weight, 0.0) for weight in LM_WEIGHTS), key=errors)
+    lm_weight = best[0].search.lm_weight
+    return min((best, *(tried(lm_weight, bonus) for bonus in BONUSES)), key=errors)

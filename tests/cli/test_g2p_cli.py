@@ -1,0 +1,85 @@
+import json
+
+import pytest
+from running import asr
+
+LEXICON = "".join(f"{a}{b}\t{a} {b}\n{a}{b}{a}\t{a} {b} {a}\n" for a in "bdfgklmn" for b in "aeiou")
+TINY = ["--layers", 1, "--hidden", 16, "--order", 2, "--device", "cpu", "--dropout", 0]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return lambda *words: asr(monkeypatch, capsys, "g2p", *words)
+
+
+@pytest.fixture
+def lexicon(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text(LEXICON)
+    return path
+
+
+def test_train_apply_and_score(run, lexicon, tmp_path):
+    model, words = tmp_path / "model", tmp_path / "words.txt"
+    status, out, err = run(
+        "train", lexicon, "--out", model, *TINY, "--epochs", 30, "--batch", 8, "--lr", 0.02
+    )
+    assert status == 0
+    assert err.count("\nepoch") == 29
+    assert "76 words" in out
+    status, out, _ = run("score", model, lexicon, "--json")
+    found = json.loads(out)
+    assert list(found) == ["word_error_rate", "phone_error_rate", "words"]
+    assert found["words"] == 80
+    assert found["word_error_rate"] < 0.2
+    assert f"{found['word_error_rate']:.2%} of 80 words" in run("score", model, lexicon)[1]
+    words.write_text("bano NUM\nbano h\u00e9\n", encoding="utf-8")
+    status, out, err = run("apply", model, words)
+    assert status == 1
+    assert out == "bano\tb a n o\nNUM\tn u m\n"
+    assert "1 of 3 words have letters" in err
+    assert "h\u00e9" in err
+    _, out, _ = run("apply", model, words, "--nbest", 2)
+    word, probability, phones = out.splitlines()[0].split("\t")
+    assert (word, phones) == ("bano", "b a n o")
+    assert 0 < float(probability) <= 1
+
+
+def test_an_interrupted_training_leaves_the_best_epoch(run, lexicon, tmp_path, monkeypatch):
+    def stop(model, dev):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asr.g2p.train.tuned", stop)
+    assert run("train", lexicon, "--out", tmp_path / "m", *TINY, "--epochs", 1)[0] == 130
+    assert run("score", tmp_path / "m", lexicon)[0] == 0
+
+
+def test_mistakes_are_one_line(run, lexicon, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    (tmp_path / "empty.txt").touch()
+    for words, said in [
+        (("train", lexicon, "--out", tmp_path / "full"), "choose another"),
+        (("train", tmp_path / "none", "--out", tmp_path / "m"), "cannot be read"),
+        (("train", lexicon, "--out", tmp_path / "m", "--layers", 0), "layers=0"),
+        (("apply", tmp_path / "full", lexicon), "asr g2p train"),
+        (("score", tmp_path / "none", lexicon), "asr g2p train"),
+    ]:
+        status, _, err = run(*words)
+        assert status == 2
+        assert said in err
+        assert len(err.splitlines()) == 1
+
+
+def test_a_file_without_words_is_refused(run, lexicon, tmp_path):
+    run("train", lexicon, "--out", tmp_path / "m", *TINY, "--epochs", 1)
+    (tmp_path / "empty.txt").touch()
+    status, _, err = run("apply", tmp_path / "m", tmp_path / "empty.txt")
+    assert status == 2
+    assert "holds no word" in err
+
+
+def test_minutes_end_a_training(run, lexicon, tmp_path):
+    status, _, err = run("train", lexicon, "--out", tmp_path / "m", *TINY, "--minutes", 0)
+    assert status == 0
+    assert err.count("epoch ") == 1
