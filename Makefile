@@ -4,13 +4,13 @@ BIN := .venv/bin
 PARALLEL := -n logical --dist worksteal
 TRAIN_NOTHING := tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test quick lint browser bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/asr demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest -rs $(PARALLEL)
 
 quick: lint
 	$(BIN)/python -m pytest $(PARALLEL) $(TRAIN_NOTHING)
@@ -19,6 +19,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# SCREENSHOTS=DIR keeps pictures of the page.
+browser: .venv/browser.stamp
+	$(BIN)/python -m pytest tests/browser
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
@@ -35,6 +39,13 @@ bench: .venv/dev.stamp
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]'
+	touch $@
+
+# axe-core (MPL-2.0) looks for what hinders people; it stays in the environment.
+.venv/browser.stamp: .venv/dev.stamp
+	command -v chromium npm || apt-get install -y chromium npm
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,browser]'
+	npm install --prefix .venv --no-save --no-audit --no-fund axe-core@4
 	touch $@
 
 clean:
