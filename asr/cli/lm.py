@@ -215,6 +215,67 @@ def _train_neural(
 
 
 @lm_app.command()
+def mix(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="LM...", help="ARPA files, perhaps gzipped.")
+    ],
+    out: Annotated[Path, typer.Option(help="The ARPA file to write (gzipped if it ends in .gz).")],
+    dev: Annotated[
+        Path | None,
+        typer.Option(metavar="TEXT", help="The text that chooses the weights, by EM."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="W,W", help="The weights, instead of those that --dev chooses.")
+    ] = "",
+    prune: Annotated[
+        float,
+        typer.Option(
+            help="Leave out n-grams without which the perplexity grows by less than this share, "
+            "such as 1e-8 (Stolcke 1998)."
+        ),
+    ] = 0.0,
+    normalise: Normalise = "",
+) -> None:
+    """Interpolate n-gram models linearly, and write the mixture as one ARPA file.
+
+    A single model is no mixture: it is only pruned.
+    """
+    from asr.lm.mix import chosen_weights, mixed, pruned
+    from asr.lm.ngram import NGram
+    from asr.lm.query import summarize, token_scores, unit_of
+    from asr.lm.text import read_sentences
+
+    if len(models) > 1 and bool(dev) == bool(weights):
+        raise InputError(
+            "lm mix: expected --dev TEXT, which chooses the weights, or else --weights"
+        )
+    found = [NGram.read_arpa(model) for model in models]
+    unit = unit_of(found[0])
+    sentences = read_sentences(dev, unit, "none", _made_alike(normalise, unit)) if dev else []
+    shares = _weights(weights) if weights else [1.0]
+    if len(found) > 1 and dev:
+        shares = chosen_weights(found, sentences)
+    lm = mixed(found, shares) if len(found) > 1 else found[0]
+    if prune:
+        lm = pruned(lm, prune)
+    lm.write_arpa(out)
+    line = f"{out}: {lm.order}-gram, {sum(1 for _ in lm.grams())} n-grams"
+    if len(found) > 1:
+        line += f", weights {','.join(f'{share:.4g}' for share in shares)}"
+    if dev:
+        scored = summarize(lm, sentences, token_scores(lm, sentences))
+        line += f", dev perplexity {scored.perplexity:.2f}"
+    print(line)
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--weights {text}: expected numbers, such as 0.3,0.7") from None
+
+
+@lm_app.command()
 def score(
     lm: Model,
     text: Text,

@@ -171,7 +171,7 @@ class NGram:
         Raises:
             InputError: no such file, or a malformed line, with its number.
         """
-        return cls._of(arpa.read(Path(path)))
+        return cls.of(arpa.read(Path(path)))
 
     @classmethod
     def estimate(cls, sentences: Iterable[Sequence[str]], order: int) -> NGram:
@@ -211,7 +211,7 @@ class NGram:
             prob[first : first + len(here)] = here
             first += len(here)
             lower = here
-        return cls._of(
+        return cls.of(
             Grams(
                 len(levels),
                 tuple(tokens),
@@ -223,7 +223,8 @@ class NGram:
         )
 
     @classmethod
-    def _of(cls, grams: Grams) -> NGram:
+    def of(cls, grams: Grams) -> NGram:
+        """The model with these n-grams."""
         return cls(grams.order, grams.tokens, _trie(grams))
 
 
