@@ -15,6 +15,8 @@ from asr.audio.read import audio_blocks, audio_duration_s, load_audio, sphere_by
 from asr.corpora.audit import Audit
 from asr.corpora.jsonl import load_jsonl
 from asr.corpora.kaldi import load_kaldi
+from asr.corpora.own.annotations import READERS as TIERS
+from asr.corpora.own.folder import load_folder
 from asr.corpora.tree import Entry, phones_of, read_entries, read_segments
 from asr.data.index import index_manifest
 from asr.data.manifest import read_manifest
@@ -23,7 +25,9 @@ from asr.errors import InputError
 from asr.labels import CMU_40, Labels
 from asr.lm.ngram import NGram
 from asr.model.bundle import load_bundle
+from asr.recognize.transcripts import FORMATS
 from asr.train.recipe import load_config, read_config
+from asr.types import Segment, Transcript
 
 SAMPLES = tone("aa", 900, np.random.default_rng(0))
 AUDIO = {
@@ -210,6 +214,28 @@ class Sidecars:
             read_entries([entry], {"aa", "h#"}, Audit(), lambda items: items)
 
 
+class Annotations:
+    """Beside a recording, one of each kind."""
+
+    def __init__(self, folder):
+        self.folder = folder / "recordings"
+        self.folder.mkdir()
+        (self.folder / "u.wav").write_bytes(audio_bytes("wav"))
+        said = (Segment("ma", 0.01, 0.03), Segment('m"üde', 0.03, 0.05))
+        transcript = Transcript("u", "", 0.06, 0.0, said, said, unit="phone")
+        names = ("textgrid", "eaf", "ctm", "srt", "vtt")
+        self.seeds = [FORMATS[name].write(transcript).encode() for name in names]
+        self.seeds.append(self.seeds[0].decode().encode("utf-16"))
+        self.seeds.append(b"he said: m\xc3\xbcde\n")
+
+    def read(self, data):
+        for suffix in (*TIERS, ".lab"):
+            path = self.folder / f"u{suffix}"
+            path.write_bytes(data)
+            survives(lambda: load_folder(self.folder, lambda items: items))
+            path.unlink()
+
+
 class Models:
     """Files of a model directory, one of them spoilt."""
 
@@ -256,6 +282,7 @@ READERS = {
     "manifest": (Manifests, 100, 6_000),
     "kaldi": (Kaldi, 15, 1_000),
     "sidecars": (Sidecars, 30, 1_500),
+    "annotations": (Annotations, 100, 3_000),
     "model": (Models, 20, 1_000),
     "recipe": (Recipes, 10, 500),
 }

@@ -44,7 +44,7 @@ def align(
     format: Annotated[
         str,
         typer.Option(
-            help="textgrid, ctm, phn, wrd, json, jsonl, srt, vtt, txt, trn or manifest (a manifest "
+            help="textgrid, eaf, ctm, phn, wrd, json, jsonl, srt, vtt, txt, trn or manifest (one "
             "with the times, to train on); several with commas."
         ),
     ] = "textgrid",

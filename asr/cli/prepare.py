@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from asr.corpora import Audit
 
 SHOWN = 3
+OF_OWN = "Of folders of one's own"
 
 
 @app.command()
 def prepare(
     corpus: Annotated[
-        str, typer.Argument(help="timit, so762, synthetic, kaldi, librispeech, jsonl or webdataset")
+        str,
+        typer.Argument(
+            help="timit, so762, synthetic, kaldi, librispeech, jsonl or webdataset; of one's own: "
+            "folder, audio with text beside it (.TextGrid .eaf .ctm .vtt .srt .lab .txt)"
+        ),
     ],
     root: Annotated[Path, typer.Argument(help="where the corpus lies")],
     out: Annotated[Path, typer.Argument(help="folder for <set>.jsonl and audit.json")],
+    *,
     shards: Annotated[
         str,
         typer.Option(
@@ -31,12 +37,38 @@ def prepare(
             "such as 500MB. Train on them with corpus=streamed. Broken off, it goes on.",
         ),
     ] = "",
+    tier: Annotated[
+        str, typer.Option(help="Name of the tier of text.", rich_help_panel=OF_OWN)
+    ] = "",
+    phones: Annotated[
+        str, typer.Option(help="Name of the tier of phones.", rich_help_panel=OF_OWN)
+    ] = "",
+    speaker: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN|NAME",
+            help="A pattern whose group is the speaker in the path below ROOT, such as "
+            r"'(\w+)_\d+$', or the name of the only one; otherwise folders are.",
+            rich_help_panel=OF_OWN,
+        ),
+    ] = "",
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENT",
+            help="Of train, dev and test, drawn by speaker (80,10,10 where no folders are called "
+            "so); 100 is one set.",
+            rich_help_panel=OF_OWN,
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Draws other speakers.", rich_help_panel=OF_OWN)] = 0,
 ) -> None:
     """Read a corpus, check it, and write its sets as JSONL manifests and an audit of its files."""
     from rich.console import Console
     from rich.table import Table
 
-    from asr.corpora import load_corpus
+    from asr.corpora import OWN, Own, load_corpus
+    from asr.corpora.own.config import shares_of
     from asr.corpora.prepare import write_sets
     from asr.corpora.shards import shard_size
     from asr.system.progress import progress_bar
@@ -44,9 +76,18 @@ def prepare(
     size = shard_size(shards) if shards else None
     if corpus == "streamed":
         raise InputError("streamed is how prepared manifests are trained on; prepare them as jsonl")
+    own = Own(tier, phones, speaker, shares=shares_of(split), seed=seed)
+    if own != Own() and corpus not in OWN:
+        raise InputError(
+            f"{corpus} says itself what is what: --tier, --phones, --speaker, --split and --seed "
+            f"are for {' and '.join(OWN)}"
+        )
     with progress_bar() as bar:
         loaded = load_corpus(
-            corpus, root, lambda files: bar.track(files, description="reading the corpus")
+            corpus,
+            root,
+            lambda files: bar.track(files, description="reading the corpus"),
+            own if corpus in OWN else None,
         )
         written = write_sets(out, loaded, size, bar)
     table = Table("set")
@@ -62,6 +103,8 @@ def prepare(
             str(sum(len(u.phones or ()) for u in utterances)),
         )
     Console().print(table)
+    for line in loaded.audit.notes:
+        typer.echo(line)
     for line in _warnings(loaded.audit):
         tell(line)
     for reason, n_dropped in loaded.audit.dropped.items():

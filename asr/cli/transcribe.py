@@ -93,9 +93,9 @@ def transcribe(
     format: Annotated[
         str | None,
         typer.Option(
-            help="txt, json, jsonl, srt, vtt, ctm, trn, textgrid, phn or wrd; with --out several "
-            "with commas. On standard output json is a line a file, and text, the default, is "
-            "path, tab, text.",
+            help="txt, json, jsonl, srt, vtt, ctm, trn, textgrid, eaf, phn or wrd; with --out "
+            "several with commas. On standard output json is a line a file, and text, the default, "
+            "is path, tab, text.",
         ),
     ] = None,
     out: Annotated[

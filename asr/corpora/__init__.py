@@ -11,13 +11,15 @@ from asr.corpora.audit import Audit, Corpus, Track
 from asr.corpora.jsonl import load_jsonl, load_streamed
 from asr.corpora.kaldi import load_kaldi
 from asr.corpora.librispeech import load_librispeech
+from asr.corpora.own.config import Own
+from asr.corpora.own.folder import load_folder
 from asr.corpora.shards import load_webdataset
 from asr.corpora.so762 import load_so762
 from asr.corpora.timit import load_timit
 from asr.corpora.tree import load_tree
 from asr.errors import InputError
 
-__all__ = ["CORPORA", "Audit", "Corpus", "load_corpus"]
+__all__ = ["CORPORA", "OWN", "Audit", "Corpus", "Own", "load_corpus"]
 
 CORPORA: dict[str, Callable[[Path, Track], Corpus]] = {
     "timit": load_timit,
@@ -28,18 +30,21 @@ CORPORA: dict[str, Callable[[Path, Track], Corpus]] = {
     "jsonl": load_jsonl,
     "webdataset": load_webdataset,
     "streamed": load_streamed,
+    "folder": load_folder,
 }
+#: Those of them that have nothing to go by but what `Own` tells.
+OWN = {"folder": load_folder}
 
 
 def _untracked(items: Sequence[Any]) -> Iterable[Any]:
     return items
 
 
-def load_corpus(kind: str, root: Path, track: Track = _untracked) -> Corpus:
+def load_corpus(kind: str, root: Path, track: Track = _untracked, own: Own | None = None) -> Corpus:
     """Load the corpus at ``root`` as ``kind`` (a key of `CORPORA`); every set has utterances.
 
     Utterances whose files are missing or corrupt are left out and listed in the audit. ``track``
-    wraps the sequence of files to be read, to show progress.
+    wraps the sequence of files to be read, to show progress. ``own``: how one of `OWN` is read.
 
     Raises:
         InputError: no such kind, nothing of that kind at ``root``, a set without a single usable
@@ -48,7 +53,7 @@ def load_corpus(kind: str, root: Path, track: Track = _untracked) -> Corpus:
     if kind not in CORPORA:
         raise InputError(f"corpus {kind!r} does not exist; choose one of {', '.join(CORPORA)}")
     root = Path(root)
-    corpus = CORPORA[kind](root, track)
+    corpus = OWN[kind](root, track, own) if own else CORPORA[kind](root, track)
     audit = corpus.audit
     if kind == "streamed":
         # None is empty, and counting ids would take a look at every line.

@@ -24,7 +24,8 @@ class Audit:
 
     found: utterances met, used: utterances in some set. missing, corrupt and stray name files with
     the reason; missing and corrupt ones cost their utterance. dropped counts what was left out on
-    purpose. deviations are sentences on what differs from the corpus as published.
+    purpose. deviations are sentences on what differs from the corpus as published, notes on what
+    was taken for what.
     """
 
     found: int = 0
@@ -34,6 +35,7 @@ class Audit:
     corrupt: dict[str, str] = field(default_factory=dict)
     stray: dict[str, str] = field(default_factory=dict)
     deviations: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ _AUDIO = ("wav", "wav.wav", "flac")
 _LABELS = ("phn", "wrd", "txt")
 
 
+#: The first and last sample, which TIMIT's sentences stand behind.
+BEFORE_SENTENCE = re.compile(r"^\s*0\s+\d{4,}\s+")
+
+
 @dataclass(frozen=True)
 class Entry:
     """The files of one utterance: by lower-case extension."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from asr.audio.read import STDIN, audio_duration_s, audio_rate
+from asr.corpora.tree import BEFORE_SENTENCE
 from asr.data.manifest import read_manifest, write_manifest
 from asr.errors import InputError
 from asr.recognize.aligner import Aligner, align_corpus, with_times
@@ -34,8 +35,7 @@ def utterances_of(source: Path, text: Path | None, unit: str, failed: Failed) ->
                 "asr prepare makes manifests of corpora"
             )
         return read_manifest(source, failed)
-    # TIMIT's .TXT begins with the audio's first and last sample.
-    said = re.sub(r"^\s*0\s+\d{4,}\s+", "", read_text(text))
+    said = BEFORE_SENTENCE.sub("", read_text(text))
     phones = tuple(Segment(phone) for phone in said.split()) if unit == "phone" else None
     name = "stdin" if source == STDIN else source.stem
     duration_s = audio_duration_s(source)

@@ -7,6 +7,8 @@ may leave gaps, overlap, or last no time at all; each writer mends what its form
 from __future__ import annotations
 
 import json
+import mimetypes
+import os
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -23,6 +25,8 @@ SAMPLE_RATE = 16_000
 LINE_CHARACTERS, CUE_LINES, CUE_S = 42, 2, 7.0
 #: A silence after which a new subtitle begins.
 PAUSE_S = 0.8
+#: Characters that XML has no way to write.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def as_json(transcript: Transcript) -> dict[str, Any]:
@@ -164,51 +168,69 @@ def to_textgrid(transcript: Transcript) -> str:
     Raises:
         InputError: a segment has no time.
     """
-    tiers: dict[str, list[tuple[int, int, str]]] = {}
-    if transcript.words or not transcript.labels:
-        tiers["words"] = _in_order(_timed(transcript, transcript.words), 1e-4)
-    if transcript.labels:
-        tiers[f"{transcript.unit}s"] = _in_order(_timed(transcript, _sounds(transcript)), 1e-4)
+    from praatio.utilities.textgrid_io import getTextgridAsStr
+
+    tiers = _tiers(transcript, 1e-4)
     ends = [tier[-1][1] for tier in tiers.values() if tier]
     # Praat refuses a file without any length.
-    end = max([1, round(transcript.duration_s * 1e4), *ends])
-    lines = [
-        'File type = "ooTextFile"',
-        'Object class = "TextGrid"',
-        "",
-        "xmin = 0",
-        f"xmax = {end / 1e4:.4f}",
-        "tiers? <exists>",
-        f"size = {len(tiers)}",
-        "item []:",
+    end_s = max([1, round(transcript.duration_s * 1e4), *ends]) / 1e4
+    written = [
+        {
+            "class": "IntervalTier",
+            "name": name,
+            "xmin": 0.0,
+            "xmax": end_s,
+            "entries": [(first / 1e4, last / 1e4, label) for first, last, label in tier],
+        }
+        for name, tier in tiers.items()
     ]
-    for number, (name, tier) in enumerate(tiers.items(), 1):
-        intervals = []
-        at = 0
-        for first, last, label in tier:
-            if first > at:
-                intervals.append((at, first, ""))
-            intervals.append((first, last, label))
-            at = last
-        if at < end:
-            intervals.append((at, end, ""))
-        lines += [
-            f"    item [{number}]:",
-            '        class = "IntervalTier"',
-            f'        name = "{name}"',
-            "        xmin = 0",
-            f"        xmax = {end / 1e4:.4f}",
-            f"        intervals: size = {len(intervals)}",
-        ]
-        for i, (first, last, label) in enumerate(intervals, 1):
-            quoted = " ".join(label.split()).replace('"', '""')
-            lines += [
-                f"        intervals [{i}]:",
-                f"            xmin = {first / 1e4:.4f}",
-                f"            xmax = {last / 1e4:.4f}",
-                f'            text = "{quoted}"',
-            ]
-    return "\n".join(lines) + "\n"
+    found = {"xmin": 0.0, "xmax": end_s, "tiers": written}
+    return getTextgridAsStr(found, "long_textgrid", True, minimumIntervalLength=None)
+
+
+def to_eaf(transcript: Transcript) -> str:
+    """ELAN's annotations: the tiers of `to_textgrid`, linked to the audio, in milliseconds.
+
+    Raises:
+        InputError: a segment has no time.
+    """
+    from pympi.Elan import Eaf, to_string
+
+    document = Eaf(author="Carousel")
+    document.remove_tier("default")
+    audio = transcript.audio
+    # Unlike Path.is_file, for any name, however long.
+    if audio is not None and os.path.isfile(audio):  # noqa: PTH113
+        kind = mimetypes.guess_type(audio.name)[0] or "audio/x-wav"
+        document.add_linked_file(audio.absolute().as_uri(), mimetype=kind)
+    tiers = _tiers(transcript, 1e-3)
+    for name in tiers:
+        document.add_tier(name)
+    spans = [(*span, name) for name, tier in tiers.items() for span in tier]
+    # ELAN keeps its slots of time in their order; here each end of each annotation has its own.
+    ends = sorted(
+        (at, which, n) for n, span in enumerate(spans) for which, at in enumerate(span[:2])
+    )
+    slots = {(n, which): document.generate_ts_id(at) for at, which, n in ends}
+    for n, (_, _, label, name) in enumerate(spans):
+        annotation = document.generate_annotation_id()
+        document.annotations[annotation] = name
+        document.tiers[name][0][annotation] = (slots[n, 0], slots[n, 1], label, None)
+    document.properties = [("lastUsedAnnotation", document.maxaid)]
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{to_string(document)}\n'
+
+
+def _tiers(transcript: Transcript, tick_s: float) -> dict[str, list[tuple[int, int, str]]]:
+    """Words, and labels without silence, as spans in ticks with labels that XML may hold."""
+    tiers = {}
+    if transcript.words or not transcript.labels:
+        tiers["words"] = _in_order(_timed(transcript, transcript.words), tick_s)
+    if transcript.labels:
+        tiers[f"{transcript.unit}s"] = _in_order(_timed(transcript, _sounds(transcript)), tick_s)
+    return {
+        name: [(first, last, _NO_XML.sub("\ufffd", " ".join(s.split()))) for first, last, s in tier]
+        for name, tier in tiers.items()
+    }
 
 
 def to_srt(transcript: Transcript) -> str:
@@ -253,6 +275,7 @@ FORMATS: dict[str, Format] = {
     "ctm": Format(".ctm", to_ctm, joins=True),
     "trn": Format(".trn", to_trn, joins=True),
     "textgrid": Format(".TextGrid", to_textgrid),
+    "eaf": Format(".eaf", to_eaf),
     "phn": Format(".PHN", to_phn),
     "wrd": Format(".WRD", to_wrd),
 }

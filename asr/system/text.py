@@ -1,11 +1,13 @@
 """Text as it is read everywhere, and the one rule of what is punctuation.
 
-Files are UTF-8, with or without a byte order mark, with either kind of line ends, and Unicode is
-composed (NFC, https://unicode.org/reports/tr15/): the same letters are then the same text.
+Files are UTF-8, with or without a byte order mark, or UTF-16 with one, with either kind of line
+ends, and Unicode is composed (NFC, https://unicode.org/reports/tr15/): the same letters are then
+the same text.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 import stat
 import unicodedata
@@ -18,6 +20,9 @@ from asr.errors import InputError
 
 #: Bytes read of what is no file with a size (a pipe, a device): some fifty million words.
 MOST_PIPED = 1 << 28
+
+#: Byte order marks, which no text in UTF-8 begins with.
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’‛ʼ＇′´`", "'"))
 # Each begins with the character itself, and looks back over it: ten times as fast to search for.
@@ -43,7 +48,7 @@ def read_text(path: Path, as_is: bool = False) -> str:
     as_is: without `nfc`, where the text names files, which are called as they are called.
 
     Raises:
-        InputError: it cannot be read, is not UTF-8, or is a pipe without end.
+        InputError: it cannot be read, is neither UTF-8 nor UTF-16, or is a pipe without end.
     """
     return decoded(path, read_bytes(path), as_is)
 
@@ -73,10 +78,10 @@ def decoded(path: Path | str, data: bytes, as_is: bool = False) -> str:
     """`read_text` of what was read already; ``path`` names it in messages.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(

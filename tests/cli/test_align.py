@@ -7,6 +7,7 @@ import sys
 import pytest
 import soundfile
 from praatio import textgrid
+from pympi import Elan
 from running import SMALL, asr
 
 from asr.corpora.tree import read_segments
@@ -67,14 +68,20 @@ def test_timit_files_count_the_samples_of_the_audio(model, said, tmp_path, monke
 def test_a_manifest_to_many_files(model, said, tmp_path, monkeypatch, capsys):
     manifest, out = model / "manifests/test.jsonl", tmp_path / "out"
     words = ("align", "--model", model, manifest)
-    formats = "phn,wrd,textgrid,ctm,manifest"
+    formats = "phn,wrd,textgrid,eaf,ctm,manifest"
     code, printed, err = asr(monkeypatch, capsys, *words, "--format", formats, "--out", out)
     assert (code, err) == (0, "")
     assert printed.endswith(" utterances aligned\n")
-    assert len(list(out.iterdir())) == 3 * len(said) + 2
+    assert len(list(out.iterdir())) == 4 * len(said) + 2
     for utterance in said:
         timed = read_segments(out / f"{utterance.id}.WRD", utterance.duration_s)
         assert [w.label for w in timed] == utterance.text.split()
+        spans = Elan.Eaf(str(out / f"{utterance.id}.eaf")).get_annotation_data_for_tier("words")
+        assert [label for _, _, label in spans] == utterance.text.split()
+        assert all(
+            abs(start / 1000 - word.start_s) < 0.001
+            for (start, _, _), word in zip(spans, timed, strict=True)
+        )
         phones = read_segments(out / f"{utterance.id}.PHN", utterance.duration_s)
         assert phones[0].start_s == 0
         assert phones[-1].end_s == utterance.duration_s

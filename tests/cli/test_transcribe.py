@@ -329,11 +329,11 @@ def files_below(folder):
 
 
 def test_a_folder_in_all_formats_at_once(transcribe, tree, said):
-    names = "txt,json,jsonl,srt,vtt,ctm,trn,textgrid,phn,wrd"
+    names = "txt,json,jsonl,srt,vtt,ctm,trn,textgrid,eaf,phn,wrd"
     out = tree.parent / "out"
     words = ("--lexicon", "model", "--format", names, "--out", out, tree)
     assert transcribe(*words) == (0, "", [])
-    suffixes = "PHN TextGrid WRD ctm json jsonl srt trn txt vtt".split()
+    suffixes = "PHN TextGrid WRD ctm eaf json jsonl srt trn txt vtt".split()
     assert files_below(out) == [f"{id}.{suffix}" for id in ("a", "deep/b") for suffix in suffixes]
     found = json.loads((out / "deep/b.json").read_text())
     assert found["id"] == "deep/b"

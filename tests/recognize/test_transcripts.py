@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import webvtt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from praatio import textgrid
+from pympi import Elan
 
 from asr.corpora.tree import read_segments
 from asr.errors import InputError
@@ -105,6 +107,51 @@ def test_textgrid_intervals_cover_the_file(tmp_path_factory, transcript):
         by_time = [s.label for s in sorted(segments, key=lambda s: s.start_s)]
         assert [e.label for e in entries if e.label] == by_time
     shutil.rmtree(folder)
+
+
+def elan(transcript, folder):
+    path = folder / "a.eaf"
+    path.write_text(FORMATS["eaf"].write(transcript), encoding="utf-8")
+    return Elan.Eaf(str(path))
+
+
+def test_elan_says_what_was_said(tmp_path):
+    audio = tmp_path / "with space.flac"
+    audio.touch()
+    found = elan(replace(ORDINARY, audio=audio), tmp_path)
+    assert list(found.tiers) == ["words", "phones"]
+    assert found.get_annotation_data_for_tier("words") == [
+        (100, 400, "the"),
+        (400, 1000, "cat"),
+        (1500, 2000, "sat"),
+    ]
+    assert [a[2] for a in found.get_annotation_data_for_tier("phones")] == ["dh", "ah"]
+    (media,) = found.media_descriptors
+    assert media["MEDIA_URL"] == audio.as_uri()
+    assert media["MIME_TYPE"].startswith("audio/")
+
+
+@settings(deadline=None, max_examples=60)
+@given(transcript=TRANSCRIPTS)
+def test_elan_has_what_a_textgrid_has(tmp_path_factory, transcript):
+    folder = tmp_path_factory.mktemp("elan")
+    found = elan(transcript, folder)
+    for name, segments in (("words", transcript.words), ("phones", transcript.labels)):
+        if not segments:
+            continue
+        spans = found.get_annotation_data_for_tier(name)
+        by_time = [s.label for s in sorted(segments, key=lambda s: s.start_s)]
+        assert [label for _, _, label in spans] == by_time
+        assert all(start < end for start, end, _ in spans)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    slots = list(found.timeslots.values())
+    assert slots == sorted(slots)
+    shutil.rmtree(folder)
+
+
+def test_what_xml_cannot_hold_is_replaced(tmp_path):
+    found = elan(words(("a\x00b\x1b", 0.0, 1.0)), tmp_path)
+    assert [a[2] for a in found.get_annotation_data_for_tier("words")] == ["a\ufffdb\ufffd"]
 
 
 def test_silence_in_a_textgrid_is_an_empty_interval_in_either_tier(tmp_path):
@@ -267,7 +314,7 @@ def test_names_that_are_not_utf_8():
 
 def test_what_needs_times_says_so():
     untimed = words(("x",), labels=[Segment("x")])
-    for name in ("textgrid", "srt", "vtt", "ctm", "phn", "wrd"):
+    for name in ("textgrid", "eaf", "srt", "vtt", "ctm", "phn", "wrd"):
         with pytest.raises(InputError, match="'x' has no time"):
             FORMATS[name].write(untimed)
     for name in ("txt", "trn", "json", "jsonl"):

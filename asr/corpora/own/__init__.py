@@ -1,0 +1,1 @@
+"""Corpora of one's own: folders of recordings with text beside them, and tables."""
