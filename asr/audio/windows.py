@@ -107,6 +107,21 @@ class _Recording:
         self.first += n
 
 
+def cut(blocks: Iterator[np.ndarray], n: int, step: int) -> Iterator[Window]:
+    """Audio in parts of ``n`` samples (a multiple of ``step``) side by side; the last is shorter.
+
+    blocks, step: as of `windows`.
+    """
+    held, first = np.zeros(0, np.float32), 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= n:
+            yield Window(first // step, held[:n])
+            held, first = held[n:], first + n
+    if len(held):
+        yield Window(first // step, held)
+
+
 def windows(
     blocks: Iterator[np.ndarray], sample_rate: int, step: int, config: WindowConfig
 ) -> Iterator[Window]:

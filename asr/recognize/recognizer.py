@@ -17,7 +17,7 @@ import numpy as np
 
 from asr.audio.read import audio_blocks, checked_waveform, load_audio
 from asr.audio.sources import Source
-from asr.audio.windows import Joiner, Stretch, Window, WindowConfig, windows
+from asr.audio.windows import Joiner, Stretch, Window, WindowConfig, cut, windows
 from asr.decode.decoder import Decoder
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
@@ -42,8 +42,8 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 BATCH_S = 480.0
 #: Windows that are read before they are needed.
 PREFETCH = 64
-#: Files that a model of live speech goes along with at once.
-STREAMS = 32
+#: Files that a model of live speech goes along with at once, and seconds of each at a time.
+STREAMS, PIECE_S = 32, 2.0
 T = TypeVar("T")
 #: A file, by its path, its content or what that is read from; or a waveform.
 Audio = str | Path | bytes | BinaryIO | np.ndarray
@@ -103,6 +103,11 @@ class Recognizer:
         boosts = {**self.decoder.hotwords, **found}
         other.decoder = other.bundle.make_decoder(other.bundle.decoder, boosts)
         return other
+
+    @property
+    def goes_along(self) -> bool:
+        """Whether files are heard as live speech is, and found to be the same."""
+        return self.bundle.streams and self.precision == "float32"
 
     @property
     def finds_words(self) -> bool:
@@ -222,9 +227,11 @@ class Recognizer:
         return self.transcript(job), [stretch for _, stretch, _ in stretches]
 
     def job(self, source: Source, blocks: Iterator[np.ndarray]) -> Job:
+        """A source whose waveform (N,) at the model's rate comes in blocks."""
         labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
         quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
-        return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s))
+        stream = self.stream(source=source) if self.goes_along else None
+        return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s), stream)
 
     def _done(
         self,
@@ -233,7 +240,7 @@ class Recognizer:
         batch_s: float = BATCH_S,
     ) -> Iterator[Job]:
         """Recognise, in order, with all windows of ``batch_s`` seconds of audio at a time."""
-        if self.bundle.streams and self.precision == "float32":
+        if self.goes_along:
             yield from self._along(jobs, heard)
             return
         rate = self.bundle.features.sample_rate
@@ -250,26 +257,26 @@ class Recognizer:
     def _along(self, jobs: Iterator[Job], heard: Callable[[float], None]) -> Iterator[Job]:
         """Recognise, in order, `STREAMS` jobs at a time, as speech that comes is recognised."""
         while group := list(islice(jobs, STREAMS)):
-            streams = [self.stream(source=job.source) for job in group]
-            going = list(zip(group, streams, strict=True))
+            going = [self.windows_of(iter([job])) for job in group]
             while going:
-                before = sum(job.n_samples for job in group)
-                given = going
-                going = [(job, stream) for job, stream in given if job.give(stream)]
-                advance_streams(stream for _, stream in given)
-                n_samples = sum(job.n_samples for job in group) - before
-                heard(n_samples / self.bundle.features.sample_rate)
-            for job, stream in zip(group, streams, strict=True):
-                job.segments = stream.finals()
-                yield job
+                batch = [next(parts) for parts in going]
+                for _ in self.advance(batch, heard):
+                    pass
+                pairs = zip(going, batch, strict=True)
+                going = [parts for parts, (_, window) in pairs if window is not None]
+            yield from group
 
     def windows_of(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Window | None]]:
-        """The windows of each job, then None."""
+        """The windows of each job, then None; those for a stream are next to each other."""
         rate, clock = self.bundle.features.sample_rate, self.bundle.clock
         step = round(clock.shift_s * rate)
         for job in jobs:
             try:
-                for window in windows(job.counted(), rate, step, self.windowing):
+                if job.stream is None:
+                    parts = windows(job.counted(), rate, step, self.windowing)
+                else:
+                    parts = cut(job.counted(), step * round(PIECE_S / clock.shift_s), step)
+                for window in parts:
                     yield job, window
             except InputError as error:
                 job.error = error
@@ -279,10 +286,22 @@ class Recognizer:
         self, batch: Sequence[tuple[Job, Window | None]], heard: Callable[[float], None]
     ) -> Iterator[Job]:
         """Take all windows on; the jobs that are complete with them."""
-        self._decode(self._stretches(batch))
+        if self.goes_along:
+            self._listen(batch)
+        else:
+            self._decode(self._stretches(batch))
         n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
         heard(n_samples / self.bundle.features.sample_rate)
         yield from (job for job, window in batch if window is None)
+
+    def _listen(self, batch: Sequence[tuple[Job, Window | None]]) -> None:
+        """Let each job's stream hear its windows, and add the segments that end."""
+        for job, window in batch:
+            job.give(window)
+        streams = {id(job): (job, job.stream) for job, _ in batch if job.stream is not None}
+        advance_streams(stream for _, stream in streams.values())
+        for job, stream in streams.values():
+            job.segments += stream.finals()
 
     def _stretches(
         self, batch: Sequence[tuple[Job, Window | None]]
@@ -361,11 +380,14 @@ class Recognizer:
 
 @dataclass
 class Job:
-    """A source on its way."""
+    """A source on its way. stream: what hears it, where it is heard as live speech is."""
 
     source: Source
     blocks: Iterator[np.ndarray]
     joiner: Joiner
+    stream: Stream | None = None
+    #: The first frame of audio that its stream has not heard.
+    first: int = 0
     n_samples: int = 0
     segments: list[Transcript] = field(default_factory=list)
     error: InputError | None = None
@@ -376,18 +398,14 @@ class Job:
             self.n_samples += len(block)
             yield block
 
-    def give(self, stream: Stream) -> bool:
-        """Give the next block to a stream; False at the end, which it is told."""
-        try:
-            block = next(self.blocks, None)
-        except InputError as error:
-            block, self.error = None, error
-        if block is None:
-            stream.finish()
-            return False
-        stream.accept(block)
-        self.n_samples += len(block)
-        return True
+    def give(self, window: Window | None) -> None:
+        """Let the stream hear a window, once however often it is given; None is the end."""
+        assert self.stream is not None
+        if window is None:
+            self.stream.finish()
+        elif window.first >= self.first:
+            self.stream.accept(window.waveform)
+            self.first = window.first + 1
 
 
 def ahead(items: Iterator[T], n: int) -> Iterator[T]:

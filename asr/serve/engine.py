@@ -310,7 +310,7 @@ class Engine:
             self.speed += SPEED_SHARE * (speed - self.speed)
             self.computed(sum(w is not None for _, w in batch), took_s)
 
-    def _compute(self, batch: list[tuple[Work, Window | None]]) -> None:
+    def _compute(self, batch: Sequence[tuple[Work, Window | None]]) -> None:
         """Recognise a batch; where it fails, each request in it alone."""
         works = list(dict.fromkeys(work for work, _ in batch))
         recognizer = works[0].recognizer

@@ -12,7 +12,7 @@ import openai
 import pytest
 import soundfile
 import websockets
-from running import serving
+from running import asr, serving
 from websockets.sync.client import connect
 
 from asr.audio.read import load_audio
@@ -357,3 +357,20 @@ def test_a_signal_lets_sessions_end(live_run, recognizer, said):
             assert closed.value.rcvd.code == 1012
         _, err = process.communicate(timeout=30)
         assert process.returncode == 0, err
+
+
+def test_a_file_is_heard_like_speech(server, client, live_run, talk, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "talk.wav"
+    soundfile.write(path, np.frombuffer(talk * 5, "<i2"), RATE)
+    expected = Recognizer.load(live_run, device="cpu").transcribe(path)
+    assert len(expected.segments) > 5
+    for where, out in ((["--model", live_run], "own"), (["--server", server], "remote")):
+        chosen = ["--model", "tones"] * (out == "remote")
+        words = ["transcribe", *where, *chosen, path, "--format", "json", "--out", tmp_path / out]
+        code, _, err = asr(monkeypatch, capsys, *words)
+        assert code == 0, err
+    (own,), (remote,) = (list((tmp_path / out).rglob("*.json")) for out in ("own", "remote"))
+    assert json.loads(remote.read_text()) == json.loads(own.read_text())
+    *deltas, done = client.audio.transcriptions.create(file=path, model="tones", stream=True)
+    assert "".join(d.delta for d in deltas) == done.text == expected.text
+    assert len(deltas) == len(expected.segments)
