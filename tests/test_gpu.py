@@ -34,9 +34,10 @@ from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.nets.recurrent import RecurrentConfig
 from asr.recognize.recognizer import Recognizer
 from asr.train import loop as training
+from asr.train.begin import begin
 from asr.train.config import RunConfig
 from asr.train.sets import Held
-from asr.train.setup import about_sets
+from asr.train.setup import Prepared, about_sets
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -351,7 +352,7 @@ def test_running_out_of_memory_is_one_line(tmp_path):
     train = [example(k, 3000) for k in range(8)]
     held = Held(train, about_sets(config, labels))
     bundle = Bundle(config.features, config.model, labels, config.labels, "ctc", model)
-    begun = training.begin(tmp_path, config, bundle, held, {}, World(GPU))
+    begun = begin(tmp_path, config, Prepared(bundle, held, {}, {}), World(GPU))
     torch.cuda.empty_cache()
     most = torch.cuda.memory_reserved() + (32 << 20)
     torch.cuda.set_per_process_memory_fraction(most / torch.cuda.mem_get_info()[1])

@@ -34,7 +34,7 @@ from asr.train.config import RunConfig
 from asr.train.recipe import load_config
 from asr.train.rundir import processor_name
 from asr.train.setup import Pronounced, build, choose_sets
-from asr.train.step import step
+from asr.train.step import StepConfig, step
 from asr.train.stream import Stream
 from asr.train.world import World
 from asr.types import Batch
@@ -233,7 +233,7 @@ def bare_steps(config: RunConfig, model: nn.Module, stream: Stream) -> None:
 
     def steps(ready: Iterable[Batch]) -> None:
         for batch in ready:
-            step(config, "ctc", model, optimizer, batch, world)
+            step(StepConfig.of(config, "ctc"), model, optimizer, batch, world)
 
     held = list(batches(0))
     audio_s = sum(int(b.feature_lens.sum()) for b in held) * config.features.stack / 100

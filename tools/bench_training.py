@@ -47,13 +47,14 @@ from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.losses import ctc_loss
 from asr.system.device import pick_device
+from asr.train.begin import begin
 from asr.train.config import RunConfig
-from asr.train.loop import begin, run_epoch
+from asr.train.loop import run_epoch
 from asr.train.rundir import environment
 from asr.train.sets import Held
-from asr.train.setup import about_sets
+from asr.train.setup import Prepared, about_sets
 from asr.train.state import State
-from asr.train.step import step
+from asr.train.step import StepConfig, step
 from asr.train.world import World
 from asr.types import Batch, Utterance
 
@@ -146,7 +147,7 @@ def our_step(config: RunConfig, model: nn.Module, device: torch.device) -> Loop:
     """A step of `asr train`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     world = World(device)
-    return lambda batch: step(config, "ctc", model, optimizer, batch, world)
+    return lambda batch: step(StepConfig.of(config, "ctc"), model, optimizer, batch, world)
 
 
 def plain_step(config: RunConfig, model: nn.Module, device: torch.device, fused: bool) -> Loop:
@@ -285,11 +286,12 @@ def bench_epoch(
     labels = Labels("phone", (BLANK_SYMBOL, *map(str, range(1, N_LABELS + 1))))
     held = Held(examples, about_sets(config, labels))
     bundle = Bundle(config.features, config.model, labels, config.labels, "ctc", model)
-    training = begin(Path("unused"), config, bundle, held, {}, world)
+    training = begin(Path("unused"), config, Prepared(bundle, held, {}, {}), world)
+    how = StepConfig.of(config, "ctc")
 
     def bare(_: int) -> None:
         for batch in batches:
-            step(config, "ctc", model, training.optimizer, batch, world)
+            step(how, model, training.optimizer, batch, world)
 
     def whole(_: int) -> None:
         training.state = State()

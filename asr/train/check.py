@@ -21,7 +21,7 @@ from asr.labels import unit_symbols
 from asr.score.error_rate import RATE_NAMES
 from asr.system.device import pick_device
 from asr.train.config import LmConfig, RunConfig
-from asr.train.loop import ALL_BLANK, rate_on_dev
+from asr.train.judge import rate_on_dev
 from asr.train.optim import new_optimizer
 from asr.train.setup import (
     Pronounced,
@@ -32,7 +32,8 @@ from asr.train.setup import (
     pronounced,
     with_plain_texts,
 )
-from asr.train.step import step
+from asr.train.step import StepConfig, step
+from asr.train.telling import ALL_BLANK
 from asr.train.world import World
 from asr.types import Utterance
 
@@ -90,7 +91,7 @@ def overfit(config: RunConfig, most_s: float = MOST_S) -> bool:
     while not is_learnt(losses, rate, criterion) and time.perf_counter() - began < most_s:
         model.train()
         torch.manual_seed(seed_of(config.seed, len(losses), 0))
-        done = step(config, criterion, model, optimizer, batch, world)
+        done = step(StepConfig.of(config, criterion), model, optimizer, batch, world)
         losses.append(done.loss if done.is_good else math.nan)
         if not done.is_good:
             break

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from asr.audio.augment import WaveformAugment
-from asr.corpora import Corpus, load_corpus
 from asr.data.examples import (
     Epoch,
-    Example,
     collate,
     filler,
     made_ahead,
@@ -29,24 +25,18 @@ from asr.data.examples import (
 )
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
-from asr.model.bundle import Bundle, load_bundle, save_bundle, save_lexicon, save_weights
-from asr.model.emissions import blank_rate, emissions, is_out_of_memory
-from asr.nets.recurrent import count_parameters
-from asr.recognize.evaluate import decode_set, decoders_of
+from asr.model.bundle import load_bundle, save_bundle, save_lexicon, save_weights
+from asr.model.emissions import is_out_of_memory
 from asr.score.error_rate import RATE_NAMES
 from asr.system.device import pick_device
 from asr.system.files import write_text
 from asr.system.interrupts import deferred
 from asr.system.progress import progress_bar
-from asr.train.averaging import MovingAverage, Snapshots, in_place_of
+from asr.train.averaging import in_place_of
+from asr.train.begin import begin, find_checkpoint, go_on, read_corpus, tell_model
 from asr.train.config import RunConfig
-from asr.train.optim import (
-    follow_plateau,
-    learning_rate,
-    new_optimizer,
-    rate_of_extension,
-    set_rate,
-)
+from asr.train.judge import keep_best, rate_on_dev
+from asr.train.optim import Schedule, follow_plateau
 from asr.train.results import tune_and_score
 from asr.train.rundir import (
     RESULTS,
@@ -57,33 +47,26 @@ from asr.train.rundir import (
     keep_metrics,
     log,
     open_log,
-    open_tensorboard,
 )
-from asr.train.sets import TrainingSet
 from asr.train.setup import (
     build,
     choose_sets,
-    corpus_root,
     find_lexicon,
     in_memory,
     pronounced,
     report_audit,
     with_plain_texts,
 )
-from asr.train.start import hold, read_start, shares, take
-from asr.train.state import Checkpoint, State, Totals, Training, load_state
-from asr.train.step import Step, out_of_memory, step
+from asr.train.start import hold, read_start, take
+from asr.train.state import State, Totals, Training
+from asr.train.step import Step, StepConfig, out_of_memory, step
+from asr.train.telling import board, epoch_metrics, how_it_goes, log_epoch
 from asr.train.world import World, join, restarts
 from asr.types import Batch
 
-# Share of the training time that pictures for TensorBoard may take: where epochs last seconds, not
-# every one of them gets its picture.
-DRAWING = 0.02
 # Kernels that oneDNN keeps, one for each shape of a product. Of the 1024 that it keeps by itself
 # few are met again, for hardly two batches are equally long; steps with 64 took no longer.
 KEPT_KERNELS = 64
-# A greedy output with more blank than this has hardly any label in it.
-ALL_BLANK = 0.98
 
 
 def train(config: RunConfig, resolved: str, resume: bool = False) -> dict[str, Any]:
@@ -129,13 +112,13 @@ def train_in(
             write_manifest(run / "manifests" / f"{name}.jsonl", utterances)
     report_audit(corpus.audit, config.trainer.max_skipped)
     prepared = build(config, said, lexicon, world.size)
-    bundle, skipped = prepared.bundle, prepared.skipped
+    bundle = prepared.bundle
     tell_model(config, bundle, world)
     if start:
         take(start, bundle)
     elif found:
         bundle.start = found.start
-    training = begin(run, config, bundle, prepared.train, prepared.scored, world)
+    training = begin(run, config, prepared, world)
     if found:
         go_on(training, found)
         if world.from_main(is_over(training) and (run / RESULTS).is_file())[0]:
@@ -146,7 +129,7 @@ def train_in(
             # With the changes.
             write_text(run / "config.yaml", resolved)
             (run / RESULTS).unlink(missing_ok=True)
-        write_text(run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
+        write_text(run / "skipped.json", json.dumps(prepared.skipped, indent=2) + "\n")
         save_bundle(run / "model", bundle)
         save_lexicon(run / "model", bundle)
         if training.best:
@@ -154,310 +137,56 @@ def train_in(
             save_weights(run / "model", bundle, training.best)
         keep_metrics(run, training.state.epoch)
 
-    fit(training, bundle, skipped)
+    fit(training)
     if not world.is_main:
         return {}
-    kept = keep_best(training, bundle)
+    kept = keep_best(training)
     n_lost = len(corpus.audit.missing) + len(corpus.audit.corrupt)
-    return tune_and_score(training, load_bundle(run / "model"), kept, skipped, n_lost)
+    return tune_and_score(training, load_bundle(run / "model"), kept, n_lost)
 
 
-def read_corpus(config: RunConfig) -> Corpus:
-    """The configured corpus, with a progress bar."""
-    with progress_bar() as progress:
-        return load_corpus(
-            config.corpus.kind,
-            corpus_root(config),
-            lambda files: progress.track(files, description="reading the corpus"),
-        )
-
-
-def tell_model(config: RunConfig, bundle: Bundle, world: World) -> None:
-    """Log what is about to be trained, and on what."""
-    log.info(
-        "%d labels (%s), %.2f M parameters, %s, seed %d; model frames every %g ms",
-        len(bundle.labels) - 1,
-        config.labels.unit,
-        count_parameters(bundle.model) / 1e6,
-        f"{world.size} x {world.device.type}" if world.size > 1 else world.device,
-        config.seed,
-        bundle.clock.shift_s * 1000,
-    )
-
-
-def go_on(training: Training, found: Checkpoint) -> None:
-    """Stand where a checkpoint stood, and log what has changed since."""
-    config = training.config
-    changes = training.go_on(found)
-    state = training.state
-    log.info("resuming after epoch %d and %d batches", state.epoch, state.batch)
-    for change in changes:
-        log.info("changed: %s", change)
-    if found.max_epochs <= state.epoch < config.trainer.max_epochs:
-        log.info("%s", rate_of_extension(config, state, found.max_epochs))
-
-
-def begin(
-    run: Path,
-    config: RunConfig,
-    bundle: Bundle,
-    train: TrainingSet,
-    scored: Mapping[str, Sequence[Example]],
-    world: World,
-) -> Training:
-    """A training of which nothing is done yet."""
-    model = bundle.model.to(world.device)
-    return Training(
-        run=run,
-        config=config,
-        world=world,
-        train=train,
-        scored=scored,
-        model=model,
-        parallel=world.wrap(model),
-        optimizer=new_optimizer(config.optim, model, shares(config.init, bundle)),
-        moving=MovingAverage(model, config.optim.ema) if config.optim.ema else None,
-        snapshots={
-            "last": Snapshots(config.trainer.average_last, best=False),
-            "best": Snapshots(config.trainer.average_best, best=True),
-        },
-        start=bundle.start,
-    )
-
-
-def fit(training: Training, bundle: Bundle, skipped: Mapping[str, Mapping[str, str]]) -> None:
+def fit(training: Training) -> None:
     """Train epoch after epoch, each judged on dev, logged and saved, until the last.
 
     Raises:
         KeyboardInterrupt: a signal came; where the training stands is saved.
     """
-    config, state, world = training.config, training.state, training.world
-    tensorboard = open_tensorboard(training.run, state.epoch) if world.is_main else None
-    drawing_s = 0.0
-    try:
-        while not is_over(training):
-            criterion = criterion_of(config, state.epoch)
-            if state.batch == 0 and criterion != criterion_of(config, max(state.epoch - 1, 0)):
-                # Its error rates are another decoder's, and its weights know no blank.
-                training.forget_best()
-            run_epoch(training, criterion)
-            metrics = end_epoch(training, criterion, bundle, skipped)
-            log_epoch(config, metrics, is_best=state.best_epoch == state.epoch)
-            if tensorboard is not None:
-                for name, value in metrics.items():
-                    if isinstance(value, (int, float)) and name != "epoch":
-                        tensorboard.add_scalar(name, value, state.epoch)
-                if drawing_s <= DRAWING * state.trained_s:
-                    began = time.perf_counter()
-                    with in_place_of(training.model, training.weights):
-                        add_picture(tensorboard, training, bundle, criterion)
-                    drawing_s += time.perf_counter() - began
-            give_back_memory()
-    except KeyboardInterrupt:
-        with deferred():
-            training.save()
-        log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
-        raise
-    finally:
-        # Its thread must not outlive the interpreter.
-        if tensorboard is not None:
-            tensorboard.close()
+    config, state = training.config, training.state
+    with board(training) as show:
+        try:
+            while not is_over(training):
+                criterion = criterion_of(config, state.epoch)
+                if state.batch == 0 and criterion != criterion_of(config, max(state.epoch - 1, 0)):
+                    # Its error rates are another decoder's, and its weights know no blank.
+                    training.forget_best()
+                run_epoch(training, criterion)
+                metrics = end_epoch(training, criterion)
+                log_epoch(config, metrics, is_best=state.best_epoch == state.epoch)
+                show(metrics)
+                give_back_memory()
+        except KeyboardInterrupt:
+            with deferred():
+                training.save()
+            log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
+            raise
     if state.epoch < config.trainer.max_epochs:
         rate_name = RATE_NAMES[config.labels.unit]
         log.info("no better dev %s for %d epochs: stopping", rate_name, config.trainer.patience)
 
 
-def end_epoch(
-    training: Training,
-    criterion: str,
-    bundle: Bundle,
-    skipped: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
-    """Judge the weights on dev, keep what is best, write metrics and a checkpoint."""
-    config, state, world = training.config, training.state, training.world
-    training.train.note_lost(world)
-    began = time.perf_counter()
-    rate, blanks = 0.0, 0.0
-    weights = training.weights
-    if world.is_main:
-        with in_place_of(training.model, weights):
-            rate, blanks = rate_on_dev(bundle, criterion, training.scored["dev"])
-    rate, blanks = world.from_main(rate, blanks)
-    # From here to the checkpoint all or nothing, as far as signals are concerned.
-    with deferred():
-        totals = state.totals
-        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
-        is_best = state.best_rate is None or rate < state.best_rate
-        if is_best:
-            state.best_rate, state.best_epoch = rate, state.epoch
-            training.best = {name: t.detach().clone() for name, t in weights.items()}
-        for kept in training.snapshots.values():
-            kept.add(state.epoch, rate, weights)
-        follow_plateau(config.optim, state, is_best)
-        state.trained_s += time.perf_counter() - began
-        metrics = epoch_metrics(
-            config, state, totals, criterion, rate, blanks, len(skipped["train"])
-        )
-        if world.is_main:
-            write_text(training.run / "skipped.json", json.dumps(skipped, indent=2) + "\n")
-            if is_best:
-                save_weights(training.run / "model", bundle, training.best)
-            # Before the checkpoint: resuming drops metrics that outrun it, but could not make
-            # them up.
-            add_metrics(training.run, metrics)
-        training.save()
-    return metrics
+def criterion_of(config: RunConfig, epoch: int) -> str:
+    """What an epoch (from 0) trains by: "ctc" or "framewise"."""
+    return "framewise" if epoch < config.loss.framewise_epochs else config.loss.name
 
 
-def give_back_memory() -> None:
-    """Return to the system what is free: batches of all lengths leave gaps, which glibc keeps."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def add_picture(tensorboard: Any, training: Training, bundle: Bundle, criterion: str) -> None:
-    """Show in TensorBoard what the model hears in an utterance of dev, the one of median length."""
-    # Matplotlib takes a while to import, which commands that only read a run need not wait for.
-    from asr.plot.epoch import picture
-
-    dev = training.scored["dev"]
-    example = sorted(dev, key=lambda e: len(e.features))[len(dev) // 2]
-    (log_probs,) = emissions(bundle, [example]).values()
-    figure = picture(example, log_probs, bundle, criterion)
-    tensorboard.add_figure("dev", figure, training.state.epoch)
-
-
-def epoch_metrics(
-    config: RunConfig,
-    state: State,
-    totals: Totals,
-    criterion: str,
-    rate: float,
-    blanks: float,
-    n_skipped: int,
-) -> dict[str, Any]:
-    """A line of metrics.jsonl: the sums over an epoch's steps as means and rates, and dev.
-
-    skipped: utterances of train that are left out, as found until then; skipped.json says why.
-    """
-    hop_s = config.features.hop_length / config.features.sample_rate
-    return {
-        "epoch": state.epoch,
-        "criterion": criterion,
-        "loss": totals.loss / max(totals.n_labels, 1),
-        f"dev_{RATE_NAMES[config.labels.unit]}": rate,
-        "blank_rate": blanks,
-        "lr": totals.lr,
-        "gradient_norm": totals.gradient_norm / max(totals.n_good, 1),
-        "audio_s_per_s": totals.frames * hop_s / totals.wall_s,
-        "labels_per_s": totals.n_labels / totals.wall_s,
-        "waiting": totals.waited_s / totals.wall_s,
-        "padding": 1 - totals.frames / totals.padded_frames,
-        "skipped": n_skipped,
-        "bad_steps": state.bad_steps,
-        "wall_s": state.trained_s,
-    }
-
-
-def log_epoch(config: RunConfig, metrics: dict[str, Any], is_best: bool) -> None:
-    """Tell how an epoch went."""
-    rate_name = RATE_NAMES[config.labels.unit]
-    log.info(
-        "epoch %d/%d  %s loss %.3f  dev %s %.2f %%%s  blank %.0f %%  lr %.2g  gradient %.2f  "
-        "%.0f x real time  %.0f labels/s  waiting %.1f %%  padding %.1f %%  skipped %d",
-        metrics["epoch"],
-        config.trainer.max_epochs,
-        metrics["criterion"],
-        metrics["loss"],
-        rate_name,
-        100 * metrics[f"dev_{rate_name}"],
-        " *" if is_best else "",
-        100 * metrics["blank_rate"],
-        metrics["lr"],
-        metrics["gradient_norm"],
-        metrics["audio_s_per_s"],
-        metrics["labels_per_s"],
-        100 * metrics["waiting"],
-        100 * metrics["padding"],
-        metrics["skipped"],
-    )
-    if metrics["criterion"] == "ctc" and metrics["blank_rate"] > ALL_BLANK:
-        log.info(
-            "nearly every frame is blank: CTC's usual first phase, over within a few epochs; "
-            "if it stays, raise optim.lr or begin with loss.framewise_epochs"
-        )
-
-
-def keep_best(training: Training, bundle: Bundle) -> str:
-    """Make the average of the last or best epochs the run's model where dev prefers it.
-
-    Returns which weights the model has now.
-    """
-    criterion, state = training.config.loss.name, training.state
-    dev = training.scored["dev"]
-    best_rate, kept = state.best_rate, f"epoch {state.best_epoch}"
-    for which, snapshot in training.snapshots.items():
-        if not snapshot.kept:
-            continue
-        average = snapshot.average()
-        with in_place_of(training.model, average):
-            rate, _ = rate_on_dev(bundle, criterion, dev)
-        is_better = best_rate is None or rate < best_rate
-        name = f"average of the {which} {len(snapshot.kept)} epochs"
-        log.info(
-            "%s (%s): dev %s %.2f %%%s",
-            name,
-            " ".join(map(str, sorted(snapshot.kept))),
-            RATE_NAMES[bundle.labels.unit],
-            100 * rate,
-            " *: kept" if is_better else f", no better than epoch {state.best_epoch}",
-        )
-        if is_better:
-            best_rate, kept = rate, name
-            weights = training.model.state_dict() | average
-            save_weights(training.run / "model", bundle, weights)
-    return kept
-
-
-def find_checkpoint(run: Path, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint, the same one in every process.
-
-    Raises:
-        InputError: none is whole, or a process sees another run directory than rank 0.
-    """
-    # Rank 0 first: it sets aside what is corrupt.
-    found = load_state(run) if world.is_main else None
-    step = world.from_main(found.state.step if found else -1)[0]
-    if not world.is_main:
-        found = load_state(run)
-    if step != (found.state.step if found else -1):
-        raise InputError(
-            f"{run}: holds other checkpoints here than for rank 0: "
-            f"run_dir must be a folder that all machines share"
-        )
-    return found
-
-
-def rate_on_dev(bundle: Bundle, criterion: str, examples: Sequence[Example]) -> tuple[float, float]:
-    """Error rate on dev with the plainest decoder, and the share of blank frames.
-
-    Raises:
-        InputError: the training has diverged; there is nothing to score against.
-    """
-    bundle = replace(bundle, criterion=criterion)
-    log_probs = emissions(bundle, examples)
-    if not all(np.isfinite(x).all() for x in log_probs.values()):
-        raise InputError(
-            "the training has diverged: the model's outputs for dev are infinite or NaN; "
-            "begin another run with a lower optim.lr"
-        )
-    plainest = next(iter(decoders_of(bundle).values()))
-    utterances = [e.utterance for e in examples]
-    dev = decode_set(utterances, log_probs, bundle, bundle.make_decoder(plainest))
-    rate = next(iter(dev.scores.values())).error_rate
-    if math.isnan(rate):
-        raise InputError(f"dev has no {bundle.labels.unit} in its references to score against")
-    return rate, blank_rate(list(log_probs.values()))
+def is_over(training: Training) -> bool:
+    """Whether all epochs are done, or dev got no better for ``trainer.patience`` of them."""
+    trainer, state = training.config.trainer, training.state
+    if state.epoch >= trainer.max_epochs:
+        return True
+    # What begins framewise gets to CTC, whatever dev says.
+    is_last = criterion_of(training.config, max(state.epoch - 1, 0)) == training.config.loss.name
+    return is_last and 0 < trainer.patience <= state.epoch - state.best_epoch
 
 
 def run_epoch(training: Training, criterion: str) -> None:
@@ -542,16 +271,17 @@ def take_step(training: Training, criterion: str, batch: Batch, epoch: float, st
         InputError: there is not enough memory for it.
     """
     config, state, world = training.config, training.state, training.world
-    state.totals.lr = learning_rate(config, state, epoch)
-    set_rate(training.optimizer, config, state.totals.lr, epoch)
+    schedule = Schedule(config.optim, config.trainer.max_epochs)
+    state.totals.lr = schedule.apply(training.optimizer, epoch, state.lr_scale)
     # Dropout knows only torch's global generator; seeding it a step makes it explicit.
     torch.manual_seed(seed_of(config.seed, state.step, world.rank))
+    how = StepConfig.of(config, criterion)
     try:
-        return step(config, criterion, training.parallel, training.optimizer, batch, world, stop)
+        return step(how, training.parallel, training.optimizer, batch, world, stop)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(out_of_memory(config.trainer, state, batch)) from error
+        raise InputError(out_of_memory(config.trainer, state.step + 1, batch)) from error
 
 
 def count_step(training: Training, done: Step, epoch: Epoch, number: int) -> None:
@@ -593,29 +323,43 @@ def refuse_bad_steps(most: int, state: State) -> None:
         )
 
 
-def how_it_goes(config: RunConfig, state: State) -> str:
-    """What stands beside the progress bar."""
-    totals, best = state.totals, ""
-    hop_s = config.features.hop_length / config.features.sample_rate
-    if state.best_rate is not None:
-        best = f"best dev {RATE_NAMES[config.labels.unit]} {100 * state.best_rate:.1f} %  "
-    return (
-        f"loss {totals.loss / max(totals.n_labels, 1):.3f}  {best}"
-        f"{totals.frames * hop_s / totals.wall_s:.0f} x real time  "
-        f"waiting {100 * totals.waited_s / totals.wall_s:.0f} %"
-    )
+def end_epoch(training: Training, criterion: str) -> dict[str, Any]:
+    """Judge the weights on dev, keep what is best, write metrics and a checkpoint."""
+    config, state, world, bundle = training.config, training.state, training.world, training.bundle
+    training.train.note_lost(world)
+    began = time.perf_counter()
+    rate, blanks = 0.0, 0.0
+    weights = training.weights
+    if world.is_main:
+        with in_place_of(training.model, weights):
+            rate, blanks = rate_on_dev(bundle, criterion, training.scored["dev"])
+    rate, blanks = world.from_main(rate, blanks)
+    # From here to the checkpoint all or nothing, as far as signals are concerned.
+    with deferred():
+        totals = state.totals
+        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
+        is_best = state.best_rate is None or rate < state.best_rate
+        if is_best:
+            state.best_rate, state.best_epoch = rate, state.epoch
+            training.best = {name: t.detach().clone() for name, t in weights.items()}
+        for kept in training.snapshots.values():
+            kept.add(state.epoch, rate, weights)
+        follow_plateau(config.optim, state, is_best)
+        state.trained_s += time.perf_counter() - began
+        metrics = epoch_metrics(training, totals, criterion, rate, blanks)
+        if world.is_main:
+            skipped = json.dumps(training.skipped, indent=2) + "\n"
+            write_text(training.run / "skipped.json", skipped)
+            if is_best:
+                save_weights(training.run / "model", bundle, training.best)
+            # Before the checkpoint: resuming drops metrics that outrun it, but could not make
+            # them up.
+            add_metrics(training.run, metrics)
+        training.save()
+    return metrics
 
 
-def criterion_of(config: RunConfig, epoch: int) -> str:
-    """What an epoch (from 0) trains by: "ctc" or "framewise"."""
-    return "framewise" if epoch < config.loss.framewise_epochs else config.loss.name
-
-
-def is_over(training: Training) -> bool:
-    """Whether all epochs are done, or dev got no better for ``trainer.patience`` of them."""
-    trainer, state = training.config.trainer, training.state
-    if state.epoch >= trainer.max_epochs:
-        return True
-    # What begins framewise gets to CTC, whatever dev says.
-    is_last = criterion_of(training.config, max(state.epoch - 1, 0)) == training.config.loss.name
-    return is_last and 0 < trainer.patience <= state.epoch - state.best_epoch
+def give_back_memory() -> None:
+    """Return to the system what is free: batches of all lengths leave gaps, which glibc keeps."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from asr.nets.acoustic import layer_of
-from asr.train.config import OPTIMIZERS, OptimConfig, RunConfig
+from asr.train.config import OPTIMIZERS, OptimConfig
 from asr.train.state import State
 
 # One-cycle (Smith 2018) with the figures of torch's OneCycleLR: where the rate begins and ends as
@@ -39,66 +39,67 @@ def new_optimizer(
     )
 
 
-def learning_rate(config: RunConfig, state: State, epoch: float) -> float:
-    """The rate at a (fractional) epoch: linear warm-up, then the schedule towards zero."""
-    optim, last = config.optim, config.trainer.max_epochs
-    if optim.schedule == "one_cycle":
-        risen = cycle(config, epoch)
-        floor = ONE_CYCLE_START if rising(config, epoch) else ONE_CYCLE_END
-        return optim.lr * (floor + (1 - floor) * risen)
-    if epoch < optim.warmup_epochs:
-        # Not from zero: a first step with rate 0 would be a step for nothing.
-        return optim.lr * max(epoch / optim.warmup_epochs, 0.01)
-    done = (epoch - optim.warmup_epochs) / max(last - optim.warmup_epochs, 1e-9)
-    if optim.schedule == "linear":
-        return optim.lr * (1 - done)
-    if optim.schedule == "cosine":
-        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
-    return optim.lr * state.lr_scale
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a training of ``n_epochs``, at any (fractional) epoch of it."""
+
+    config: OptimConfig
+    n_epochs: int
+
+    def rate(self, epoch: float, scale: float) -> float:
+        """Linear warm-up, then the schedule towards zero; ``scale`` is what a plateau left."""
+        config = self.config
+        if config.schedule == "one_cycle":
+            floor = ONE_CYCLE_START if self.is_rising(epoch) else ONE_CYCLE_END
+            return config.lr * (floor + (1 - floor) * self.height(epoch))
+        if epoch < config.warmup_epochs:
+            # Not from zero: a first step with rate 0 would be a step for nothing.
+            return config.lr * max(epoch / config.warmup_epochs, 0.01)
+        done = (epoch - config.warmup_epochs) / max(self.n_epochs - config.warmup_epochs, 1e-9)
+        if config.schedule == "linear":
+            return config.lr * (1 - done)
+        if config.schedule == "cosine":
+            return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return config.lr * scale
+
+    def is_rising(self, epoch: float) -> bool:
+        """Whether a cycle is still on its way to the peak."""
+        return epoch < self.config.one_cycle_rise * self.n_epochs
+
+    def height(self, epoch: float) -> float:
+        """How high a cycle stands, 0 to 1: up to the peak and down, by half cosines."""
+        last = self.n_epochs
+        peak = self.config.one_cycle_rise * last
+        share = epoch / peak if self.is_rising(epoch) else (last - epoch) / (last - peak)
+        return 0.5 * (1 - math.cos(math.pi * share))
+
+    def apply(self, optimizer: torch.optim.Optimizer, epoch: float, scale: float) -> float:
+        """Give the optimizer its rate, which is returned; under one-cycle Adam's moment, too."""
+        rate = self.rate(epoch, scale)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+            if self.config.schedule == "one_cycle":
+                drop = (ONE_CYCLE_BETA_HIGH - ONE_CYCLE_BETA_LOW) * self.height(epoch)
+                group["betas"] = (ONE_CYCLE_BETA_HIGH - drop, group["betas"][1])
+        return rate
 
 
-def rate_of_extension(config: RunConfig, state: State, old_end: int) -> str:
-    """A line on the rate in a run that has got to epoch ``old_end`` and now goes on from there."""
-    schedule, end = config.optim.schedule, config.trainer.max_epochs
-    now = learning_rate(config, state, state.epoch)
-    if schedule in ("constant", "plateau"):
+def rate_of_extension(config: OptimConfig, state: State, old_end: int, end: int) -> str:
+    """A line on the rate in a run that has got to epoch ``old_end`` and goes on to ``end``."""
+    now = Schedule(config, end).rate(state.epoch, state.lr_scale)
+    if config.schedule in ("constant", "plateau"):
         return f"extended from {old_end} to {end} epochs: the learning rate stays at {now:.2g}"
-    ending = replace(config, trainer=replace(config.trainer, max_epochs=old_end))
     return (
         f"extended from {old_end} to {end} epochs: the learning rate, which had fallen to "
-        f"{learning_rate(ending, state, old_end):.2g}, begins again at {now:.2g}, where "
-        f"optim.schedule={schedule} over {end} epochs has it now; a run of {end} epochs from the "
-        f"start would have had other rates before"
+        f"{Schedule(config, old_end).rate(old_end, state.lr_scale):.2g}, begins again at "
+        f"{now:.2g}, where optim.schedule={config.schedule} over {end} epochs has it now; a run of "
+        f"{end} epochs from the start would have had other rates before"
     )
 
 
-def rising(config: RunConfig, epoch: float) -> bool:
-    """Whether a cycle is still on its way to the peak."""
-    return epoch < config.optim.one_cycle_rise * config.trainer.max_epochs
-
-
-def cycle(config: RunConfig, epoch: float) -> float:
-    """How high a cycle stands at an epoch, 0 to 1: up to the peak and down, by half cosines."""
-    last = config.trainer.max_epochs
-    peak = config.optim.one_cycle_rise * last
-    share = epoch / peak if rising(config, epoch) else (last - epoch) / (last - peak)
-    return 0.5 * (1 - math.cos(math.pi * share))
-
-
-def set_rate(
-    optimizer: torch.optim.Optimizer, config: RunConfig, rate: float, epoch: float
-) -> None:
-    """Give the optimizer its learning rate, and under one-cycle Adam's first moment."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)
-        if config.optim.schedule == "one_cycle":
-            drop = (ONE_CYCLE_BETA_HIGH - ONE_CYCLE_BETA_LOW) * cycle(config, epoch)
-            group["betas"] = (ONE_CYCLE_BETA_HIGH - drop, group["betas"][1])
-
-
-def follow_plateau(optim: OptimConfig, state: State, is_best: bool) -> None:
+def follow_plateau(config: OptimConfig, state: State, is_best: bool) -> None:
     """Under schedule=plateau, lower the rate after ``plateau_epochs`` epochs without a best."""
     state.since_plateau = 0 if is_best else state.since_plateau + 1
-    if optim.schedule == "plateau" and state.since_plateau >= optim.plateau_epochs:
-        state.lr_scale *= optim.plateau_factor
+    if config.schedule == "plateau" and state.since_plateau >= config.plateau_epochs:
+        state.lr_scale *= config.plateau_factor
         state.since_plateau = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ def tune_and_score(
     training: Training,
     bundle: Bundle,
     weights: str,
-    skipped: Mapping[str, Mapping[str, str]],
     n_lost: int,
 ) -> dict[str, Any]:
     """Tune decoder weights on dev, decode dev and test with every decoder, write results.json.
@@ -56,13 +55,13 @@ def tune_and_score(
         "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
         "policy": policy(bundle.label_config),
         "seed": config.seed,
-        "start": dict(training.start),
+        "start": dict(training.bundle.start),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "weights": weights,
         "training_s": state.trained_s,
         "parameters": count_parameters(bundle.model),
-        "skipped": {name: len(reasons) for name, reasons in skipped.items()},
+        "skipped": {name: len(reasons) for name, reasons in training.skipped.items()},
         "lost_files": n_lost,
         "bad_steps": state.bad_steps,
         "environment": environment(),

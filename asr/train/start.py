@@ -173,7 +173,7 @@ def shares(config: InitConfig, bundle: Bundle) -> dict[str, float]:
 def hold(training: Training) -> None:
     """Let the coming epoch train what it is to: all, or not yet what came with the model."""
     is_early = training.state.epoch < training.config.init.freeze_epochs
-    held = set(training.start.get("taken", ())) if is_early else set()
+    held = set(training.bundle.start.get("taken", ())) if is_early else set()
     changed = False
     for name, parameter in training.model.named_parameters():
         learns = layer_of(name) not in held

@@ -14,7 +14,7 @@ from torch import nn
 
 from asr.data.examples import Example
 from asr.errors import InputError
-from asr.model.bundle import load_tensors, load_weights, save_tensors
+from asr.model.bundle import Bundle, load_tensors, load_weights, save_tensors
 from asr.train.averaging import MovingAverage, Snapshots
 from asr.train.config import RunConfig
 from asr.train.rundir import checkpoint_path, checkpoints, has_trained, log
@@ -85,9 +85,9 @@ class State:
 class Training:
     """A training between two steps: what it trains, and all that a checkpoint keeps of it.
 
-    model: the model alone; parallel: as all processes train it together. moving: the moving average
-    of the weights, where one is wanted. scored: dev and the test sets. start: `Bundle.start`.
-    best: the weights of the best epoch.
+    scored: dev and the test sets. skipped: by set, what is left out, as found until now. bundle:
+    the model alone; parallel: as all processes train it together. moving: the moving average of the
+    weights, where one is wanted. best: the weights of the best epoch.
     """
 
     run: Path
@@ -95,14 +95,19 @@ class Training:
     world: World
     train: TrainingSet
     scored: Mapping[str, Sequence[Example]]
-    model: nn.Module
+    skipped: Mapping[str, Mapping[str, str]]
+    bundle: Bundle
     parallel: nn.Module
     optimizer: torch.optim.Optimizer
     moving: MovingAverage | None
     snapshots: dict[str, Snapshots]
-    start: Mapping[str, Any]
     state: State = field(default_factory=State)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model alone."""
+        return self.bundle.model
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -136,7 +141,7 @@ class Training:
                     "processes": self.world.size,
                 }
             ),
-            "start": json.dumps(self.start),
+            "start": json.dumps(self.bundle.start),
         }
 
     def save(self) -> None:

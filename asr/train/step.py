@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss, joint_loss
-from asr.train.config import RunConfig, TrainerConfig
-from asr.train.state import State
+from asr.train.config import LossConfig, RunConfig, TrainerConfig
 from asr.train.world import World
 from asr.types import Batch
 
@@ -34,9 +33,23 @@ class Step:
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
+@dataclass(frozen=True)
+class StepConfig:
+    """What a step is like: ``criterion`` is "ctc" or "framewise", ``loss`` has its weights."""
+
+    criterion: str
+    loss: LossConfig
+    precision: str
+    clip_norm: float
+
+    @classmethod
+    def of(cls, config: RunConfig, criterion: str) -> StepConfig:
+        """As a run is configured."""
+        return cls(criterion, config.loss, config.trainer.precision, config.optim.clip_norm)
+
+
 def step(
-    config: RunConfig,
-    criterion: str,
+    config: StepConfig,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
@@ -52,11 +65,11 @@ def step(
         t.to(world.device, non_blocking=True)
         for t in (batch.features, batch.feature_lens, batch.targets, batch.target_lens)
     )
-    short = config.trainer.precision == "bfloat16"
+    short = config.precision == "bfloat16"
     with torch.autocast(world.device.type, torch.bfloat16, enabled=short):
         log_probs, lens = model(features, feature_lens)
     joint = config.loss.framewise_weight
-    if criterion == "ctc":
+    if config.criterion == "ctc":
         if joint and batch.frames is not None:
             frames = batch.frames.to(world.device, non_blocking=True)
             loss = joint_loss(log_probs, lens, targets, target_lens, frames, joint)
@@ -79,18 +92,18 @@ def step(
             # DistributedDataParallel takes the mean of the gradients, equal parts or not.
             loss = loss * (world.size * weight / max(all_labels, 1))
         loss.backward()
-        total_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+        total_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         norm = float(total_norm)
         if math.isfinite(norm):
             optimizer.step()
     return Step(mean, all_labels, norm, bool(stopping))
 
 
-def out_of_memory(config: TrainerConfig, state: State, batch: Batch) -> str:
+def out_of_memory(config: TrainerConfig, number: int, batch: Batch) -> str:
     """The line that names the batch and the settings to change."""
     n_batch, n_frames = batch.features.shape[:2]
     return (
-        f"out of memory in step {state.step + 1}: a batch of {n_batch} utterances, padded to "
+        f"out of memory in step {number}: a batch of {n_batch} utterances, padded to "
         f"{n_frames} frames each ({' '.join(batch.ids)}); lower "
         f"trainer.max_batch_s={config.max_batch_s:g}, "
         f"trainer.batch_size={config.batch_size} or "

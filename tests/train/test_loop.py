@@ -247,8 +247,8 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(tones, tmp_path,
 def test_a_diverged_training_says_so(tones, tmp_path, monkeypatch):
     step = training.step
 
-    def blown_up(config, criterion, model, *rest):
-        done = step(config, criterion, model, *rest)
+    def blown_up(config, model, *rest):
+        done = step(config, model, *rest)
         with torch.no_grad():
             model.output.weight.fill_(float("nan"))
         return done

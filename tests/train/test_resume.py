@@ -310,7 +310,7 @@ def test_stopped_while_it_reads_the_corpus_there_is_nothing_to_go_on_with(
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "load_corpus", stopped)
+    monkeypatch.setattr(training, "read_corpus", stopped)
     monkeypatch.setattr(signal, "signal", lambda *a: None)
     words = [f"corpus.root={tones}", f"run_dir={tmp_path / 'run'}"]
     code, _, err = asr(monkeypatch, capsys, "train", DEMO, *words)

@@ -15,8 +15,8 @@ from asr.model.bundle import Bundle, load_bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.recurrent import RecurrentConfig
 from asr.train import state as training_state
-from asr.train.config import InitConfig, OptimConfig, RunConfig
-from asr.train.optim import new_optimizer, set_rate
+from asr.train.config import InitConfig, OptimConfig
+from asr.train.optim import Schedule, new_optimizer
 from asr.train.start import Start, read_start, shares, take
 
 DEMO = "recipes/demo/ctc.yaml"
@@ -101,7 +101,8 @@ def test_rates_fall_with_depth():
         "stack.norms.1": 1 / 4,
     }
     optimizer = new_optimizer(OptimConfig(), target.model, found)
-    set_rate(optimizer, RunConfig(), 0.16, 1.0)
+    schedule = Schedule(OptimConfig(lr=0.16, schedule="constant", warmup_epochs=0), 1)
+    schedule.apply(optimizer, 1.0, 1.0)
     rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rates) == len(list(target.model.parameters()))
     named = {name: rates[p] for name, p in target.model.named_parameters()}
