@@ -25,6 +25,11 @@ LEXICON_HELP = "A word and its phones a line, CMUdict's, MFA's or Kaldi's; stres
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder of asr g2p train.")]
 
 
+def _refuse_full(out: Path) -> None:
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not an empty folder; choose another")
+
+
 @g2p_app.command()
 def train(
     lexicon: Annotated[Path, typer.Argument(metavar="LEXICON", help=LEXICON_HELP)],
@@ -70,8 +75,7 @@ def train(
     from asr.nets.recurrent import count_parameters
     from asr.system.device import pick_device
 
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not an empty folder; choose another")
+    _refuse_full(out)
     config = TrainConfig(
         net=NetConfig(cell, layers, hidden, embedding, frames, dropout),
         order=order,
@@ -93,9 +97,8 @@ def train(
         elif epoch.is_best:
             model.save_weights(out)
         typer.echo(
-            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.3f}  dev words wrong "
-            f"{epoch.dev.word_error_rate:.2%}{' *' * epoch.is_best}  phones "
-            f"{epoch.dev.phone_error_rate:.2%}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s",
+            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.3f}  dev {epoch.dev}"
+            f"{' *' * epoch.is_best}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s",
             err=True,
         )
 
@@ -104,8 +107,32 @@ def train(
     model.save(out)
     print(
         f"{out}: {count_parameters(model.nets[0])} parameters, {len(dictionary.by_word)} words, "
-        f"dev words wrong {found.word_error_rate:.2%}, phones {found.phone_error_rate:.2%}"
+        f"dev {found}"
     )
+
+
+@g2p_app.command()
+def join(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Of one lexicon.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    dev: Annotated[
+        Path,
+        typer.Option(metavar="LEXICON", help="Words to choose the search's weights on."),
+    ],
+    device: DeviceOption = "auto",
+) -> None:
+    """Join the nets of several models, such as of other seeds, to one model that hears them all."""
+    from asr.g2p.model import Pronouncer
+    from asr.g2p.train import joined
+    from asr.g2p.words import Dictionary
+    from asr.system.device import pick_device
+
+    _refuse_full(out)
+    target = pick_device(device)
+    found = [Pronouncer.load(folder).to(target) for folder in models]
+    model, rates = joined(found, Dictionary.read(dev, found[0].phones.symbols[1:]))
+    model.save(out)
+    print(f"{out}: {len(model.nets)} nets, dev {rates}")
 
 
 @g2p_app.command()
@@ -170,7 +197,4 @@ def score(
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
-    print(
-        f"{found.word_error_rate:.2%} of {found.words} words wrong, "
-        f"{found.phone_error_rate:.2%} of their phones"
-    )
+    print(found)

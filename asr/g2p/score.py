@@ -24,6 +24,12 @@ class Rates:
     phone_error_rate: float
     words: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.word_error_rate:.2%} of {self.words} words wrong, "
+            f"{self.phone_error_rate:.2%} of their phones"
+        )
+
 
 def rates(found: Sequence[Sequence[str]], dictionary: Dictionary) -> Rates:
     """Score the phones ``found`` for each of the dictionary's words, in its order."""

@@ -21,6 +21,7 @@ from asr.g2p.score import Rates, rates
 from asr.g2p.words import Dictionary, Letters, padded
 from asr.labels import BLANK
 from asr.nets.losses import ctc_frames_needed, ctc_loss
+from asr.system.device import device_of
 from asr.system.settings import check, setting
 
 #: Share of the loss that the layers before the last have.
@@ -52,11 +53,15 @@ class TrainConfig:
 
 
 class Examples(NamedTuple):
-    """Words and their phones, padded. letters (N, L) and targets (N, U) lie on the net's device,
-    their lengths (N,) on the CPU, where CTC wants them."""
+    """Words and their phones, padded: letters (N, L) and targets (N, U).
+
+    They lie on the net's device, their lengths (N,) on the CPU, where CTC wants them; those of the
+    words on the device, too.
+    """
 
     letters: Tensor
     lens: NDArray[np.int64]
+    lens_there: Tensor
     targets: Tensor
     target_lens: NDArray[np.int64]
 
@@ -126,11 +131,12 @@ def train(
             total = torch.zeros((), device=device)
             batches = batches_of(data.lens, config.batch, order)
             net.train()
-            for i, rows in enumerate(batches):
+            there = torch.from_numpy(np.concatenate(batches)).to(device)
+            for i, picked in enumerate(there.split(list(map(len, batches)))):
                 done = (number - 1 + i / len(batches)) / config.epochs
                 done = max(done, (time.perf_counter() - began) / max(limit_s, 1e-3))
                 optimizer.param_groups[0]["lr"] = rate(config.lr, min(done, 1.0))
-                loss = loss_of(net, data, rows)
+                loss = loss_of(net, data, batches[i], picked)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
@@ -177,10 +183,8 @@ def examples_of(dictionary: Dictionary, model: Pronouncer) -> Examples:
             f"{dictionary.source}: every word has more phones than frames: raise --frames"
         )
     (letters, lens), (labels, label_lens) = padded(rows), padded(targets)
-    device = net.output.weight.device
-    return Examples(
-        torch.from_numpy(letters).to(device), lens, torch.from_numpy(labels).to(device), label_lens
-    )
+    there = [torch.from_numpy(table).to(device_of(net)) for table in (letters, lens, labels)]
+    return Examples(there[0], lens, there[1], there[2], label_lens)
 
 
 def batches_of(
@@ -193,15 +197,19 @@ def batches_of(
     return [cut[i] for i in order.permutation(len(cut)).tolist()]
 
 
-def loss_of(net: LettersToPhones, data: Examples, rows: NDArray[np.int64]) -> Tensor:
-    """CTC of a batch: of the last layer, and the mean of the others. Nothing waits for a GPU."""
+def loss_of(
+    net: LettersToPhones, data: Examples, rows: NDArray[np.int64], picked: Tensor
+) -> Tensor:
+    """CTC of a batch: of the last layer, and the mean of the others. Nothing waits for a GPU.
+
+    picked: the rows on the device.
+    """
     device = data.letters.device
     lens, target_lens = data.lens[rows], data.target_lens[rows]
-    picked = torch.from_numpy(rows).to(device, non_blocking=True)
     letters = data.letters[picked, : lens.max()]
     targets = data.targets[picked, : target_lens.max()]
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        said = net(letters, torch.from_numpy(lens).to(device, non_blocking=True))
+        said = net(letters, data.lens_there[picked])
     frames = torch.from_numpy(lens * net.config.frames)
     n_phones = torch.from_numpy(target_lens)
     *inner, last = [ctc_loss(log_probs, frames, targets, n_phones) for log_probs in said]
@@ -219,6 +227,18 @@ def best_paths(model: Pronouncer, words: Sequence[str]) -> list[list[str]]:
         for place, path, is_new, n in zip(said.places, paths, fresh, said.lens, strict=True):
             found[place] = model.phones.decode(path[:n][is_new[:n]].tolist())
     return found
+
+
+def joined(models: Sequence[Pronouncer], dev: Dictionary) -> tuple[Pronouncer, Rates]:
+    """The nets of several models as one, with the n-gram of the first, `tuned` on ``dev``.
+
+    Raises:
+        InputError: the models have different letters or phones.
+    """
+    first = models[0]
+    if any((m.letters, m.phones) != (first.letters, first.phones) for m in models):
+        raise InputError("the models have different letters or phones: train them on one lexicon")
+    return tuned(replace(first, nets=tuple(net for m in models for net in m.nets)), dev)
 
 
 def tuned(model: Pronouncer, dev: Dictionary) -> tuple[Pronouncer, Rates]:

@@ -45,6 +45,28 @@ def test_train_apply_and_score(run, lexicon, tmp_path):
     assert 0 < float(probability) <= 1
 
 
+def test_joined_models_are_one(run, lexicon, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, frames in zip(folders, (2, 3), strict=True):
+        words = ["train", lexicon, "--out", folder, *TINY, "--epochs", 15, "--frames", frames]
+        assert run(*words, "--batch", 8, "--lr", 0.02)[0] == 0
+    status, out, _ = run("join", *folders, "--out", tmp_path / "both", "--dev", lexicon)
+    assert status == 0
+    assert "2 nets" in out
+    alone, both = (
+        json.loads(run("score", folder, lexicon, "--json")[1])["word_error_rate"]
+        for folder in (folders[0], tmp_path / "both")
+    )
+    assert both <= alone
+    (tmp_path / "small.txt").write_text("ba b a\nda d a\n")
+    run("train", tmp_path / "small.txt", "--out", tmp_path / "c", *TINY, "--epochs", 1)
+    status, _, err = run(
+        "join", folders[0], tmp_path / "c", "--out", tmp_path / "d", "--dev", lexicon
+    )
+    assert status == 2
+    assert "one lexicon" in err
+
+
 def test_an_interrupted_training_leaves_the_best_epoch(run, lexicon, tmp_path, monkeypatch):
     def stop(model, dev):
         raise KeyboardInterrupt
