@@ -71,8 +71,8 @@ def test_a_stream_that_fails_costs_no_other():
 def test_much_at_once_is_taken_bit_by_bit_and_what_is_left_can_be_dropped():
     live = Live(stream_of(Stored), lambda heard: None)
     for _ in range(100):
-        live.waiting.append((Packet(np.zeros(RATE // 10, np.float32), RATE), 0.0))
-    assert len(live.take()) == 10
+        live.waiting.append((Packet(np.zeros(RATE // 8, np.float32), RATE), 0.0))
+    assert len(live.take()) == 8
     assert not live.ended
     engine = Engine(lambda n, seconds: None)
     engine.forget(live)
