@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from asr.corpora import Audit
 
 SHOWN = 3
-OF_OWN = "Of folders of one's own"
+OF_OWN = "Of folders and tables of one's own"
+#: Options that only one kind has.
+ONLY = {"tier": "folder", "phones": "folder", "audio": "table", "text": "table"}
 
 
 @app.command()
@@ -23,7 +26,8 @@ def prepare(
         str,
         typer.Argument(
             help="timit, so762, synthetic, kaldi, librispeech, jsonl or webdataset; of one's own: "
-            "folder, audio with text beside it (.TextGrid .eaf .ctm .vtt .srt .lab .txt)"
+            "folder, audio with text beside it (.TextGrid .eaf .ctm .vtt .srt .lab .txt), or "
+            "table (.csv .tsv .parquet, Lhotse's cuts .jsonl.gz)"
         ),
     ],
     root: Annotated[Path, typer.Argument(help="where the corpus lies")],
@@ -43,12 +47,19 @@ def prepare(
     phones: Annotated[
         str, typer.Option(help="Name of the tier of phones.", rich_help_panel=OF_OWN)
     ] = "",
+    audio: Annotated[
+        str, typer.Option(help="Name of the column of audio.", rich_help_panel=OF_OWN)
+    ] = "",
+    text: Annotated[
+        str, typer.Option(help="Name of the column of text.", rich_help_panel=OF_OWN)
+    ] = "",
     speaker: Annotated[
         str,
         typer.Option(
-            metavar="PATTERN|NAME",
-            help="A pattern whose group is the speaker in the path below ROOT, such as "
-            r"'(\w+)_\d+$', or the name of the only one; otherwise folders are.",
+            metavar="COLUMN|PATTERN|NAME",
+            help="Of a table the column; of a folder a pattern whose group is the speaker in the "
+            r"path below ROOT, such as '(\w+)_\d+$', or the name of the only one; otherwise "
+            "folders are.",
             rich_help_panel=OF_OWN,
         ),
     ] = "",
@@ -56,8 +67,8 @@ def prepare(
         str,
         typer.Option(
             metavar="PERCENT",
-            help="Of train, dev and test, drawn by speaker (80,10,10 where no folders are called "
-            "so); 100 is one set.",
+            help="Of train, dev and test, drawn by speaker (80,10,10 where no folders or files "
+            "are called so); 100 is one set.",
             rich_help_panel=OF_OWN,
         ),
     ] = "",
@@ -76,18 +87,21 @@ def prepare(
     size = shard_size(shards) if shards else None
     if corpus == "streamed":
         raise InputError("streamed is how prepared manifests are trained on; prepare them as jsonl")
-    own = Own(tier, phones, speaker, shares=shares_of(split), seed=seed)
+    own = Own(tier, phones, speaker, audio, text, shares_of(split), seed)
     if own != Own() and corpus not in OWN:
         raise InputError(
-            f"{corpus} says itself what is what: --tier, --phones, --speaker, --split and --seed "
-            f"are for {' and '.join(OWN)}"
+            f"{corpus} says itself what is what: --tier, --phones, --audio, --text, --speaker, "
+            f"--split and --seed are for {' and '.join(OWN)}"
         )
+    for option, kind in ONLY.items():
+        if getattr(own, option) and corpus != kind:
+            raise InputError(f"--{option} is for {kind}, not {corpus}")
     with progress_bar() as bar:
         loaded = load_corpus(
             corpus,
             root,
             lambda files: bar.track(files, description="reading the corpus"),
-            own if corpus in OWN else None,
+            replace(own, kept=out / "audio") if corpus in OWN else None,
         )
         written = write_sets(out, loaded, size, bar)
     table = Table("set")

@@ -13,6 +13,7 @@ from asr.corpora.kaldi import load_kaldi
 from asr.corpora.librispeech import load_librispeech
 from asr.corpora.own.config import Own
 from asr.corpora.own.folder import load_folder
+from asr.corpora.own.table import load_table
 from asr.corpora.shards import load_webdataset
 from asr.corpora.so762 import load_so762
 from asr.corpora.timit import load_timit
@@ -31,9 +32,10 @@ CORPORA: dict[str, Callable[[Path, Track], Corpus]] = {
     "webdataset": load_webdataset,
     "streamed": load_streamed,
     "folder": load_folder,
+    "table": load_table,
 }
 #: Those of them that have nothing to go by but what `Own` tells.
-OWN = {"folder": load_folder}
+OWN = {"folder": load_folder, "table": load_table}
 
 
 def _untracked(items: Sequence[Any]) -> Iterable[Any]:

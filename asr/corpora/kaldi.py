@@ -112,8 +112,8 @@ def _table(path: Path) -> Table:
 def _audio_path(value: str, where: str, folder: Path) -> Path:
     if value.startswith("|") or value.endswith("|"):
         raise InputError(
-            f"{where}: audio from a command is not run ({value[:60]!r}); "
-            "write its output to files and list those"
+            f"{where}: audio from a command is not run ({value[:60]!r}); write its output to files "
+            "and list those (SPHERE files are read as they are)"
         )
     if not value or re.search(r"\.ark:\d+$", value):
         raise InputError(f"{where}: expected 'recording path-of-audio', found {value!r}")

@@ -192,9 +192,9 @@ def _write_shard(tar: Path, utterances: Sequence[Utterance], size: ShardSize) ->
                 record = record_of(replace(utterance, duration_s=duration_s, offset_s=0.0))
                 del record["audio_filepath"], record["offset"]
                 key = quote(utterance.id, safe="").replace(".", "%2E")
-                start = _add(out, f"{key}.flac", flac)
+                start = add_file(out, f"{key}.flac", flac)
                 about = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape")
-                _add(out, f"{key}.json", about)
+                add_file(out, f"{key}.json", about)
                 where = {
                     "id": utterance.id,
                     "audio_filepath": member_path(tar.name, start, len(flac)),
@@ -215,7 +215,7 @@ def _write_shard(tar: Path, utterances: Sequence[Utterance], size: ShardSize) ->
     }
 
 
-def _add(out: tarfile.TarFile, name: str, data: bytes) -> int:
+def add_file(out: tarfile.TarFile, name: str, data: bytes) -> int:
     """Add a file to a tar, without owner or time; returns where its first byte lies."""
     info = tarfile.TarInfo(name)
     info.size = len(data)

@@ -70,7 +70,7 @@ def read_manifest(
         utterances.append(utterance)
     if not utterances:
         raise InputError(f"{path}: no line with an utterance; expected one JSON object a line")
-    return _named(utterances, set(first_line))
+    return with_names(utterances, set(first_line))
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -259,8 +259,8 @@ def default_id(utterance: Utterance) -> str:
     return stem + (f"-{round(utterance.offset_s * 1000):07d}" if utterance.offset_s else "")
 
 
-def _named(utterances: list[Utterance], taken: set[str]) -> list[Utterance]:
-    """Give ids to utterances that came without, and speakers likewise."""
+def with_names(utterances: Iterable[Utterance], taken: set[str]) -> list[Utterance]:
+    """Give ids to utterances that came without, other than those ``taken``; speakers likewise."""
     copies: Counter[str] = Counter()
     named = []
     for utterance in utterances:

@@ -199,6 +199,7 @@ def test_empty_set_is_fatal(small_timit):
 def test_wrong_root_names_what_was_looked_for(tmp_path, kind):
     looked_for = {"kaldi": "wav.scp", "librispeech": "trans.txt", "jsonl": "jsonl"}
     looked_for |= {"streamed": "jsonl", "webdataset": ".tar", "folder": "no audio in this"}
+    looked_for |= {"table": ".csv"}
     (tmp_path / "docs").mkdir()
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(InputError) as caught:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from asr.audio.sources import SUFFIXES, MEDIA
+from asr.audio.sources import MEDIA, SUFFIXES
 from asr.corpora.audit import Audit, Corpus, Track, audible, audited_duration_s
 from asr.corpora.own.annotations import READERS, read_annotations
 from asr.corpora.own.config import SETS, Own, spoken
