@@ -146,6 +146,7 @@ class Session:
             return REFUSED
         self._say("session.created", session=shown(self.wanted, self.id))
         while True:
+            self._regulate()
             await self.room.wait()
             try:
                 message = await asyncio.wait_for(self.socket.receive(), SILENT_S)
@@ -233,7 +234,6 @@ class Session:
         self.given_s += seconds
         for packet in np.array_split(samples, math.ceil(seconds / PACKET_S)):
             self.engine.hear(turn.live, Packet(packet, rate))
-        self._regulate()
 
     def _begun(self) -> Turn:
         """A new turn."""
