@@ -18,7 +18,8 @@ class DecoderConfig:
     """Which search, and its weights, in natural logarithms.
 
     The language model over labels has lm_weight and bonus; that over words, where the words of a
-    lexicon are searched, word_lm_weight and word_bonus.
+    lexicon are searched, word_lm_weight, word_bonus and word_prior_weight: how frequent labels are,
+    lexicon and language model know better than the net.
     """
 
     name: str = setting("greedy", "the search", choices=DECODERS)
@@ -29,6 +30,12 @@ class DecoderConfig:
     lexicon: bool = setting(False, "search words of the model's lexicon")
     word_lm_weight: float = setting(0.0, "of the language model over words", 0, MOST_WEIGHT)
     word_bonus: float = setting(0.0, "for each word", -MOST_WEIGHT, MOST_WEIGHT)
+    word_prior_weight: float = setting(
+        0.0,
+        "of the labels' frequencies, taken out of what words are searched in",
+        0,
+        MOST_WEIGHT,
+    )
     unknown_penalty: float | None = setting(
         None, "allows words outside the lexicon at that price", -MOST_WEIGHT, MOST_WEIGHT
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr.decode.confidence import Calibration, calibrated
 from asr.decode.config import DecoderConfig
+from asr.decode.emission import checked, without_priors
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import NO_HOTWORDS, Hotwords, Lexicon
 from asr.decode.rescore import rescore
@@ -32,7 +34,9 @@ from asr.types import Hypothesis
 class Decoder:
     """`DecoderConfig` with the models that it needs.
 
-    hotwords: words and their boosts, see `Lexicon.bind_hotwords`. calibrations: by `title`.
+    log_priors: (V,) logarithms of the labels' shares in what the net puts out; without any, they
+    are not taken out. hotwords: words and their boosts, see `Lexicon.bind_hotwords`. calibrations:
+    by `title`.
     """
 
     config: DecoderConfig
@@ -44,6 +48,7 @@ class Decoder:
     rescore_lm: LanguageModel | None = None
     hotwords: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    log_priors: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         config = self.config
@@ -118,6 +123,7 @@ class Decoder:
                     f"the model puts out {frames.shape[1]} labels, and its inventory names "
                     f"{len(self.labels)}, blank included"
                 )
+        log_probs = [self.weighed(frames) for frames in log_probs]
         lm = self.lm
         if isinstance(lm, NeuralLM):
             found = fused_search(
@@ -138,6 +144,13 @@ class Decoder:
             [self.completed(hypothesis, frames) for hypothesis in nbest[: self.config.nbest]]
             for nbest, frames in zip(found, log_probs, strict=True)
         ]
+
+    def weighed(self, log_probs: np.ndarray) -> np.ndarray:
+        """What is searched in of (T, V): where words are, without the labels' frequencies."""
+        weight = self.config.word_prior_weight
+        if not (self.searches_words and weight) or self.log_priors is None:
+            return log_probs
+        return without_priors(checked(log_probs), self.log_priors, weight)
 
     def _search(self, log_probs: np.ndarray) -> list[Hypothesis]:
         config = self.config

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.labels import BLANK
+from asr.system.jit import compiled
 
 
 def checked(log_probs: np.ndarray) -> NDArray[np.float32]:
@@ -41,6 +44,30 @@ def only_blanks(log_probs: NDArray[np.float32], share: float) -> NDArray[np.floa
     without = log_probs.copy()
     without[skipped, BLANK + 1 :] = -np.inf
     return without
+
+
+@compiled
+def without_priors(
+    log_probs: NDArray[np.float32], log_priors: NDArray[np.float32], weight: float
+) -> NDArray[np.float32]:
+    """Divide (T, V) by the labels' frequencies (V,), to the power of ``weight``; rows sum to 1.
+
+    As hybrid systems make likelihoods of posteriors (Bourlard & Morgan 1994), and for CTC Miao et
+    al. 2015, equation 13.
+    """
+    found = np.empty_like(log_probs)
+    for t in range(len(log_probs)):
+        most = -np.inf
+        for v in range(log_probs.shape[1]):
+            found[t, v] = log_probs[t, v] - weight * log_priors[v]
+            most = max(most, found[t, v])
+        total = 0.0
+        for v in range(log_probs.shape[1]):
+            total += math.exp(found[t, v] - most)
+        shift = most + math.log(total)
+        for v in range(log_probs.shape[1]):
+            found[t, v] = min(found[t, v] - shift, 0.0)
+    return found
 
 
 def confidences(

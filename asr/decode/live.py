@@ -124,7 +124,7 @@ class LabelSearch:
         self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
-        log_probs, tops = checked_with_best(log_probs)
+        log_probs, tops = checked_with_best(self.decoder.weighed(log_probs))
         self.rows.append(log_probs)
         first = 0
         while first < len(log_probs):

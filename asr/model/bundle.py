@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,7 +63,7 @@ class Bundle:
     model: an `AcousticModel`, an `Ensemble` of ``architecture`` and ``others``, or a
     `pretrained.WaveformModel`; of ``features`` and ``architecture`` only the sample rate and the
     hop are true of the last, and ``frames`` says where its frames lie. criterion: the loss it was
-    trained with. calibrations: of confidences, by `Decoder.title`.
+    trained with. calibrations: of confidences, by `Decoder.title`. log_priors: (V,) of `Decoder`.
     start: the model that its training started from, if any, and what came with that.
     """
 
@@ -80,6 +81,7 @@ class Bundle:
     word_lm: LanguageModel | None = None
     rescore_lm: LanguageModel | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    log_priors: tuple[float, ...] = ()
     frames: FrameClock | None = None
     others: tuple[RecurrentConfig, ...] = ()
     start: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +89,13 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.transitions is not None:
             self.transitions.check(len(self.labels))
+        if self.log_priors and not (
+            len(self.log_priors) == len(self.labels) and all(map(math.isfinite, self.log_priors))
+        ):
+            raise InputError(
+                f"log_priors: expected {len(self.labels)} finite numbers, one a label, found "
+                f"{len(self.log_priors)}"
+            )
 
     @property
     def clock(self) -> FrameClock:
@@ -123,6 +132,7 @@ class Bundle:
             rescore_lm=self.rescore_lm,
             hotwords=hotwords or {},
             calibrations=self.calibrations,
+            log_priors=np.array(self.log_priors, np.float32) if self.log_priors else None,
         )
 
 
@@ -261,6 +271,7 @@ def settings(bundle: Bundle) -> dict[str, Any]:
         "labels": asdict(bundle.label_config),
         "decoder": asdict(bundle.decoder),
         "confidence": {title: asdict(c) for title, c in bundle.calibrations.items()},
+        "log_priors": list(bundle.log_priors),
         "start": dict(bundle.start),
     }
 
@@ -404,6 +415,7 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
                 )
                 for title, c in config.get("confidence", {}).items()
             },
+            "log_priors": tuple(map(float, config.get("log_priors", ()))),
             "criterion": LossConfig(config["criterion"]).name,
             "start": dict(config.get("start", {})),
         }

@@ -57,11 +57,14 @@ LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3)
 BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 WORD_LM_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+WORD_PRIOR_WEIGHTS = (0.0, 0.3, 0.6)
 PRIOR_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.9)
 TRANSITION_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 #: Where every trial runs a neural language model, fewer values.
 FEW = slice(1, None, 2)
 BEAMS = (5, 10, 20, 50, 100, 200)
+#: No label is taken for rarer.
+LEAST_SHARE = 1e-6
 #: How often the refinement halves its steps.
 HALVINGS = 2
 #: The narrowest beam is taken whose error rate is no higher than the lowest times this.
@@ -125,8 +128,15 @@ def searches(bundle: Bundle, beams: tuple[int, ...] = ()) -> list[Search]:
             if bundle.word_lm is not None:
                 axes["word_lm_weight"] = WORD_LM_WEIGHTS
             axes["word_bonus"] = WORD_BONUSES
+            axes["word_prior_weight"] = WORD_PRIOR_WEIGHTS
             found.append(_sparser(Search(title, config, axes, beams), bundle.word_lm))
     return found
+
+
+def log_priors(log_probs: Mapping[str, np.ndarray]) -> tuple[float, ...]:
+    """Logarithms of the labels' shares in what the net puts out for a set, to four digits."""
+    shares = np.concatenate([np.exp(x, dtype=np.float64) for x in log_probs.values()]).mean(0)
+    return tuple(np.log(np.maximum(shares, LEAST_SHARE)).round(4).tolist())
 
 
 def rescoring_search(bundle: Bundle) -> Search:
@@ -143,7 +153,8 @@ def rescoring_search(bundle: Bundle) -> Search:
 def _sparser(search: Search, lm: object) -> Search:
     if not isinstance(lm, NeuralLM):
         return search
-    return replace(search, axes={name: values[FEW] for name, values in search.axes.items()})
+    fewer = {n: values[FEW] if len(values) > 3 else values for n, values in search.axes.items()}
+    return replace(search, axes=fewer)
 
 
 def tune(
@@ -297,6 +308,8 @@ def tune_all(
                 "--lexicon, or phones to the manifest"
             )
         wanted = known
+    if any("word_prior_weight" in search.axes for search in wanted):
+        bundle.log_priors = log_priors(log_probs)
     found = []
     for search in wanted:
         task = progress.add_task(f"{search.title} weights", total=search.n_trials)
@@ -429,10 +442,11 @@ def calibrate(
     for config in decoders_of(bundle).values():
         decoder = raw.make_decoder(config)
         nbest = decoder.batch([log_probs[u.id] for u in utterances])
+        searched = {u.id: decoder.weighed(log_probs[u.id]) for u in utterances}
         hypotheses = [best for best, *_ in nbest]
         weights: dict[str, tuple[float, ...] | None] = {}
         for unit in ("label", "word"):
-            sample = _Sample.of(unit, utterances, hypotheses, log_probs, bundle)
+            sample = _Sample.of(unit, utterances, hypotheses, searched, bundle)
             if sample is None:
                 continue
             weights[f"{unit}s"] = fit(sample.features, sample.correct)

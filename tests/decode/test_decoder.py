@@ -103,6 +103,23 @@ def test_a_batch_is_its_utterances_one_by_one(kind):
     assert decoder.batch([]) == []
 
 
+def test_words_are_searched_in_likelihoods():
+    priors = np.array([-0.2, -2.0, -3.0, -2.5, -4.0], np.float32)
+    config = replace(BEAM, lexicon=True, word_lm_weight=0.6, word_prior_weight=0.8)
+    models = {"lexicon": LEXICON, "word_lm": WORDS}
+    decoder = Decoder(config, PHONES, log_priors=priors, **models)
+    (frames,) = drawn([20])
+    divided = frames - np.float32(0.8) * priors
+    divided -= np.logaddexp.reduce(divided, 1, keepdims=True)
+    plain = Decoder(replace(config, word_prior_weight=0.0), PHONES, **models)
+    same(decoder(frames), plain(divided))
+    assert [h.words for h in decoder(frames)] != [h.words for h in plain(frames)]
+    # Labels are searched as the net puts them out, and so are words where no shares are known.
+    labels = Decoder(replace(BEAM, word_prior_weight=0.8), PHONES, log_priors=priors)
+    same(labels(frames), DECODERS["beam"](frames))
+    same(Decoder(config, PHONES, **models)(frames), plain(frames))
+
+
 @pytest.mark.parametrize("kind", DECODERS)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 25))

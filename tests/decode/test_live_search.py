@@ -1,6 +1,7 @@
 """Searches that go on as frames come, against the same over all frames at once."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -68,6 +69,10 @@ CASES = {
     "labels in a narrow beam": labels_decoder(beam=3),
     "words": words_decoder(beam=20),
     "words in a narrow beam": words_decoder(beam=3),
+    "words without priors": replace(
+        words_decoder(beam=20, word_prior_weight=0.7),
+        log_priors=np.array([-0.4, -2.0, -1.5, -3.0, -6.0], np.float32),
+    ),
     "unknown words": words_decoder(beam=10, unknown_penalty=2.0),
 }
 

@@ -30,7 +30,14 @@ from asr.model.bundle import (
 )
 from asr.nets.recurrent import RecurrentConfig
 from asr.recognize import tuning
-from asr.recognize.tuning import Search, adopted, calibrate, searches, tune
+from asr.recognize.tuning import (
+    Search,
+    adopted,
+    calibrate,
+    log_priors,
+    searches,
+    tune,
+)
 from asr.types import Segment, Utterance
 
 LABELS = Labels("phone", ("<blank>", "a", "b"))
@@ -79,6 +86,11 @@ def test_the_language_model_gets_the_weight_that_helps():
     assert chosen == replace(
         bundle.decoder, lm_weight=tuned.best.config.lm_weight, bonus=tuned.best.config.bonus
     )
+
+
+def test_labels_shares_are_what_the_net_puts_out_on_average():
+    log_probs = {"a": np.log([[0.7, 0.2, 0.1]]), "b": np.log([[0.1, 0.8, 0.1], [0.4, 0.5, 0.1]])}
+    assert log_priors(log_probs) == pytest.approx(np.log([0.4, 0.5, 0.1]), abs=1e-4)
 
 
 def score_by(monkeypatch, rate):
