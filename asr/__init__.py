@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asr.audio.features import FeatureConfig, LogMel
     from asr.audio.read import load_audio
-    from asr.decode.config import DecoderConfig
+    from asr.decode.config import DecoderConfig, DecodingOptions
     from asr.decode.decoder import Decoder
     from asr.decode.endpoint import EndpointConfig
     from asr.decode.greedy import greedy
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from asr.labels import Labels
     from asr.lm.ngram import NGram
     from asr.lm.query import load_lm
-    from asr.model.options import DecodingOptions
     from asr.recognize.live import Part, Result, Stream, advance
     from asr.recognize.recognizer import Audio, Recognizer
     from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
@@ -72,7 +71,7 @@ _LAZY = {
     "BeamOptions": "asr.decode.search.beam",
     "Decoder": "asr.decode.decoder",
     "DecoderConfig": "asr.decode.config",
-    "DecodingOptions": "asr.model.options",
+    "DecodingOptions": "asr.decode.config",
     "EndpointConfig": "asr.decode.endpoint",
     "FeatureConfig": "asr.audio.features",
     "Hypothesis": "asr.types",

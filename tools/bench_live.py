@@ -33,9 +33,9 @@ from rapidfuzz.distance import Levenshtein
 
 from asr.audio.read import load_audio
 from asr.data.manifest import read_manifest
+from asr.decode.config import DecodingOptions
 from asr.decode.live import begin
 from asr.labels import SILENCES
-from asr.model.options import DecodingOptions
 from asr.model.pretrained import load_model
 from asr.model.stream import choose_latency
 from asr.recognize.live import Result, Stream, advance

@@ -36,8 +36,8 @@ from rapidfuzz.distance import Levenshtein
 from asr.audio.read import audio_blocks, load_audio
 from asr.audio.windows import WindowConfig, windows
 from asr.data.manifest import read_manifest
+from asr.decode.config import DecodingOptions
 from asr.labels import unit_symbols
-from asr.model.options import DecodingOptions
 from asr.model.pretrained import load_model
 from asr.recognize.recognizer import PRECISIONS, Recognizer
 from asr.recognize.transcripts import to_json

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.data.manifest import read_manifest
+from asr.decode.config import DecodingOptions
 from asr.decode.lexicon import SILENCES
-from asr.model.options import DecodingOptions
 from asr.model.pretrained import load_model
 from asr.recognize.recognizer import Recognizer
 from asr.score.error_rate import phone_policy, score_pairs

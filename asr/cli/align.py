@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from asr.cli import app, tell
 from asr.cli.options import DeviceOption
 from asr.errors import InputError, one_line
-
-
-class Unit(StrEnum):
-    """What texts are made of."""
-
-    word = "word"
-    phone = "phone"
 
 
 @app.command()
@@ -56,7 +48,8 @@ def align(
         ),
     ] = None,
     unit: Annotated[
-        Unit | None, typer.Option(help="By default word where words can be spelled, else phone.")
+        Literal["word", "phone"] | None,
+        typer.Option(help="By default word where words can be spelled, else phone."),
     ] = None,
     lexicon: Annotated[
         str | None,
@@ -94,7 +87,7 @@ def align(
         raise InputError("--format manifest: names audio files, and standard input is none")
     if {"jsonl", MANIFEST} <= set(names):
         raise InputError(f"--format {format}: jsonl and manifest would be one file; choose one")
-    aligner = Aligner.load(model, unit and unit.value, lexicon, device)
+    aligner = Aligner.load(model, unit, lexicon, device)
     if "wrd" in names and aligner.unit == "phone":
         raise InputError("--format wrd: aligned by phones there are no words; choose phn")
     joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}

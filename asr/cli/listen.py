@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import (
-    COMPUTING,
-    BeamOption,
-    BonusOption,
-    DecoderOption,
-    DeviceOption,
-    HotwordOption,
-    LexiconOption,
-    LmOption,
-    LmWeightOption,
-    NoLexiconOption,
-    UnknownOption,
-    lexicon_named,
-)
+from asr.cli.options import COMPUTING, DeviceOption, searching
+from asr.decode.config import DecodingOptions
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
 
 if TYPE_CHECKING:
     from asr.audio.live import Packets
-
-
-class Format(StrEnum):
-    """What standard output gets."""
-
-    text = "text"
-    jsonl = "jsonl"
 
 
 KALDI = EndpointConfig()
@@ -52,6 +32,7 @@ def _cost(rule: int) -> typer.models.OptionInfo:
 
 
 @app.command()
+@searching("nbest", "rescore", "rescore_weight")
 def listen(
     audio: Annotated[
         str | None,
@@ -70,8 +51,9 @@ def listen(
         int | None, typer.Option(min=1, metavar="HZ", help="Of raw samples on standard input.")
     ] = None,
     format: Annotated[
-        Format, typer.Option(help="text, or jsonl: an event a line (partial, committed, final).")
-    ] = Format.text,
+        Literal["text", "jsonl"],
+        typer.Option(help="text, or jsonl: an event a line (partial, committed, final)."),
+    ] = "text",
     chunk_ms: Annotated[
         int | None,
         typer.Option(
@@ -89,15 +71,7 @@ def listen(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    decoder: DecoderOption = None,
-    beam: BeamOption = None,
-    lexicon: LexiconOption = None,
-    no_lexicon: NoLexiconOption = False,
-    lm: LmOption = None,
-    lm_weight: LmWeightOption = None,
-    bonus: BonusOption = None,
-    unknown: UnknownOption = None,
-    hotword: HotwordOption = None,
+    options: DecodingOptions,
     rule1: Annotated[float, _rule("Silence without speech.")] = KALDI.rule1_s,
     rule2: Annotated[float, _rule("Silence after a likely end.")] = KALDI.rule2_s,
     rule2_cost: Annotated[float, _cost(2)] = KALDI.rule2_cost,
@@ -112,27 +86,16 @@ def listen(
     ends with the last words.
     """
     from asr.audio.live import Feed
-    from asr.model.options import DecodingOptions
     from asr.model.pretrained import load_model
     from asr.recognize.listening import listen as listen_to
     from asr.recognize.listening import reader
     from asr.recognize.recognizer import Recognizer
 
     endpoint = EndpointConfig(rule1, rule2, rule2_cost, rule3, rule3_cost, rule4, rule5)
-    options = DecodingOptions(
-        decoder=decoder and decoder.value,
-        beam=beam,
-        lexicon=lexicon_named(lexicon, no_lexicon),
-        lm=lm,
-        lm_weight=lm_weight,
-        bonus=bonus,
-        unknown=unknown,
-        hotword=tuple(hotword or ()),
-    )
     recognizer = Recognizer(load_model(model, device), options, tell)
     stream = recognizer.stream(endpoint=endpoint, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms)
     packets = _packets(audio, paced, rate, recognizer.bundle.features.sample_rate)
-    with reader(format is Format.jsonl, tell) as shown:
+    with reader(format == "jsonl", tell) as shown:
         listen_to(stream, Feed(packets), shown)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,11 +24,7 @@ lm_app = typer.Typer(
 app.add_typer(lm_app, name="lm")
 
 
-class Kind(StrEnum):
-    NGRAM = "ngram"
-    LSTM = "lstm"
-
-
+Kind = Literal["ngram", "lstm"]
 Text = Annotated[
     Path,
     typer.Argument(metavar="TEXT", help="A sentence a line; or a manifest (.jsonl)."),
@@ -48,9 +43,9 @@ Normalise = Annotated[
     ),
 ]
 FOLD_HELP = "Fold phones, after TIMIT's custom."
-PANELS = {kind: f"With --kind {kind.value}" for kind in Kind}
-NgramOption = partial(typer.Option, rich_help_panel=PANELS[Kind.NGRAM])
-LstmOption = partial(typer.Option, rich_help_panel=PANELS[Kind.LSTM])
+PANEL = "With --kind {}"
+NgramOption = partial(typer.Option, rich_help_panel=PANEL.format("ngram"))
+LstmOption = partial(typer.Option, rich_help_panel=PANEL.format("lstm"))
 
 
 @lm_app.command()
@@ -61,11 +56,11 @@ def train(
         Path,
         typer.Option(help="The ARPA file to write (gzipped if it ends in .gz), or a new folder."),
     ],
-    kind: Annotated[Kind, typer.Option(help="What to train.")] = Kind.NGRAM,
+    kind: Annotated[Kind, typer.Option(help="What to train.")] = "ngram",
     unit: Annotated[
         Unit, typer.Option(help="What a token is. The phones of a text stand apart, as words do.")
-    ] = Unit.WORD,
-    fold: Annotated[Folding, typer.Option(help=FOLD_HELP)] = Folding.NONE,
+    ] = "word",
+    fold: Annotated[Folding, typer.Option(help=FOLD_HELP)] = "none",
     normalise: Normalise = "",
     dev: Annotated[
         Path | None,
@@ -118,15 +113,15 @@ def train(
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
     _refuse_foreign(context, kind)
-    made_alike = _made_alike(normalise, unit.value)
+    made_alike = _made_alike(normalise, unit)
     sentences = read_sentences(text, unit, fold, made_alike)
     dev_sentences = read_sentences(dev, unit, fold, made_alike) if dev else None
     if kind == "ngram":
         _train_ngram(sentences, dev_sentences, order, least, out)
         return
     config = NeuralConfig(
-        unit=unit.value,
-        fold=fold.value,
+        unit=unit,
+        fold=fold,
         carry=text.suffix != ".jsonl" if carry is None else carry,
         min_count=least,
         model=LanguageModelConfig(cell, layers, hidden, dropout, tie),
@@ -153,8 +148,8 @@ def _refuse_foreign(context: typer.Context, kind: Kind) -> None:
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         panel = getattr(option, "rich_help_panel", None)
-        if panel not in (None, PANELS[kind]) and source and source.name == "COMMANDLINE":
-            raise InputError(f"option {option.name!r} is not for --kind {kind.value}")
+        if panel not in (None, PANEL.format(kind)) and source and source.name == "COMMANDLINE":
+            raise InputError(f"option {option.name!r} is not for --kind {kind}")
 
 
 def _train_ngram(
@@ -315,9 +310,9 @@ def score(
     folding = model.config.fold if isinstance(model, NeuralLM) else "none"
     if isinstance(model, NeuralLM) and unit not in (None, of_model):
         raise InputError(f"{lm}: is a model of {of_model}s, which --unit {unit} does not fit")
-    chosen = unit.value if unit else of_model
+    chosen = unit or of_model
     made_alike = _made_alike(normalise, chosen)
-    sentences = read_sentences(text, chosen, fold.value if fold else folding, made_alike)
+    sentences = read_sentences(text, chosen, fold or folding, made_alike)
     scores = token_scores(model, sentences)
     summary = summarize(model, sentences, scores)
     by_line = [

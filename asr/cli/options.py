@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+from asr.decode.config import DecodingOptions
 from asr.errors import InputError
 
-
-class Unit(StrEnum):
-    """What is counted, or modelled."""
-
-    WORD = "word"
-    CHAR = "char"
-    PHONE = "phone"
-
-
-class DecoderName(StrEnum):
-    """The searches."""
-
-    greedy = "greedy"
-    beam = "beam"
-    viterbi = "viterbi"
-
-
-class Folding(StrEnum):
-    """Foldings of phones."""
-
-    NONE = "none"
-    TIMIT48 = "timit48"
-    TIMIT39 = "timit39"
-    CMU40 = "cmu40"
-
-
-COMPUTING, SEARCH = "Computing", "Search"
+#: What is counted, or modelled.
+Unit = Literal["word", "char", "phone"]
+#: Foldings of phones.
+Folding = Literal["none", "timit48", "timit39", "cmu40"]
+COMPUTING = "Computing"
+SearchOption = partial(typer.Option, rich_help_panel="Search")
 DeviceOption = Annotated[
     str,
     typer.Option(
@@ -45,63 +27,86 @@ DeviceOption = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
-LexiconOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|model|cmudict|lm",
-        help="Search words: of a file (word and phones a line; for letters, a word a line), of "
-        "the model, or those of --lm, as CMUdict pronounces them (phones) or by letters (lm).",
-        rich_help_panel=SEARCH,
-    ),
-]
-NoLexiconOption = Annotated[
-    bool, typer.Option("--no-lexicon", help="Search labels.", rich_help_panel=SEARCH)
-]
-LmOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LM|none",
-        help="Language model over words, or without lexicon over labels: an ARPA file or what "
-        "asr lm train --kind lstm wrote.",
-        rich_help_panel=SEARCH,
-    ),
-]
-DecoderOption = Annotated[
-    DecoderName | None,
-    typer.Option(help="Instead of the model's own.", rich_help_panel=SEARCH),
-]
-LmWeightOption = Annotated[
-    float | None, typer.Option(min=0, help="Of the LM.", rich_help_panel=SEARCH)
-]
-BonusOption = Annotated[
-    float | None, typer.Option(help="For each label, or word.", rich_help_panel=SEARCH)
-]
-UnknownOption = Annotated[
-    float | None,
-    typer.Option(help="Price of a word outside the lexicon.", rich_help_panel=SEARCH),
-]
-HotwordOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="WORDS:BOOST", help="More likely by BOOST; repeat.", rich_help_panel=SEARCH
-    ),
-]
-BeamOption = Annotated[int | None, typer.Option(min=1, help="Width.", rich_help_panel=SEARCH)]
-RescoreOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LM|none",
-        help="Language model that sorts the best hypotheses anew.",
-        rich_help_panel=SEARCH,
-    ),
-]
+Command = Callable[..., None]
 
 
-def lexicon_named(lexicon: str | None, no_lexicon: bool) -> str | None:
-    """Join the two options that speak of one thing."""
+def decoding_options(
+    decoder: Annotated[
+        Literal["greedy", "beam", "viterbi"] | None,
+        SearchOption(help="Instead of the model's own."),
+    ] = None,
+    beam: Annotated[int | None, SearchOption(min=1, help="Width.")] = None,
+    nbest: Annotated[int | None, SearchOption(min=1, help="Alternatives, in JSON.")] = None,
+    lexicon: Annotated[
+        str | None,
+        SearchOption(
+            metavar="FILE|model|cmudict|lm",
+            help="Search words: of a file (word and phones a line; for letters, a word a line), of "
+            "the model, or those of --lm, as CMUdict pronounces them (phones) or by letters (lm).",
+        ),
+    ] = None,
+    no_lexicon: Annotated[bool, SearchOption("--no-lexicon", help="Search labels.")] = False,
+    lm: Annotated[
+        str | None,
+        SearchOption(
+            metavar="LM|none",
+            help="Language model over words, or without lexicon over labels: an ARPA file or what "
+            "asr lm train --kind lstm wrote.",
+        ),
+    ] = None,
+    lm_weight: Annotated[float | None, SearchOption(min=0, help="Of the LM.")] = None,
+    bonus: Annotated[float | None, SearchOption(help="For each label, or word.")] = None,
+    unknown: Annotated[
+        float | None, SearchOption(help="Price of a word outside the lexicon.")
+    ] = None,
+    hotword: Annotated[
+        list[str] | None,
+        SearchOption(metavar="WORDS:BOOST", help="More likely by BOOST; repeat."),
+    ] = None,
+    rescore: Annotated[
+        str | None,
+        SearchOption(metavar="LM|none", help="Language model that sorts the best hypotheses anew."),
+    ] = None,
+    rescore_weight: Annotated[float | None, SearchOption(min=0, help="Of that LM.")] = None,
+) -> DecodingOptions:
+    """What a user changes of a model's search, an option each."""
     if lexicon is not None and no_lexicon:
         raise InputError(f"--lexicon {lexicon} and --no-lexicon: choose one")
-    return "none" if no_lexicon else lexicon
+    lexicon = "none" if no_lexicon else lexicon
+    words = tuple(hotword or ())
+    return DecodingOptions(
+        decoder, beam, nbest, lexicon, lm, lm_weight, bonus, unknown, words, rescore, rescore_weight
+    )
+
+
+def searching(*left_out: str) -> Callable[[Command], Command]:
+    """Give a command those options of `decoding_options` that are not ``left_out``.
+
+    They stand in the place of its parameter ``options``, which gets what they say.
+    """
+
+    def with_options(command: Command) -> Command:
+        shared = signature(decoding_options, eval_str=True).parameters
+        shown = {
+            name: option.replace(kind=Parameter.KEYWORD_ONLY)
+            for name, option in shared.items()
+            if name not in left_out
+        }
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            options = decoding_options(**{name: given.pop(name) for name in shown})
+            command(**given, options=options)
+
+        parameters: list[Parameter] = []
+        for parameter in signature(command, eval_str=True).parameters.values():
+            parameters += shown.values() if parameter.name == "options" else [parameter]
+        # What typer reads.
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return with_options
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def plot(
 ) -> None:
     """Draw waveform, log-mel and, with a model, posteriors with the labels and words found."""
     from asr.audio.read import audio_duration_s, load_audio
-    from asr.model.options import DecodingOptions
+    from asr.decode.config import DecodingOptions
     from asr.plot.said import known
     from asr.plot.utterance import CONTEXT_S, checked, plot_audio
     from asr.recognize.recognizer import Recognizer

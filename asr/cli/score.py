@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,17 +12,6 @@ from asr.cli.options import Folding, Unit
 from asr.errors import InputError
 from asr.score.normalise import NORMALISATIONS, named_ways
 from asr.score.read import FORMAT_RULE, FORMATS
-
-
-class Silence(StrEnum):
-    COUNT = "count"
-    MERGE = "merge"
-    IGNORE = "ignore"
-
-
-class AlignmentName(StrEnum):
-    EDIT = "edit"
-    NIST = "nist"
 
 
 @app.command()
@@ -37,24 +25,24 @@ def score(
     ],
     unit: Annotated[
         Unit, typer.Option(help="What is counted: words (WER), characters (CER), phones (PER).")
-    ] = Unit.WORD,
+    ] = "word",
     fold: Annotated[
         Folding, typer.Option(help="Fold the phones of both sides, after TIMIT's custom.")
-    ] = Folding.NONE,
+    ] = "none",
     silence: Annotated[
-        Silence,
+        Literal["count", "merge", "ignore"],
         typer.Option(
             help="Silence phones (sil, h#, pau) of both sides: count each, merge neighbouring "
             "ones into one, or ignore them."
         ),
-    ] = Silence.COUNT,
+    ] = "count",
     alignment: Annotated[
-        AlignmentName,
+        Literal["edit", "nist"],
         typer.Option(
             help="edit: minimum edit distance. nist: sclite's weights, { a / b } and (optional) "
             "words, no difference of case."
         ),
-    ] = AlignmentName.EDIT,
+    ] = "edit",
     normalise: Annotated[
         str,
         typer.Option(
@@ -131,7 +119,7 @@ def score(
         raise InputError("--compare has its own output, without --errors and --intervals")
     # A million words make many objects, and no cycles among them.
     gc.disable()
-    choices = Choices(unit.value, alignment.value, fold.value, silence.value, named_ways(normalise))
+    choices = Choices(unit, alignment, fold, silence, named_ways(normalise))
     systems = score_files(ref, hyps, choices, tell, glm, format)
     if compare:
         text, document = compared(systems)

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import (
-    COMPUTING,
-    SEARCH,
-    BeamOption,
-    BonusOption,
-    DecoderOption,
-    DeviceOption,
-    HotwordOption,
-    LexiconOption,
-    LmOption,
-    LmWeightOption,
-    NoLexiconOption,
-    RescoreOption,
-    UnknownOption,
-    lexicon_named,
-    read_keys,
-)
+from asr.cli.options import COMPUTING, DeviceOption, read_keys, searching
+from asr.decode.config import DecodingOptions
 from asr.errors import InputError
-
-
-class Channels(StrEnum):
-    """What to do with more than one."""
-
-    mix = "mix"
-    each = "each"
-
-
-class Engine(StrEnum):
-    """What the work runs on."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Precision(StrEnum):
-    """What the net computes in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
-
 
 AUDIO = "Audio"
 
 
 @app.command()
+@searching()
 def transcribe(
     files: Annotated[
         list[str] | None,
@@ -104,11 +66,11 @@ def transcribe(
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Replace outputs that exist.")] = False,
     channels: Annotated[
-        Channels,
+        Literal["mix", "each"],
         typer.Option(
             help="mix, or each: a transcript a channel (.ch1 ...).", rich_help_panel=AUDIO
         ),
-    ] = Channels.mix,
+    ] = "mix",
     window: Annotated[
         float | None,
         typer.Option(
@@ -127,37 +89,22 @@ def transcribe(
         ),
     ] = False,
     precision: Annotated[
-        Precision,
+        Literal["float32", "bfloat16", "int8"],
         typer.Option(
             help="Of the net: bfloat16 is fast where the processor knows it, int8 elsewhere.",
             rich_help_panel=COMPUTING,
         ),
-    ] = Precision.float32,
+    ] = "float32",
     device: DeviceOption = "auto",
     engine: Annotated[
-        Engine,
+        Literal["local", "ray"],
         typer.Option(
             help="ray: on the cluster that RAY_ADDRESS names, or else on one of this machine's "
             "own; AUDIO may be tars and manifests (.tar, .jsonl); JSONL in parts goes to --out.",
             rich_help_panel=COMPUTING,
         ),
-    ] = Engine.local,
-    decoder: DecoderOption = None,
-    beam: BeamOption = None,
-    nbest: Annotated[
-        int | None, typer.Option(min=1, help="Alternatives, in JSON.", rich_help_panel=SEARCH)
-    ] = None,
-    lexicon: LexiconOption = None,
-    no_lexicon: NoLexiconOption = False,
-    lm: LmOption = None,
-    lm_weight: LmWeightOption = None,
-    bonus: BonusOption = None,
-    unknown: UnknownOption = None,
-    hotword: HotwordOption = None,
-    rescore: RescoreOption = None,
-    rescore_weight: Annotated[
-        float | None, typer.Option(min=0, help="Of that LM.", rich_help_panel=SEARCH)
-    ] = None,
+    ] = "local",
+    options: DecodingOptions,
 ) -> None:
     """Transcribe AUDIO to standard output, in order, or to files.
 
@@ -166,28 +113,14 @@ def transcribe(
     The search, its lexicon, language models and weights are the model's own (see asr tune) where
     no option changes them. Weights and boosts are in natural logarithms.
     """
-    from asr.model.options import DecodingOptions
     from asr.recognize.files import Loading
     from asr.recognize.remote import RemoteRecognizer, check_loading
     from asr.recognize.transcribing import Output, transcribe_named
 
-    options = DecodingOptions(
-        decoder=decoder and decoder.value,
-        beam=beam,
-        nbest=nbest,
-        lexicon=lexicon_named(lexicon, no_lexicon),
-        lm=lm,
-        lm_weight=lm_weight,
-        bonus=bonus,
-        unknown=unknown,
-        hotword=tuple(hotword or ()),
-        rescore=rescore,
-        rescore_weight=rescore_weight,
-    )
     if model is None and server is None:
         raise InputError("name a model with --model, or what serves one with --server")
-    loading = Loading(model or "", options, window, keep_silence, precision.value, device)
-    output = Output(format, out, redo, channels is Channels.each, engine is Engine.ray)
+    loading = Loading(model or "", options, window, keep_silence, precision, device)
+    output = Output(format, out, redo, channels == "each", engine == "ray")
     remote = None
     if server is not None:
         check_loading(server, loading, output.on_ray)

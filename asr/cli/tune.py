@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import (
-    BeamOption,
-    DeviceOption,
-    LexiconOption,
-    LmOption,
-    NoLexiconOption,
-    RescoreOption,
-    lexicon_named,
-)
+from asr.cli.options import DeviceOption, searching
+from asr.decode.config import DecodingOptions
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,14 +22,12 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@searching("decoder", "nbest", "lm_weight", "bonus", "unknown", "hotword", "rescore_weight")
 def tune(
     manifest: Annotated[Path, typer.Argument(help="The dev set, as a .jsonl manifest.")],
     model: Annotated[str, typer.Option(help="Model directory (or run directory); changed.")],
-    lexicon: LexiconOption = None,
-    no_lexicon: NoLexiconOption = False,
-    lm: LmOption = None,
-    rescore: RescoreOption = None,
-    beam: BeamOption = None,
+    *,
+    options: DecodingOptions,
     device: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Even on a test set.")] = False,
 ) -> None:
@@ -50,14 +41,10 @@ def tune(
     from rich.console import Console
 
     from asr.model.bundle import CONFIG, model_folder
-    from asr.model.options import DecodingOptions
     from asr.recognize.tuning import tune_model
 
     _check(manifest, model, force)
     folder = model_folder(Path(model))
-    options = DecodingOptions(
-        beam=beam, lexicon=lexicon_named(lexicon, no_lexicon), lm=lm, rescore=rescore
-    )
     outcome = tune_model(folder, manifest, options, device, tell)
     console = Console()
     for tuned in outcome.found:

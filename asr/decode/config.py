@@ -1,8 +1,10 @@
-"""What a decoder may be told: each setting with its bounds, its meaning and its default."""
+"""What a decoder may be told: each setting with its bounds, meaning and default; and changes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from asr.system.settings import check, setting
 
@@ -56,3 +58,34 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         check(self, "decoder")
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """What a user changes of a model's decoder; ``None`` leaves what the model directory says.
+
+    decoder: greedy, beam or viterbi. lexicon: a file; ``model`` for the model's own; ``none``;
+    ``cmudict`` (phones) or ``lm`` (characters) for the words of the language model. lm: an ARPA
+    file or a neural model's folder, over words where words of a lexicon are searched, else over
+    labels; or ``none``. lm_weight and bonus: of that search. unknown: the price of a word outside
+    the lexicon, in natural logarithms. hotword: ``word:boost``. rescore: a language model for a
+    second pass, or ``none``.
+    """
+
+    decoder: str | None = None
+    beam: int | None = None
+    nbest: int | None = None
+    lexicon: str | Path | None = None
+    lm: str | Path | None = None
+    lm_weight: float | None = None
+    bonus: float | None = None
+    unknown: float | None = None
+    hotword: Sequence[str] = ()
+    rescore: str | Path | None = None
+    rescore_weight: float | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options that change anything, as the command line calls them."""
+        changed = [f.name for f in fields(self) if getattr(self, f.name) not in (None, ())]
+        return ["--" + name.replace("_", "-") for name in changed]

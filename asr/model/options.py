@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asr.decode.config import DecodingOptions
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.decode.pronunciations import MOST_TOLD
 from asr.errors import InputError
@@ -23,37 +24,6 @@ LEAST_COMMON = 0.5
 
 Hotwords = Mapping[tuple[str, ...], float]
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """What to change; ``None`` leaves what the model directory says.
-
-    decoder: greedy, beam or viterbi. lexicon: a file; ``model`` for the model's own; ``none``;
-    ``cmudict`` (phones) or ``lm`` (characters) for the words of the language model. lm: an ARPA
-    file or a neural model's folder, over words where words of a lexicon are searched, else over
-    labels; or ``none``. lm_weight and bonus: of that search. unknown: the price of a word outside
-    the lexicon, in natural logarithms. hotword: ``word:boost``. rescore: a language model for a
-    second pass, or ``none``.
-    """
-
-    decoder: str | None = None
-    beam: int | None = None
-    nbest: int | None = None
-    lexicon: str | Path | None = None
-    lm: str | Path | None = None
-    lm_weight: float | None = None
-    bonus: float | None = None
-    unknown: float | None = None
-    hotword: Sequence[str] = ()
-    rescore: str | Path | None = None
-    rescore_weight: float | None = None
-
-    @property
-    def given(self) -> list[str]:
-        """The options that change anything, as the command line calls them."""
-        changed = [f.name for f in fields(self) if getattr(self, f.name) not in (None, ())]
-        return ["--" + name.replace("_", "-") for name in changed]
 
 
 def fitted(bundle: Bundle, options: DecodingOptions, tell: Tell) -> tuple[Bundle, Hotwords]:

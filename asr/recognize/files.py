@@ -17,8 +17,8 @@ import torch
 
 from asr.audio.sources import Failed, Source
 from asr.audio.windows import WindowConfig
+from asr.decode.config import DecodingOptions
 from asr.errors import InputError
-from asr.model.options import DecodingOptions
 from asr.model.pretrained import WaveformModel, load_model
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import Format

@@ -18,13 +18,14 @@ import numpy as np
 from asr.audio.read import audio_blocks, checked_waveform, load_audio
 from asr.audio.sources import Source
 from asr.audio.windows import Joiner, Stretch, Window, WindowConfig, cut, windows
+from asr.decode.config import DecodingOptions
 from asr.decode.decoder import Decoder
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
-from asr.model.options import DecodingOptions, fitted, with_hotwords
+from asr.model.options import fitted, with_hotwords
 from asr.model.pretrained import load_model
 from asr.model.stream import EmissionStream
 from asr.nets.acoustic import AcousticModel, Ensemble

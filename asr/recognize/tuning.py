@@ -28,7 +28,7 @@ from asr.decode.confidence import (
     predicted,
     word_features,
 )
-from asr.decode.config import DecoderConfig
+from asr.decode.config import DecoderConfig, DecodingOptions
 from asr.decode.rescore import reorder, sentence_log_probs
 from asr.errors import InputError
 from asr.labels import fold, unit_symbols
@@ -44,7 +44,7 @@ from asr.model.bundle import (
     save_tensors,
 )
 from asr.model.emissions import emissions_of
-from asr.model.options import DecodingOptions, fitted
+from asr.model.options import fitted
 from asr.model.pretrained import load_model
 from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align

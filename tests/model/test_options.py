@@ -3,12 +3,12 @@
 import pytest
 
 from asr.audio.features import FeatureConfig
-from asr.decode.config import DecoderConfig
+from asr.decode.config import DecoderConfig, DecodingOptions
 from asr.errors import InputError
 from asr.labels import SPACE, LabelConfig, Labels
 from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
-from asr.model.options import UNTUNED_WEIGHT, DecodingOptions, fitted
+from asr.model.options import UNTUNED_WEIGHT, fitted
 from asr.nets.recurrent import RecurrentConfig
 
 LETTERS = Labels("char", ("<blank>", SPACE, *"abcdefgh"))

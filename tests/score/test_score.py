@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -606,9 +607,10 @@ def test_command_writes_a_report(run, pair, tmp_path):
 
 
 def test_command_offers_what_there_is():
-    assert {unit.value for unit in score_command.Unit} == set(UNITS)
-    assert {folding.value for folding in score_command.Folding} == set(FOLDINGS)
-    assert {policy.value for policy in score_command.Silence} == set(SILENCE_POLICIES)
+    offered = get_type_hints(score_command.score)
+    assert set(get_args(offered["unit"])) == set(UNITS)
+    assert set(get_args(offered["fold"])) == set(FOLDINGS)
+    assert set(get_args(offered["silence"])) == set(SILENCE_POLICIES)
 
 
 @pytest.mark.parametrize(
