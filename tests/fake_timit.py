@@ -2,11 +2,13 @@
 
 import itertools
 import random
+import struct
 from pathlib import Path
 
 import numpy as np
 
 from asr.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS
+from asr.corpora.timit_sample import SPEAKERS
 from asr.labels import TIMIT_61_PHONES
 
 N_TRAIN_SPEAKERS, N_OTHER_TEST_SPEAKERS = 462, 94
@@ -52,6 +54,22 @@ def build(root: Path, upper: bool = True, riff: bool = False, samples_per_phone:
                 (folder / f"{case(sentence)}{case('.wav')}.wav").write_bytes(_riff(pcm))
     (top / case("doc")).mkdir()
     (top / case("doc") / case("readme.txt")).write_text("not TIMIT")
+    return top
+
+
+def build_sample(root: Path, samples_per_phone: int = 16) -> Path:
+    """Build a sample of it in NLTK's layout below ``root``/timit and return that folder."""
+    rng, top = random.Random(0), Path(root) / "timit"
+    for speaker in sorted(SPEAKERS):
+        folder = top / f"dr1-{speaker}"
+        folder.mkdir(parents=True)
+        for sentence in SENTENCES:
+            phones = ["h#", *rng.sample([p for p in TIMIT_61_PHONES if p != "h#"], 10), "h#"]
+            levels = [rng.randrange(1, 1000) for _ in phones]
+            pcm = b"".join(struct.pack("<h", n) * samples_per_phone for n in levels)
+            labels = _labels(phones, samples_per_phone)
+            _write(folder / sentence, str.lower, _riff(pcm), labels)
+    (top / "timitdic.txt").write_text("; words\nshe  /sh iy1/\n")
     return top
 
 

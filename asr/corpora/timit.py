@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asr.corpora.audit import Audit, Corpus, Track
+from asr.corpora.timit_sample import load_sample, sample_folders
 from asr.corpora.tree import find_root, read_entries, scan
 from asr.errors import InputError
 from asr.labels import TIMIT_61_PHONES
@@ -37,11 +38,13 @@ EXPECTED_PHONES = {"dev": 15057, "test": 7215}
 
 
 def load_timit(root: Path, track: Track) -> Corpus:
-    """Load train, dev, test (the core test) and test_full.
+    """Load train, dev, test (the core test) and test_full; of NLTK's sample, as `load_sample`.
 
     Raises:
         InputError: no TRAIN and TEST folders, or a speaker of the test set in TRAIN.
     """
+    if folders := sample_folders(root):
+        return load_sample(folders, track)
     root = find_root(root, ("train", "test"))
     audit = Audit()
     kept = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -120,29 +120,41 @@ def scan(root: Path, set_names: Sequence[str], audit: Audit) -> list[Entry]:
                 for name in subfolders:
                     audit.stray[str(folder / name)] = "a folder inside a speaker's folder"
                 subfolders.clear()
-            for name in files:
-                stem, _, extension = name.lower().partition(".")
-                if depth != 3:
-                    reason = f"not in {top}/<region>/<speaker>/"
-                elif not stem or extension not in _AUDIO + _LABELS:
-                    reason = f"not one of {', '.join(_AUDIO + _LABELS)}"
-                else:
-                    speaker = folder.name.lower()
-                    other = set_of.setdefault(speaker, set_name)
-                    if other != set_name:
-                        raise InputError(
-                            f"{folder}: speaker {speaker} is in {other.upper()} too; "
-                            "a speaker belongs to one set: remove one of the folders"
-                        )
-                    entry = entries.setdefault(
-                        (speaker, stem), Entry(set_name, speaker, stem, folder)
-                    )
-                    if extension not in entry.files:
-                        entry.files[extension] = folder / name
-                        continue
-                    reason = f"a second copy of {entry.files[extension]}"
-                audit.stray[str(folder / name)] = reason
+            if depth != 3:
+                reason = f"not in {top}/<region>/<speaker>/"
+                audit.stray.update({str(folder / name): reason for name in files})
+                continue
+            speaker = folder.name.lower()
+            found = entries_of(folder, files, set_name, speaker, audit)
+            other = set_of.setdefault(speaker, set_name) if found else set_name
+            if other != set_name:
+                raise InputError(
+                    f"{folder}: speaker {speaker} is in {other.upper()} too; "
+                    "a speaker belongs to one set: remove one of the folders"
+                )
+            for entry in found:
+                known = entries.setdefault((speaker, entry.name), entry)
+                for extension, path in entry.files.items():
+                    if known.files.setdefault(extension, path) != path:
+                        audit.stray[str(path)] = f"a second copy of {known.files[extension]}"
     return [entries[key] for key in sorted(entries)]
+
+
+def entries_of(
+    folder: Path, names: Iterable[str], set_name: str, speaker: str, audit: Audit
+) -> list[Entry]:
+    """The utterances of a speaker's folder, which has files of these names; note stray ones."""
+    entries: dict[str, Entry] = {}
+    for name in names:
+        stem, _, extension = name.lower().partition(".")
+        if not stem or extension not in _AUDIO + _LABELS:
+            audit.stray[str(folder / name)] = f"not one of {', '.join(_AUDIO + _LABELS)}"
+            continue
+        entry = entries.setdefault(stem, Entry(set_name, speaker, stem, folder))
+        if entry.files.setdefault(extension, folder / name) != folder / name:
+            reason = f"a second copy of {entry.files[extension]}"
+            audit.stray[str(folder / name)] = reason
+    return list(entries.values())
 
 
 def read_entries(

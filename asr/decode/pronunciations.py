@@ -1,4 +1,4 @@
-"""Pronouncing dictionaries as they come: plain lines, CMUdict's, MFA's and Kaldi's."""
+"""Pronouncing dictionaries as they come: plain lines, CMUdict's, TIMIT's, MFA's and Kaldi's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CLOSURES = {
     "b": "bcl", "d": "dcl", "g": "gcl", "p": "pcl", "t": "tcl", "k": "kcl", "jh": "dcl", "ch": "tcl"
 }  # fmt: skip
 COMMENT, REMARK = ";;;", "#"
+#: TIMIT's timitdic.txt: phones between slashes, words such as "live~v", comments after one ";".
+SLASHED, TIMIT_COMMENT, PART_OF_SPEECH = re.compile(r"/([^/]*)/$"), ";", re.compile(r"(?<=.)~\w+$")
 VARIANT = re.compile(r"(?<=.)\(\d+\)$")
 DISAMBIGUATION = re.compile(r"#\d+$")
 STRESS = "012"
@@ -43,10 +45,11 @@ def read_entries(
 ) -> list[Entry]:
     """Read a dictionary: a word and its phones a line, several lines for several pronunciations.
 
-    Left out are CMUdict's comments (``;;;``), remarks (`` # ``) and numbers of variants
-    (``WORD(2)``), Kaldi's positions (``_B _I _E _S``) and disambiguation symbols, and entries of
-    silence or noise alone. Probabilities (MFA's and Kaldi's: one column or four) sort a word's
-    pronunciations, the likeliest first.
+    Left out are CMUdict's comments (``;;;``) and TIMIT's (``;``), remarks (`` # ``), numbers of
+    variants (``WORD(2)``), TIMIT's slashes and parts of speech (``live~v /l ih1 v/``), Kaldi's
+    positions (``_B _I _E _S``) and disambiguation symbols, and entries of silence or noise alone.
+    Probabilities (MFA's and Kaldi's: one column or four) sort a word's pronunciations, the
+    likeliest first.
 
     Where the phones that a model knows are given, others are taken for them without their stress
     and, from a file in upper case, in lower case; where those have closures, CMUdict's stops get
@@ -86,10 +89,13 @@ def _rows(text: str, path: Path, only: Collection[str] | None) -> list[tuple[str
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         named, *rest = line.split(maxsplit=1) or [COMMENT]
-        word = VARIANT.sub("", named)
-        if word.startswith(COMMENT) or (only is not None and word not in only):
+        word, said = VARIANT.sub("", named), " ".join(rest).strip()
+        if slashed := SLASHED.match(said):
+            word, said = PART_OF_SPEECH.sub("", word).removesuffix("."), slashed[1]
+        is_comment = word.startswith(COMMENT) or word == TIMIT_COMMENT
+        if is_comment or (only is not None and word not in only):
             continue
-        tokens = " ".join(rest).split()
+        tokens = said.split()
         if REMARK in tokens:
             tokens = tokens[: tokens.index(REMARK)]
         rows.append((f"{path}:{number}", word, tokens))

@@ -32,6 +32,13 @@ class CorpusConfig:
     train: list[str] = setting(["train"], "the sets to train on")
     dev: str = setting("dev", "the set that chooses the best epoch and the decoder's weights")
     test: list[str] = setting(["test"], "the sets to score in the end")
+    fold: int = setting(
+        1,
+        "of a corpus that is dealt by speaker in several ways (TIMIT's sample), which: N takes the "
+        "sets trainN, devN and testN, 1 those without a number",
+        1,
+        1000,
+    )
     lexicon: str = setting(
         "",
         "a file (word TAB phones, CMUdict's, MFA's or Kaldi's lines), relative to the root: words "

@@ -85,15 +85,17 @@ def choose_sets(config: CorpusConfig, corpus: Corpus) -> dict[str, Utterances]:
             f"corpus.train={config.train}, dev={config.dev}, test={config.test}: expected "
             "different sets, one or more of them to train on, and none named train to score"
         )
-    for name in wanted:
-        if not corpus.sets.get(name):
+    mark = "" if config.fold == 1 else str(config.fold)
+    found = {name: corpus.sets.get(f"{name}{mark}", ()) for name in wanted}
+    for name, utterances in found.items():
+        if not utterances:
             raise InputError(
-                f"corpus.root={config.root}: no utterances in set {name!r}; "
+                f"corpus.root={config.root}: no utterances in set '{name}{mark}'; "
                 f"the sets found are {', '.join(corpus.sets) or 'none'}"
             )
-    train = corpus.join([corpus.sets[name] for name in config.train])
-    scored = {"dev": Listed(corpus.sets[config.dev])}
-    scored |= {name: Listed(corpus.sets[name]) for name in config.test}
+    train = corpus.join([found[name] for name in config.train])
+    scored = {"dev": Listed(found[config.dev])}
+    scored |= {name: Listed(found[name]) for name in config.test}
     for name, utterances in scored.items():
         leak, heard = train.shared_with(utterances)
         if leak:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from asr.audio.read import load_audio, write_sphere
 from asr.corpora import CORPORA, load_corpus
 from asr.corpora.timit import CORE_TEST_SPEAKERS, DEV_SPEAKERS
+from asr.corpora.timit_sample import SPEAKERS
 from asr.corpora.tree import load_tree, read_segments
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
@@ -26,6 +27,8 @@ from asr.types import Segment
 
 SO762 = Path(__file__).parents[3] / "shared" / "data" / "so762"
 NEED_SO762 = pytest.mark.skipif(not SO762.is_dir(), reason="so762 is not here")
+TIMIT_SAMPLE = SO762.parent / "timit_sample"
+NEED_TIMIT_SAMPLE = pytest.mark.skipif(not TIMIT_SAMPLE.is_dir(), reason="the sample is not here")
 ASR = [sys.executable, "-c", "from asr.cli import main; main()"]
 
 
@@ -119,6 +122,58 @@ def test_timit_root_is_found_nearby(small_timit, path):
     corpus = load_corpus("timit", small_timit / path)
     assert corpus.root.resolve() == small_timit
     assert [len(us) for us in corpus.sets.values()] == [8, 8, 8, 16]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A sample of TIMIT in NLTK's layout, made of the fake one's files."""
+    return fake_timit.build_sample(tmp_path_factory.mktemp("nltk"))
+
+
+@pytest.mark.parametrize("where", [".", ".."])
+def test_timit_sample_is_dealt_by_speaker(sample, where):
+    corpus = load_corpus("timit", sample / where)
+    assert corpus.root.resolve() == sample
+    assert (corpus.audit.found, corpus.audit.used) == (160, 160)
+    told = corpus.audit.deviations
+    assert len(told) == 1
+    assert "not TIMIT's: error rates cannot be compared" in told[0]
+    tested = []
+    for mark in ("", "2", "3", "4"):
+        of = {name: corpus.sets[name + mark] for name in ("train", "dev", "test", "test_sa")}
+        assert [len(us) for us in of.values()] == [110, 8, 32, 8]
+        speakers = {name: {u.speaker for u in us} for name, us in of.items()}
+        assert speakers["test"] == speakers["test_sa"]
+        assert sorted(s[0] for s in speakers["test"]) == ["f", "f", "m", "m"]
+        assert not speakers["train"] & (speakers["dev"] | speakers["test"])
+        assert {u.id.split("_")[1] for u in of["test_sa"]} == {"sa1", "sa2"}
+        assert not any("_sa" in u.id for u in of["test"])
+        tested += sorted(speakers["test"])
+    assert sorted(tested) == sorted(SPEAKERS)
+
+
+def test_timit_sample_tells_what_it_lacks(sample, tmp_path):
+    root = tmp_path / "sample"
+    shutil.copytree(sample, root)
+    (root / "dr1-faem0").rename(root / "dr1-fxxx0")
+    (root / "dr1-fvmh0" / "sa1.phn").unlink()
+    (root / "dr1-fvmh0" / "notes.doc").touch()
+    audit = load_corpus("timit", root).audit
+    assert [Path(p).name for p in audit.missing] == ["sa1.phn"]
+    assert [Path(p).name for p in audit.stray] == ["notes.doc"]
+    assert audit.deviations[1:] == [
+        "159 utterances, the sample has 160",
+        "speakers: no utterance of faem0",
+        "speakers: unknown: fxxx0",
+    ]
+
+
+@NEED_TIMIT_SAMPLE
+def test_timit_sample_is_whole():
+    audit = load_corpus("timit", TIMIT_SAMPLE).audit
+    assert (audit.found, audit.used) == (160, 160)
+    assert audit.missing == audit.corrupt == audit.stray == {}
+    assert len(audit.deviations) == 1
 
 
 def test_timit_deviations_are_told(small_timit):

@@ -276,6 +276,8 @@ def test_lexicon_file_of_phones(tmp_path):
 #: The same two words as the tools that people come from write them.
 DIALECTS = {
     "cmudict": ";;; # CMUdict\nA AH0\nA(2)  EY1\nABLE  EY1 B AH0 L # common\nABLE(2)  EY1 B L\n",
+    "timit": "; a  /ey1/ is not in the prompts\n;\na~art  /ah/\na~letter  /ey1/\n"
+    "able.  /ey1 b ah l/\nable  /ey b l/\n",
     "mfa": "a 0.99 ah\na\t0.5\tey\nable 0.2 ey b l\nable 1 ey b ah l\n<unk> 1 spn\n",
     "mfa_silences": "a\t0.99\t0.2\t1.5\t1.0\tah\na 0.01 0.1 1 1 ey\n"
     "able\t0.9\t0.2\t1.0\t0.9\tey b ah l\nable 0.1 0.2 1.0 0.9 ey b l\n",
@@ -311,7 +313,7 @@ def test_phones_are_taken_as_they_are_written_where_the_model_has_them(tmp_path)
         Lexicon.read(path, labels)
 
 
-@given(st.text(alphabet="aAbhH012_BIES#;.()<> \t\n", max_size=60))
+@given(st.text(alphabet="aAbhH012_BIES#;.()<>/~ \t\n", max_size=60))
 def test_any_lexicon_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("lexicon") / "lexicon.txt"
     path.write_text(text)
