@@ -29,6 +29,7 @@ app = typer.Typer(
 #: Modules of this package, each named like its command.
 COMMANDS = (
     "align",
+    "check",
     "combine",
     "compare",
     "demo",

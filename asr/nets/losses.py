@@ -98,7 +98,7 @@ def joint_loss(
     return (1 - weight) * ctc_loss(log_probs, lens, targets, target_lens) + weight * framewise
 
 
-def ctc_frames_needed(labels: Sequence[int]) -> int:
+def ctc_frames_needed(labels: Sequence[int | str]) -> int:
     """Shortest path through ``labels``: a frame a label, a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in pairwise(labels))
 
