@@ -37,12 +37,12 @@ def asr(monkeypatch, capsys, *words):
 
 
 @contextmanager
-def serving(*words, env=None):
+def serving(*words, env=None, log=subprocess.PIPE, python=("-m", "asr")):
     """``asr serve WORDS`` on a free port: its process and its address."""
-    command = [sys.executable, "-m", "asr", "serve", "--port", "0", *map(str, words)]
+    command = [sys.executable, *python, "serve", "--port", "0", *map(str, words)]
     process = subprocess.Popen(
         command,
-        stdout=subprocess.PIPE,
+        stdout=log,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | (env or {}),

@@ -49,8 +49,12 @@ MOST_FIELDS, MOST_FIELD = 256, 64 << 10
 MOST_FORM = 1 << 20
 #: A body must bring something within so many seconds, and so many bytes a second on the whole.
 IDLE_S, LEAST_RATE = 20.0, 1024
+#: So many where half of all places are taken.
+CROWDED_RATE = 64 << 10
 #: The first so many seconds of a body are not judged by its rate.
 GRACE_S = 10.0
+#: Bytes of a transcript that is written in another format: four hours have half of them.
+MOST_TRANSCRIPT = 32 << 20
 #: What a keyword is boosted by, in natural logarithms.
 BOOST = 5.0
 #: Variants of a model, one for each set of keywords, that are kept.
@@ -76,6 +80,8 @@ POLICY = (
 HEADS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 #: What precedes a key among the protocols of a WebSocket.
 KEY_PROTOCOL = "openai-insecure-api-key."
+#: What paths begin with that end in any name.
+NAMED = ("/v1/models/", "/format/")
 #: What needs no key.
 OPEN = {"/health/live", "/health/ready", "/openapi.json", "/", *(f"/{name}" for name in PAGE)}
 
@@ -114,7 +120,7 @@ class Server:
         self.metrics.streams.set_function(lambda: self.streams.n_taken)
         self.begun = int(time.time())
         self.ready: tuple[float, bool] = (-READY_EVERY_S, False)
-        self.checking = asyncio.Lock()
+        self.checking, self.formatting = asyncio.Lock(), asyncio.Lock()
         self.variant = lru_cache(MOST_VARIANTS)(self._variant)
         middleware = [Middleware(Guard, server=self)]
         if settings.origins:
@@ -181,13 +187,22 @@ class Server:
         body, media_type = answer(transcript, wanted, recognizer.bundle)
         return Response(body, media_type=media_type, headers=_ignored(wanted))
 
+    def is_crowded(self) -> bool:
+        """Whether half of all places are taken."""
+        return 2 * self.requests.n_taken >= self.requests.most
+
     async def form(self, request: Request) -> tuple[UploadFile, Asked]:
         """Read a request's body: the file, on disk where it is large, and what is asked.
 
         Raises:
-            ApiError: too large, or not what the API says.
+            ApiError: too large, not what the API says, or there is no room for it.
         """
-        form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise ApiError(400, "expected a body of type multipart/form-data")
+        try:
+            form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
+        except OSError as error:
+            raise _no_room(error) from error
         items = form.multi_items()
         uploads = {name: value for name, value in items if isinstance(value, UploadFile)}
         wanted = asked([(name, value) for name, value in items if isinstance(value, str)])
@@ -232,7 +247,10 @@ class Server:
         """An upload to recognise, whose segments are put into a queue as they are found."""
         loop = asyncio.get_running_loop()
         # On disk, without a name: it is gone with the process, whatever ends that.
-        upload.file.rollover()  # type: ignore[attr-defined]
+        try:
+            upload.file.rollover()  # type: ignore[attr-defined]
+        except OSError as error:
+            raise _no_room(error) from error
         name = _printable(upload.filename)
         rate = recognizer.bundle.features.sample_rate
         blocks = _limited(upload.file, name, rate, self.settings.limits.audio_s)
@@ -398,11 +416,20 @@ class Server:
 
     async def formatted(self, request: Request) -> Response:
         """POST /format/NAME: a transcript (JSON) in a format that `asr transcribe` writes."""
-        try:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_TRANSCRIPT:
+                raise ApiError(413, f"the transcript is larger than {MOST_TRANSCRIPT} bytes")
+
+        def written() -> str:
             (chosen,) = formats_named(request.path_params["name"]).values()
-            transcript = from_json(json.loads(await request.body()))
-            text = chosen.write(transcript)
-        except (InputError, ValueError) as error:
+            return chosen.write(from_json(json.loads(body)))
+
+        try:
+            async with self.formatting:
+                text = await asyncio.to_thread(written)
+        except (InputError, ValueError, RecursionError) as error:
             raise ApiError(400, str(error)) from error
         return Response(text, media_type="text/plain; charset=utf-8")
 
@@ -448,7 +475,7 @@ class Guard:
                 await self.app(scope, receive, sending)
             else:
                 most = self.server.settings.limits.upload
-                await self.app(scope, _paced(receive, most), sending)
+                await self.app(scope, _paced(receive, most, self.server.is_crowded), sending)
         finally:
             self._note(scope, request_id, status, time.perf_counter() - begun)
 
@@ -479,8 +506,9 @@ class Guard:
     def _note(self, scope: Scope, request_id: str, status: int, took_s: float) -> None:
         state, metrics = scope["state"], self.server.metrics
         path = scope["path"] if "endpoint" in scope else "other"
-        if path.startswith("/v1/models/"):
-            path = "/v1/models/NAME"
+        for named in NAMED:
+            if path.startswith(named):
+                path = f"{named}NAME"
         model = state.get("model", "")
         metrics.requests.labels(path, model, str(status)).inc()
         if scope["type"] == "http":
@@ -524,7 +552,7 @@ def check_size(n_bytes: int, upload: int) -> None:
         raise ApiError(413, f"the request is larger than the {upload} bytes that a file may have")
 
 
-def _paced(receive: Receive, upload: int) -> Receive:
+def _paced(receive: Receive, upload: int, is_crowded: Callable[[], bool]) -> Receive:
     """Receive a body only from a client that keeps sending it, and up to its limit."""
     begun, n_bytes, is_over = time.monotonic(), 0, False
 
@@ -540,7 +568,8 @@ def _paced(receive: Receive, upload: int) -> Receive:
         check_size(n_bytes, upload)
         is_over = not message.get("more_body", False)
         seconds = time.monotonic() - begun
-        if not is_over and seconds > GRACE_S and n_bytes < LEAST_RATE * seconds:
+        least = CROWDED_RATE if is_crowded() else LEAST_RATE
+        if not is_over and seconds > GRACE_S and n_bytes < least * seconds:
             raise ApiError(408, f"the request's body comes too slowly ({n_bytes} bytes so far)")
         return message
 
@@ -567,6 +596,10 @@ def _limited(
             yield block
     finally:
         blocks.close()
+
+
+def _no_room(error: OSError) -> ApiError:
+    return ApiError(507, f"the file cannot be kept while it is read ({error.strerror or error})")
 
 
 def _printable(name: str | None) -> str:

@@ -7,8 +7,10 @@ float32. It limits its own memory and processor time before it looks at the file
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +28,10 @@ from asr.errors import InputError
 MEMORY, CPU_S, WALL_S = 2 << 30, 300, 900.0
 INPUT = Path("/dev/fd/0")
 BLOCK = 1 << 18
+#: Seconds of a plain file that are read at once.
+PLAIN_S = 2.0
+#: prctl's number: what the process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
 
 
 def decoded(content: BinaryIO, name: str, sample_rate: int) -> Generator[np.ndarray, None, None]:
@@ -38,7 +44,8 @@ def decoded(content: BinaryIO, name: str, sample_rate: int) -> Generator[np.ndar
     """
     content.seek(0)
     if is_plain(content.read(HEAD)):
-        yield from audio_blocks(Path(name), sample_rate, content=content)
+        # Many channels at a high rate are 12 MB a second.
+        yield from audio_blocks(Path(name), sample_rate, block_s=PLAIN_S, content=content)
         return
     content.seek(0)
     command = [sys.executable, "-m", "asr.serve.decoding"]
@@ -82,6 +89,8 @@ def _samples(stream: IO[bytes]) -> Iterator[np.ndarray]:
 
 def main() -> None:
     """Decode descriptor 0 to descriptor 1."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     limits = {
         resource.RLIMIT_AS: MEMORY,
         resource.RLIMIT_CPU: CPU_S,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import sys
+from asyncio import TimerHandle
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,29 +21,92 @@ from asr.recognize.recognizer import Recognizer
 from asr.serve.app import Server, Settings
 from asr.serve.realtime import MOST_MESSAGE, RESTARTS
 
-#: A connection must bring a request's whole head within so many seconds; after a signal, requests
-#: that go on have so many to end.
-HEAD_S, DRAIN_S = 15.0, 30
+#: A connection must bring a request's whole head, of so many bytes, within so many seconds.
+HEAD_S, MOST_HEAD = 15.0, 64 << 10
+#: After a signal, requests that go on have so many seconds to end.
+DRAIN_S = 30
+#: Open files, where the system allows so many.
+MOST_FILES = 1 << 14
 #: Connections that wait to be taken.
 BACKLOG = 1024
-#: A client of a WebSocket must read what it is sent within so many seconds, and may cut a message
+#: A client must read what it is sent within so many seconds; that of a WebSocket may cut a message
 #: into so many frames.
 READ_S, MOST_FRAMES = 20.0, 4096
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, to clients that finish a request's head in time."""
+    """HTTP as uvicorn speaks it, to clients that finish what they begin, and read what they get.
+
+    waiting: connections whose request's head is not there, the oldest first.
+    """
+
+    waiting: ClassVar[dict[Protocol, None]] = {}
 
     def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
         super().connection_made(transport)
-        self.late = self.loop.call_later(HEAD_S, transport.close)
+        self.late: TimerHandle | None = None
+        self.unread: TimerHandle | None = None
+        self.expect_head()
+        if len(self.connections) > most_connections():
+            next(iter(self.waiting)).transport.abort()
+
+    def expect_head(self) -> None:
+        """End the connection unless the head of a request is there in time."""
+        self.waiting[self] = None
+        self.n_head = 0
+        self.end_later()
+
+    def end_later(self) -> None:
+        """End the connection soon, unless `go_on`."""
+        self.go_on()
+        self.late = self.loop.call_later(HEAD_S, self.transport.abort)
+
+    def go_on(self) -> None:
+        """What was waited for is there."""
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.n_head += len(data)
+        if self in self.waiting and self.n_head > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response(f"The request's head is larger than {MOST_HEAD} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self not in self.waiting:
+            self.expect_head()
 
     def on_headers_complete(self) -> None:
-        self.late.cancel()
+        self.waiting.pop(self, None)
+        self.go_on()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The rest of a body that was refused is let in, so that the client reads why.
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.end_later()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.go_on()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unread = self.loop.call_later(READ_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.unread is not None:
+            self.unread.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self.late.cancel()
+        self.waiting.pop(self, None)
+        self.go_on()
+        if self.unread is not None:
+            self.unread.cancel()
         super().connection_lost(exc)
 
 
@@ -75,6 +141,16 @@ class LiveProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": RESTARTS})
         else:
             super().shutdown()
+
+
+@cache
+def most_connections() -> int:
+    """Connections at once: each may open a file or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < MOST_FILES:
+        soft = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft // 2
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -204,8 +204,7 @@ def test_each_format_is_what_the_command_writes(opened, heard):
 def test_what_is_spoken_becomes_text(opened):
     page = opened()
     page.locator("#record").click()
-    assert page.locator("#record").get_attribute("aria-pressed") == "true"
-    page.wait_for_timeout(3000)
+    playwright.expect(page.locator("#record-text")).to_have_text(re.compile(r"Stop \(0:0[2-9]"))
     page.locator("#record").click()
     article = results(page, 1).first
     assert article.get_by_role("heading").inner_text().startswith("recording")
