@@ -18,6 +18,7 @@ from torchaudio.functional import resample
 
 from asr.audio.features import NEPER_PER_DB, FeatureConfig, LogMel
 from asr.audio.read import audio_duration_s, load_audio
+from asr.audio.sources import SUFFIXES
 from asr.errors import InputError
 from asr.system.settings import check, setting
 from asr.types import Utterance
@@ -25,7 +26,6 @@ from asr.types import Utterance
 # A training keeps what is told here in its own log.
 log = logging.getLogger("asr.train")
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".sph", ".aiff"}
 #: Speeds are ratios of whole numbers up to this, so that the resampling kernels stay short.
 MAX_RATIO = 100
 SLOWEST, FASTEST = 0.5, 2.0
@@ -138,11 +138,10 @@ def audio_folder(folder: str, key: str) -> tuple[tuple[Path, float], ...]:
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{key}={folder}: no such folder; expected one with audio files")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(
-            f"{key}={folder}: no audio in it; expected files ending in "
-            f"{' '.join(sorted(AUDIO_SUFFIXES))}"
+            f"{key}={folder}: no audio in it; expected files ending in {' '.join(SUFFIXES)}"
         )
     return tuple((path, audio_duration_s(path)) for path in paths)
 

@@ -15,13 +15,14 @@ from typing import BinaryIO
 from asr.audio.read import STDIN, audio_channels, standard_input
 from asr.errors import InputError
 
-#: What is taken for audio in folders and globs; a file named outright may be called anything.
-SUFFIXES = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .sph .nist .w64 .rf64 "
+#: What is taken for audio in folders, globs and tars, and which of several files of one name is; a
+#: file named outright may be called anything.
+SUFFIXES = tuple(
+    ".wav .flac .ogg .mp3 .sph .wave .oga .opus .aif .aiff .aifc .au .snd .nist .w64 .rf64 "
     ".caf".split()
 )
 #: What holds sound that ffmpeg reads, and must never be passed over in silence.
-MEDIA = frozenset(".mp4 .m4a .m4b .aac .mov .mkv .webm .avi .wma .amr .3gp .wv .mka".split())
+MEDIA = tuple(".mp4 .m4a .m4b .aac .mov .mkv .webm .avi .wma .amr .3gp .wv .mka".split())
 WILDCARDS = frozenset("*?[")
 Failed = Callable[[Path, InputError], None]
 
@@ -78,7 +79,7 @@ def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:
             sources.append(Source(path, "stdin"))
             continue
         below = absolute.relative_to(shared)
-        is_known = below.suffix.lower() in SUFFIXES | MEDIA
+        is_known = below.suffix.lower() in SUFFIXES + MEDIA
         named = below.with_suffix("") if is_known else below
         sources.append(Source(path, str(named)))
     return sources
@@ -152,7 +153,7 @@ def _found(name: str, failed: Failed) -> tuple[Path, Sequence[Path]]:
         return path.parent, [path]
     found = []
     for match in sorted(map(Path, glob.glob(name, recursive=True))):  # noqa: PTH207
-        if match.suffix.lower() in SUFFIXES | MEDIA and not match.is_dir():
+        if match.suffix.lower() in SUFFIXES + MEDIA and not match.is_dir():
             found.append(match)
         elif match.is_dir() and "**" not in name:
             found += _below(match, failed)

@@ -107,6 +107,7 @@ def train(
     as a folder, the epoch with the best dev perplexity. Both predict the tokens of a sentence and
     its end, so that their perplexities compare where the vocabularies (--min-count) are the same.
     """
+    from asr.data.manifest import is_manifest
     from asr.lm.lstm import NeuralConfig
     from asr.lm.net import LanguageModelConfig
     from asr.lm.text import held_out, read_sentences
@@ -122,7 +123,7 @@ def train(
     config = NeuralConfig(
         unit=unit,
         fold=fold,
-        carry=text.suffix != ".jsonl" if carry is None else carry,
+        carry=not is_manifest(text) if carry is None else carry,
         min_count=least,
         model=LanguageModelConfig(cell, layers, hidden, dropout, tie),
         epochs=epochs,

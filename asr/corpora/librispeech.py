@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from asr.audio.sources import SUFFIXES
 from asr.corpora.audit import Audit, Corpus, Track, measured
 from asr.errors import InputError
 from asr.system.text import nfc, read_text
 from asr.types import Utterance
-
-_AUDIO_SUFFIXES = (".flac", ".wav")
 
 
 def load_librispeech(root: Path, track: Track) -> Corpus:
@@ -54,7 +53,7 @@ def _transcripts(root: Path) -> list[Path]:
 def _read_chapter(transcript: Path, audit: Audit) -> dict[Path, str]:
     """Return the text of each audio file of the chapter; note audio without a line."""
     folder = transcript.parent
-    audio = {nfc(path.stem): path for path in folder.iterdir() if path.suffix in _AUDIO_SUFFIXES}
+    audio = {nfc(p.stem): p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES}
     texts = {}
     try:
         for line in read_text(transcript).split("\n"):

@@ -24,6 +24,7 @@ import numpy as np
 import soundfile
 
 from asr.audio.read import audio_rate, file_state, load_audio, member_path
+from asr.audio.sources import SUFFIXES
 from asr.corpora.audit import Audit, Corpus, Track
 from asr.data.manifest import parsed, record_of, utterance_of
 from asr.errors import InputError
@@ -31,7 +32,6 @@ from asr.system.files import remove_leftovers, write_aside, write_text
 from asr.system.text import decoded
 from asr.types import Utterance
 
-AUDIO_SUFFIXES = ("flac", "wav", "ogg", "mp3", "sph")
 #: Where pieces of the manifest wait until all shards of a set are written.
 UNFINISHED = "unfinished"
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -266,7 +266,7 @@ def encode_flac(utterance: Utterance) -> tuple[bytes, float]:
 def load_webdataset(root: Path, track: Track) -> Corpus:
     """Load the tars in ROOT, or the one tar ROOT; names without their number are the sets.
 
-    Each utterance is audio (flac, wav, ogg, mp3, sph) beside KEY.json, whose fields are those of a
+    Each utterance is audio beside KEY.json, whose fields are those of a
     manifest, or KEY.txt, its text.
 
     Raises:
@@ -323,7 +323,7 @@ def scan_shard(tar: Path, audit: Audit) -> tuple[list[Utterance], int]:
     utterances = []
     for key, files in members.items():
         where = f"{tar}/{key}"
-        audio = next((files[s] for s in AUDIO_SUFFIXES if s in files), None)
+        audio = next((files[s[1:]] for s in SUFFIXES if s[1:] in files), None)
         if audio is None or key not in texts:
             audit.missing[where] = (
                 "no audio beside its JSON" if audio is None else "no JSON beside its audio"

@@ -73,6 +73,11 @@ def read_manifest(
     return with_names(utterances, set(first_line))
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file is called as manifests are; NeMo's end in .json."""
+    return path.suffix.lower() in (".jsonl", ".json")
+
+
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest that `read_manifest` gives back equal; whole or not at all.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from asr.data.manifest import read_manifest
+from asr.data.manifest import is_manifest, read_manifest
 from asr.errors import InputError
 from asr.labels import fold, split, unit_symbols
 from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS
@@ -34,7 +34,7 @@ def read_sentences(
     if folding != "none" and unit != "phone":
         raise InputError(f"folding {folding!r} is for phones, not for unit {unit!r}")
     found: list[tuple[str, list[str]]] = []
-    if path.suffix == ".jsonl":
+    if is_manifest(path):
         for utterance in read_manifest(path):
             where = f"{path}: utterance {utterance.id}"
             if utterance.text:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asr.audio.read import STDIN, audio_duration_s, audio_rate
 from asr.corpora.tree import BEFORE_SENTENCE
-from asr.data.manifest import read_manifest, write_manifest
+from asr.data.manifest import is_manifest, read_manifest, write_manifest
 from asr.errors import InputError
 from asr.recognize.aligner import Aligner, align_corpus, with_times
 from asr.recognize.files import is_full
@@ -29,7 +29,7 @@ def utterances_of(source: Path, text: Path | None, unit: str, failed: Failed) ->
     ``failed`` gets a line of the manifest that cannot be used.
     """
     if text is None:
-        if source.suffix.lower() not in (".jsonl", ".json"):
+        if not is_manifest(source):
             raise InputError(
                 f"{source}: expected a .jsonl manifest, or the audio's TEXT after it; "
                 "asr prepare makes manifests of corpora"

@@ -22,7 +22,7 @@ from asr.audio.read import tar_member
 from asr.audio.sources import Failed, Source
 from asr.corpora.audit import Audit
 from asr.corpora.shards import scan_shard
-from asr.data.manifest import read_manifest
+from asr.data.manifest import is_manifest, read_manifest
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import as_json, dumped
@@ -59,7 +59,7 @@ def unpacked(sources: Sequence[Source], failed: Failed) -> list[Source]:
         try:
             if source.path.suffix == ".tar":
                 found += _in_tar(source.path, failed)
-            elif source.path.suffix == ".jsonl":
+            elif is_manifest(source.path):
                 found += _in_manifest(source.path, failed)
             else:
                 found.append(source)

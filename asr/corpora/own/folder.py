@@ -27,7 +27,7 @@ from asr.types import Utterance
 
 TEXTS = (*READERS, ".lab", ".txt")
 # Of several beside each other, the first kind counts.
-_AUDIO = (".wav", ".flac", *sorted(SUFFIXES - {".wav", ".flac"}), *sorted(MEDIA))
+_AUDIO = SUFFIXES + MEDIA
 _RANK = {suffix: rank for rank, suffix in enumerate((*_AUDIO, *TEXTS))}
 _HTK = re.compile(r"\s*\d+\s+\d+\s+\S.*")
 
