@@ -161,9 +161,8 @@ def _speech(lexicon: str | None, bundle: Bundle | None) -> tuple[_Speech, dict[s
                 spelled[word] = folded
     elif bundle is not None and bundle.lexicon is not None and unit == "phone":
         pairs = zip(bundle.lexicon.words, bundle.lexicon.spellings, strict=True)
-        spelled = {
-            word: bundle.labels.decode(min(ways, key=lambda way: len(way))) for word, ways in pairs
-        }
+        shortest = {word: sorted(ways, key=len)[0] for word, ways in pairs}
+        spelled = {word: bundle.labels.decode(ids) for word, ids in shortest.items()}
     return _Speech(unit, folding, labels, spelled, clock, ctc), strays
 
 
