@@ -124,14 +124,16 @@ class Server:
         self.variant = lru_cache(MOST_VARIANTS)(self._variant)
         middleware = [Middleware(Guard, server=self)]
         if settings.origins:
-            middleware.append(
+            # Outermost: browsers ask without a key whether they may send one.
+            middleware.insert(
+                0,
                 Middleware(
                     CORSMiddleware,
                     allow_origins=list(settings.origins),
                     allow_methods=["GET", "POST"],
                     allow_headers=["*"],
                     expose_headers=["x-request-id", "x-ignored-fields", "retry-after"],
-                )
+                ),
             )
         self.app = Starlette(
             routes=[

@@ -413,3 +413,27 @@ def test_the_page_asks_nothing_of_others(server):
         content = httpx.get(f"{server}/{name}").text
         assert "://" not in content.replace("http://www.w3.org/2000/svg", "")
     assert httpx.get(f"{server}/../app.py").status_code == 404
+
+
+def test_pages_of_sites_that_are_named_may_ask(model, heard, tmp_path):
+    path, expected = next(iter(heard.items()))
+    (tmp_path / "keys").write_text("one\n")
+    words = ["--model", f"tones={model}", "--key-file", tmp_path / "keys"]
+    with serving(*words, "--origin", "https://a.example") as (_, address):
+        for origin, right in (("https://a.example", True), ("https://b.example", False)):
+            headers = {"origin": origin, "access-control-request-method": "POST"}
+            headers["access-control-request-headers"] = "authorization"
+            asked = httpx.options(f"{address}/v1/audio/transcriptions", headers=headers)
+            assert asked.status_code == (200 if right else 400)
+            answer = httpx.post(
+                f"{address}/v1/audio/transcriptions",
+                data={"model": "tones"},
+                files={"file": path.read_bytes()},
+                headers={"origin": origin, "authorization": "Bearer one"},
+            )
+            assert answer.json()["text"] == expected.text
+            admitted = answer.headers.get("access-control-allow-origin")
+            assert admitted == (origin if right else None)
+            if right:
+                exposed = answer.headers["access-control-expose-headers"]
+                assert {"x-request-id", "retry-after"} <= set(exposed.split(", "))
