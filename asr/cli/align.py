@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +9,6 @@ import typer
 
 from asr.cli import app, tell
 from asr.cli.options import DeviceOption
-from asr.errors import InputError, one_line
 
 
 @app.command()
@@ -65,62 +62,11 @@ def align(
     What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
     the rest goes on, and the exit status is 1.
     """
-    from asr.audio.read import STDIN
     from asr.recognize.aligner import Aligner
-    from asr.recognize.alignments import (
-        MANIFEST,
-        align_into,
-        utterances_of,
-        write_joined,
-        written,
-    )
-    from asr.recognize.transcripts import formats_named
-    from asr.system.files import remove_abandoned
-    from asr.system.progress import progress_bar
+    from asr.recognize.alignments import align_named
 
-    names = list(dict.fromkeys(name.strip().lower() for name in format.split(",")))
-    others = [name for name in names if name != MANIFEST]
-    formats = formats_named(",".join(others)) if others else {}
-    if out is None and (text is None or names != others or len(names) > 1):
-        raise InputError("--out is missing: name a folder (or, for one format, a file)")
-    if source == STDIN and MANIFEST in names:
-        raise InputError("--format manifest: names audio files, and standard input is none")
-    if {"jsonl", MANIFEST} <= set(names):
-        raise InputError(f"--format {format}: jsonl and manifest would be one file; choose one")
-    aligner = Aligner.load(model, unit, lexicon, device)
-    if "wrd" in names and aligner.unit == "phone":
-        raise InputError("--format wrd: aligned by phones there are no words; choose phn")
-    joined = {n for n in names if n == MANIFEST or formats[n].joins or text is not None}
-    n_failed = 0
-    with progress_bar() as progress:
+    def load() -> Aligner:
+        return Aligner.load(model, unit, lexicon, device)
 
-        def failed(name: str, reason: str | InputError) -> None:
-            nonlocal n_failed
-            n_failed += 1
-            progress.console.print(
-                f"asr: {one_line(f'{name}: {reason}')}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-
-        utterances = utterances_of(source, text, aligner.unit, failed)
-        apart = {name: formats[name] for name in names if name not in joined}
-        task = progress.add_task("aligning", total=len(utterances))
-        tick = partial(progress.advance, task)
-        found = align_into(out or Path(), aligner, utterances, apart, failed, tick)
-    if out is not None and out.is_dir():
-        remove_abandoned(out)
-    stem = utterances[0].id if text and utterances else source.stem
-    for name in joined if found else ():
-        if out is None:
-            sys.stdout.write(written(name, found[0][1]))
-        else:
-            write_joined(out, name, found, stem, single=text is not None and len(names) == 1)
-    if out is not None:
-        print(f"{out}: {len(found)} of {len(found) + n_failed} utterances aligned")
-    if n_failed:
-        if missing := aligner.missing(utterances):
-            tell(missing)
-        tell(f"{n_failed} of {len(found) + n_failed} utterances not aligned")
+    if not align_named(source, text, format, out, load, tell):
         raise typer.Exit(1)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from asr.audio.read import STDIN, audio_duration_s, audio_rate
 from asr.corpora.tree import BEFORE_SENTENCE
 from asr.data.manifest import is_manifest, read_manifest, write_manifest
-from asr.errors import InputError
+from asr.errors import InputError, one_line
 from asr.recognize.aligner import Aligner, align_corpus, with_times
 from asr.recognize.files import is_full
-from asr.recognize.transcripts import FORMATS, Format, to_phn, to_wrd
-from asr.system.files import write_text
+from asr.recognize.transcripts import FORMATS, Format, formats_named, to_phn, to_wrd
+from asr.system.files import remove_abandoned, write_text
+from asr.system.progress import progress_bar
 from asr.system.text import read_text
 from asr.types import Segment, Transcript, Utterance
 
@@ -21,6 +24,72 @@ from asr.types import Segment, Transcript, Utterance
 MANIFEST = "manifest"
 #: What gets the id of an utterance, or the place of a line, and what is wrong with it.
 Failed = Callable[[str, str | InputError], None]
+
+
+def align_named(
+    source: Path,
+    text: Path | None,
+    format: str,
+    out: Path | None,
+    load: Callable[[], Aligner],
+    tell: Callable[[str], None],
+) -> bool:
+    """Align an audio file with its text, or a manifest, as asr align does; whether all was.
+
+    What cannot be aligned is told, the rest goes on.
+
+    Raises:
+        InputError: options that contradict each other or the model, or no room to write to.
+    """
+    formats = _formats(source, text, format, out)
+    aligner = load()
+    if "wrd" in formats and aligner.unit == "phone":
+        raise InputError("--format wrd: aligned by phones there are no words; choose phn")
+    apart = {name: f for name, f in formats.items() if f and not f.joins and text is None}
+    n_failed = 0
+    with progress_bar() as progress:
+
+        def failed(name: str, reason: str | InputError) -> None:
+            nonlocal n_failed
+            n_failed += 1
+            line = f"asr: {one_line(f'{name}: {reason}')}"
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        utterances = utterances_of(source, text, aligner.unit, failed)
+        task = progress.add_task("aligning", total=len(utterances))
+        tick = partial(progress.advance, task)
+        found = align_into(out or Path(), aligner, utterances, apart, failed, tick)
+    if out is not None and out.is_dir():
+        remove_abandoned(out)
+    stem = utterances[0].id if text and utterances else source.stem
+    for name in [name for name in formats if name not in apart] if found else ():
+        if out is None:
+            sys.stdout.write(written(name, found[0][1]))
+        else:
+            write_joined(out, name, found, stem, single=text is not None and len(formats) == 1)
+    if out is not None:
+        print(f"{out}: {len(found)} of {len(found) + n_failed} utterances aligned")
+    if n_failed:
+        if missing := aligner.missing(utterances):
+            tell(missing)
+        tell(f"{n_failed} of {len(found) + n_failed} utterances not aligned")
+    return not n_failed
+
+
+def _formats(
+    source: Path, text: Path | None, format: str, out: Path | None
+) -> dict[str, Format | None]:
+    """The formats that are asked for; the manifest is none of `FORMATS`."""
+    names = list(dict.fromkeys(name.strip().lower() for name in format.split(",")))
+    others = [name for name in names if name != MANIFEST]
+    known = formats_named(",".join(others)) if others else {}
+    if out is None and (text is None or names != others or len(names) > 1):
+        raise InputError("--out is missing: name a folder (or, for one format, a file)")
+    if source == STDIN and MANIFEST in names:
+        raise InputError("--format manifest: names audio files, and standard input is none")
+    if {"jsonl", MANIFEST} <= set(names):
+        raise InputError(f"--format {format}: jsonl and manifest would be one file; choose one")
+    return {name: known.get(name) for name in names}
 
 
 def utterances_of(source: Path, text: Path | None, unit: str, failed: Failed) -> list[Utterance]:
