@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from asr.types import Segment, Transcript, Utterance
 
 #: A format besides those of `transcripts`: the manifest with the times found.
 MANIFEST = "manifest"
+#: Formats that are opened beside the audio: their times are the recording's, not the utterance's.
+OF_RECORDINGS = ("textgrid", "eaf")
 #: What gets the id of an utterance, or the place of a line, and what is wrong with it.
 Failed = Callable[[str, str | InputError], None]
 
@@ -129,6 +132,7 @@ def align_into(
     """
     file_names = _file_names(utterances, failed) if formats else {u.id: "" for u in utterances}
     done: dict[str, Transcript] = {}
+    offsets = {u.id: u.offset_s for u in utterances}
 
     def unfit(utterance: Utterance, reason: str) -> None:
         failed(utterance.id, reason)
@@ -138,7 +142,8 @@ def align_into(
         try:
             for name, format in formats.items():
                 file = file_names[transcript.id] + format.suffix
-                write_text(out / file, written(name, transcript))
+                offset_s = offsets[transcript.id] if name in OF_RECORDINGS else 0.0
+                write_text(out / file, written(name, _later(transcript, offset_s)))
         except InputError as error:
             if is_full(error):
                 raise
@@ -146,6 +151,21 @@ def align_into(
         else:
             done[transcript.id] = transcript
     return [(u, done[u.id]) for u in wanted if u.id in done]
+
+
+def _later(transcript: Transcript, offset_s: float) -> Transcript:
+    """The transcript with its times ``offset_s`` later."""
+    if not offset_s:
+        return transcript
+    words, labels = (
+        tuple(
+            replace(s, start_s=(s.start_s or 0) + offset_s, end_s=(s.end_s or 0) + offset_s)
+            for s in segments
+        )
+        for segments in (transcript.words, transcript.labels)
+    )
+    duration_s = transcript.duration_s + offset_s
+    return replace(transcript, words=words, labels=labels, duration_s=duration_s)
 
 
 def _file_names(utterances: Sequence[Utterance], failed: Failed) -> dict[str, str]:

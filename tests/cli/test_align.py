@@ -4,6 +4,7 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 from praatio import textgrid
@@ -95,6 +96,26 @@ def test_a_manifest_to_many_files(model, said, tmp_path, monkeypatch, capsys):
     code, _, _ = asr(monkeypatch, capsys, *words, "--format", "ctm", "--out", one)
     assert code == 0
     assert one.read_bytes() == (out / "test.ctm").read_bytes()
+
+
+def test_an_utterance_amid_a_recording(model, said, tmp_path, monkeypatch, capsys):
+    """TextGrids and eaf are opened beside the recording, so that their times are its."""
+    samples, rate = soundfile.read(said[0].audio)
+    soundfile.write(tmp_path / "long.wav", np.concatenate([np.zeros(2 * rate), samples]), rate)
+    line = {"id": "u", "audio_filepath": "long.wav", "offset": 2.0, "text": said[0].text}
+    manifest, out = tmp_path / "long.jsonl", tmp_path / "out"
+    manifest.write_text(json.dumps(line) + "\n")
+    words = ("align", "--model", model, manifest, "--format", "textgrid,eaf,wrd", "--out", out)
+    assert asr(monkeypatch, capsys, *words)[0] == 0
+    grid = textgrid.openTextgrid(str(out / "u.TextGrid"), includeEmptyIntervals=False)
+    spans = Elan.Eaf(str(out / "u.eaf")).get_annotation_data_for_tier("words")
+    entries = grid.getTier("words").entries
+    for entry, span, word in zip(entries, spans, said[0].words, strict=True):
+        assert abs(entry.start - 2 - word.start_s) < 0.05
+        assert abs(span[0] / 1000 - entry.start) < 0.001
+    assert grid.maxTimestamp == pytest.approx(2 + said[0].duration_s, abs=1e-3)
+    first = int((out / "u.WRD").read_text().split()[0]) / rate
+    assert abs(first - said[0].words[0].start_s) < 0.05
 
 
 def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(
