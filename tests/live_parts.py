@@ -30,7 +30,10 @@ class Stored:
     def finish(self):
         self.finished = True
 
-    def take(self):
+    def renew(self):
+        pass
+
+    def computed(self):
         step = STEP * self.rate // RATE
         n = self.n_samples // step // self.chunk * self.chunk
         if self.finished:

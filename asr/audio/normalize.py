@@ -61,6 +61,18 @@ def nothing_heard(prior: Statistics) -> Heard:
     )
 
 
+def renew(heard: Heard) -> None:
+    """Let what was heard count as no more than the training set does where a stream begins."""
+    n = min(int(heard.counts[1]), WINDOW)
+    if n <= PRIOR_FRAMES:
+        return
+    mean = heard.sums / n
+    heard.window[:] = 0
+    heard.window[:PRIOR_FRAMES] = mean
+    heard.sums[:] = heard.window.sum(axis=0, dtype=np.float64)
+    heard.counts[1] = PRIOR_FRAMES
+
+
 def normalize(
     features: torch.Tensor, stats: Statistics | None, config: FeatureConfig
 ) -> torch.Tensor:

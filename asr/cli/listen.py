@@ -79,6 +79,14 @@ def listen(
     rule3_cost: Annotated[float, _cost(3)] = KALDI.rule3_cost,
     rule4: Annotated[float, _rule("Silence after speech.")] = KALDI.rule4_s,
     rule5: Annotated[float, _rule("A segment, at most.")] = KALDI.rule5_s,
+    carry: Annotated[
+        bool,
+        typer.Option(
+            "--carry",
+            help="Let the net go on from segment to segment; by itself it begins anew.",
+            rich_help_panel=ENDPOINTS,
+        ),
+    ] = False,
 ) -> None:
     """Recognise speech while it is spoken: from the microphone, a pipe or a file.
 
@@ -91,7 +99,7 @@ def listen(
     from asr.recognize.listening import reader
     from asr.recognize.recognizer import Recognizer
 
-    endpoint = EndpointConfig(rule1, rule2, rule2_cost, rule3, rule3_cost, rule4, rule5)
+    endpoint = EndpointConfig(rule1, rule2, rule2_cost, rule3, rule3_cost, rule4, rule5, carry)
     recognizer = Recognizer(load_model(model, device), options, tell)
     stream = recognizer.stream(endpoint=endpoint, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms)
     packets = _packets(audio, paced, rate, recognizer.bundle.features.sample_rate)

@@ -28,6 +28,7 @@ class EndpointConfig:
     rule3_cost: float = setting(8.0, "relative cost of a possible end, at most", 0)
     rule4_s: float = setting(2.0, "seconds of silence after speech", 0, MOST_SEGMENT_S)
     rule5_s: float = setting(20.0, "seconds of a segment, at most", above=0, most=MOST_SEGMENT_S)
+    carry: bool = setting(False, "let the net go on from segment to segment, not begin anew")
 
     def __post_init__(self) -> None:
         check(self, "endpoint")
@@ -51,7 +52,7 @@ class Endpoint:
         self.n_frames += 1
         self.n_silent = self.n_silent + 1 if is_silent else 0
         config = self.config
-        if self._last(self.n_frames, config.rule5_s):
+        if self.is_full:
             return math.inf
         if self.n_silent == self.n_frames:
             return math.inf if self._last(self.n_silent, config.rule1_s) else -math.inf
@@ -62,6 +63,11 @@ class Endpoint:
         )
         costs = (cost for seconds, cost in rules if self._last(self.n_silent, seconds))
         return max(costs, default=-math.inf)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the segment ends because it is long, in a pause or not."""
+        return self._last(self.n_frames, self.config.rule5_s)
 
     def _last(self, n_frames: int, seconds: float) -> bool:
         # A thousandth of a frame is rounding.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -52,12 +53,10 @@ class Search(Protocol):
 
     How they are cut makes no difference. ``n_settled`` never falls, and the labels so far stay what
     they are, whatever comes; where words of a lexicon are searched, these do, and how they are
-    pronounced may change. What ends in one of the last ``n_unsteady`` frames is little more than
-    a guess.
+    pronounced may change.
     """
 
     rows: Rows
-    n_unsteady: int
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
         """Go on over frames (n, V)."""
@@ -68,6 +67,9 @@ class Search(Protocol):
     def n_settled(self, best: Hypothesis) -> int:
         """How many of the first labels of `best` later frames cannot change."""
 
+    def n_steady(self, best: Hypothesis) -> int:
+        """How many of the first labels of `best` are more than a guess."""
+
     def nbest(self) -> list[Hypothesis]:
         """The hypotheses, if this is the end, best first: those of the search over all at once."""
 
@@ -77,8 +79,6 @@ class Search(Protocol):
 
 class GreedySearch:
     """Best-path decoding: only the label of the last frame may yet grow."""
-
-    n_unsteady = 0
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
@@ -91,6 +91,9 @@ class GreedySearch:
 
     def n_settled(self, best: Hypothesis) -> int:
         return len(best.spans) - bool(best.spans and best.spans[-1][1] == self.rows.n)
+
+    def n_steady(self, best: Hypothesis) -> int:
+        return len(best.spans)
 
     def nbest(self) -> list[Hypothesis]:
         return [self.best()]
@@ -115,12 +118,14 @@ class LabelSearch:
 
     Those that differ from the best one in what it said ``n_open`` frames ago are given up. That is
     looked at after each `EVERY` frames of the stream, in which the search's is the ``first``.
+    Steady is what the best one says before the last ``n_unsteady`` frames and said when that was
+    looked at the time before last, too.
     """
 
     def __init__(self, decoder: Decoder, n_open: int, n_unsteady: int, first: int = 0) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
-        self.n_unsteady = n_unsteady
-        self._n_open, self._first = n_open, first
+        self._n_open, self._n_unsteady, self._first = n_open, n_unsteady, first
+        self._said: tuple[list[int], list[int]] = [], []
         self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
@@ -132,13 +137,20 @@ class LabelSearch:
             self._state = self._advanced(log_probs[first:end], tops[first:end])
             if (self._first + self._state.reached.t) % EVERY == 0:
                 self._state = decide(self._state, self._n_open)
+                self._said = self._said[1], self._says()
             first = end
 
     def best(self) -> Hypothesis:
         return self._nbest(1)[0]
 
     def n_settled(self, best: Hypothesis) -> int:
-        return len(settled(self._state)[0])
+        return self._n_labels(best, settled(self._state)[0])
+
+    def n_steady(self, best: Hypothesis) -> int:
+        both = zip(self._said[0], self._says(), strict=False)
+        same = [code for code, _ in takewhile(lambda two: two[0] == two[1], both)]
+        n_before = sum(end <= self.rows.n - self._n_unsteady for _, end in best.spans)
+        return min(self._n_labels(best, same), n_before)
 
     def nbest(self) -> list[Hypothesis]:
         return self._nbest(self.decoder.beam_options.nbest)
@@ -155,6 +167,14 @@ class LabelSearch:
 
     def _advanced(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> State:
         return labels.advance(self._state, log_probs, tops, self.decoder.label_search)
+
+    def _says(self) -> list[int]:
+        """The codes of the best hypothesis."""
+        return next((f.codes for f in labels.found(self._state, self.decoder.label_search)), [])
+
+    def _n_labels(self, best: Hypothesis, codes: list[int]) -> int:
+        """How many labels of a hypothesis its first ``codes`` are."""
+        return len(codes)
 
     def _cost_of_ending(self) -> NDArray[np.float64]:
         """What the end adds to each hypothesis; -inf where it cannot be."""
@@ -175,16 +195,6 @@ class LabelSearch:
 class WordSearch(LabelSearch):
     """Beam search over the words of a lexicon, settled as in `LabelSearch`."""
 
-    def n_settled(self, best: Hypothesis) -> int:
-        search = self.decoder.word_search
-        codes, _ = settled(self._state)
-        first_letter = search.words.n_words + 1
-        first_spelled = first_letter + len(search.root_child)
-        n_words = sum(not first_letter <= code < first_spelled for code in codes)
-        # An unknown word that is spelled may go on.
-        n_words -= bool(codes and codes[-1] >= first_letter)
-        return best.word_spans[n_words - 1][1] if n_words and best.word_spans else 0
-
     def _begun(self) -> State:
         return words.begin(self.decoder.word_search)
 
@@ -193,6 +203,18 @@ class WordSearch(LabelSearch):
         frames = only_blanks(log_probs, options.blank_skip)
         floors = tops - np.float32(options.label_prune)
         return words.advance(self._state, frames, floors, self.decoder.word_search)
+
+    def _says(self) -> list[int]:
+        return next((f.codes for f in words.found(self._state, self.decoder.word_search)), [])
+
+    def _n_labels(self, best: Hypothesis, codes: list[int]) -> int:
+        search, spans = self.decoder.word_search, best.word_spans or ()
+        first_letter = search.words.n_words + 1
+        first_spelled = first_letter + len(search.root_child)
+        n_words = sum(not first_letter <= code < first_spelled for code in codes)
+        # An unknown word that is spelled may go on.
+        n_words -= bool(codes and codes[-1] >= first_letter)
+        return spans[min(n_words, len(spans)) - 1][1] if n_words and spans else 0
 
     def _cost_of_ending(self) -> NDArray[np.float64]:
         search, tree = self.decoder.word_search, self._state.tree

@@ -16,7 +16,7 @@ from asr.audio.features import (
     add_deltas,
     stack_frames,
 )
-from asr.audio.normalize import normalize, normalize_on, nothing_heard
+from asr.audio.normalize import normalize, normalize_on, nothing_heard, renew
 from asr.audio.read import Resampling, check_rate, checked_waveform
 from asr.errors import InputError
 from asr.model.bundle import Bundle
@@ -151,6 +151,18 @@ class EmissionStream:
     def take(self) -> NDArray[np.float32]:
         """The log-probabilities (n, V) that are new since the last call."""
         advance([self])
+        return self.computed()
+
+    def renew(self) -> None:
+        """Let the net begin with the frames of the next step, as at the start of an utterance.
+
+        What normalises goes on, but gives way to what comes as fast as at the start.
+        """
+        self.state = self.live.renewed(self.state)
+        self._front.renew()
+
+    def computed(self) -> NDArray[np.float32]:
+        """`take` of the steps that were taken so far."""
         found, self._found = self._found, []
         return np.concatenate([np.zeros((0, self._n_labels), np.float32), *found])
 
@@ -198,6 +210,11 @@ class _Front:
     def config(self) -> FeatureConfig:
         """How features are made."""
         return self.log_mel.config
+
+    def renew(self) -> None:
+        """See `EmissionStream.renew`."""
+        if self._heard is not None:
+            renew(self._heard)
 
     @property
     def n_frames(self) -> int | None:
@@ -277,20 +294,27 @@ class _Front:
         return found
 
 
-@torch.inference_mode()
 def advance(streams: Iterable[EmissionStream]) -> None:
     """Compute all that is due in streams, those of one model and one latency as a batch."""
-    groups: dict[tuple[int, Latency], list[EmissionStream]] = {}
-    for stream in streams:
-        groups.setdefault((id(stream.bundle), stream.live.latency), []).append(stream)
+    going = list(streams)
+    while going:
+        going = step(going)
+
+
+@torch.inference_mode()
+def step(streams: Iterable[EmissionStream]) -> list[EmissionStream]:
+    """Take a step of each stream where one is due, see `advance`; returns these."""
+    due = [(stream, x) for stream in streams if (x := stream.next_frames()) is not None]
+    groups: dict[tuple[int, Latency], list[tuple[EmissionStream, torch.Tensor]]] = {}
+    for stream, x in due:
+        groups.setdefault((id(stream.bundle), stream.live.latency), []).append((stream, x))
     for group in groups.values():
-        live = group[0].live
-        while due := [(s, x) for s in group if (x := s.next_frames()) is not None]:
-            state = tuple(map(torch.cat, zip(*(s.state for s, _ in due), strict=True)))
-            device = state[0].device
-            x = torch.stack([frames for _, frames in due]).to(device)
-            lens = torch.tensor([s.end for s, _ in due], device=device)
-            log_probs, state = live(x, lens, state)
-            log_probs = log_probs.cpu()
-            for i, (stream, _) in enumerate(due):
-                stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))
+        state = tuple(map(torch.cat, zip(*(s.state for s, _ in group), strict=True)))
+        device = state[0].device
+        x = torch.stack([frames for _, frames in group]).to(device)
+        lens = torch.tensor([s.end for s, _ in group], device=device)
+        log_probs, state = group[0][0].live(x, lens, state)
+        log_probs = log_probs.cpu()
+        for i, (stream, _) in enumerate(group):
+            stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))
+    return [stream for stream, _ in due]

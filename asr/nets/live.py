@@ -50,6 +50,13 @@ class Live(nn.Module):
         parts = (convs, ahead if self.latency.lookahead else [], states, row if self.future else [])
         return (n_steps, *chain.from_iterable(parts))
 
+    def renewed(self, state: State) -> State:
+        """The state with layers that begin, after the frames before them."""
+        first = 1 + self.n_conv + bool(self.latency.lookahead)
+        end = first + sum(len(layer.ahead.states) for layer in self.layers)
+        zeros = tuple(map(torch.zeros_like, state[first:end]))
+        return (*state[:first], *zeros, *state[end:])
+
     @property
     def layers(self) -> list[RecurrentLayer]:
         """The recurrent layers."""

@@ -18,8 +18,7 @@ from asr.decode.live import Search, begin
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
-from asr.model.stream import EmissionStream
-from asr.model.stream import advance as advance_emissions
+from asr.model.stream import EmissionStream, step
 from asr.recognize.times import timed
 from asr.types import Hypothesis, Segment, Transcript
 
@@ -41,8 +40,11 @@ class Emissions(Protocol):
     def finish(self) -> None:
         """No more samples will come."""
 
-    def take(self) -> NDArray[np.float32]:
+    def computed(self) -> NDArray[np.float32]:
         """The log-probabilities (n, V) that are new since the last call."""
+
+    def renew(self) -> None:
+        """Let the net begin anew after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,11 @@ class Stream:
 
     def _decode(self) -> None:
         """Search what is new, and end segments where endpoints are."""
-        self._search(self._emissions.take())
+        if len(log_probs := self._emissions.computed()):
+            self._search(log_probs)
+
+    def _conclude_audio(self) -> None:
+        """End the last segment where the audio has ended."""
         if self._finished and self._running.endpoint.n_frames:
             start_s = self._running.first * self._bundle.clock.shift_s
             self._end(self.duration_s - start_s)
@@ -184,6 +190,8 @@ class Stream:
                 self._cut()
             elif running.search.relative_cost() <= most_cost:
                 self._end(running.endpoint.n_frames * self._bundle.clock.shift_s)
+                if not (self._endpoint.carry or running.endpoint.is_full):
+                    self._emissions.renew()
         self._running.accept(log_probs[n_done:])
 
     def _begun(self, first: int) -> _Running:
@@ -242,11 +250,10 @@ class Stream:
             n_told = best.word_spans[len(running.words) - 1][1] if running.words else 0
         running.labels += found.labels[n_told:n_labels]
         running.words += found.words[len(running.words) : n_words]
-        steady = running.endpoint.n_frames - running.search.n_unsteady
-        n_steady = sum(best.spans[end - 1][1] <= steady for _, end in best.word_spans or ())
-        guessed, guessed_words = found.labels[n_labels:], found.words[n_words:n_steady]
+        n_steady = running.search.n_steady(best)
+        n_steady_words = sum(end <= n_steady for _, end in best.word_spans or ())
+        guessed, guessed_words = found.labels[n_labels:], found.words[n_words:n_steady_words]
         if best.words is None:
-            n_steady = sum(end <= steady for _, end in best.spans)
             guessed = found.labels[n_labels:n_steady]
 
         def part(of_labels: Sequence[Segment], of_words: Sequence[Segment]) -> Part:
@@ -284,6 +291,16 @@ def first_of(hypothesis: Hypothesis, n_labels: int, n_words: int) -> Hypothesis:
 def advance(streams: Iterable[Stream]) -> None:
     """Recognise what was given to streams of one model; the net computes them as one batch."""
     streams = list(streams)
-    advance_emissions([e for s in streams if isinstance(e := s._emissions, EmissionStream)])
+    going = streams
+    while going:
+        # What is found in a step may have a say in the next one.
+        stepped = set(map(id, step(_emission_streams(going))))
+        for stream in going:
+            stream._decode()
+        going = [stream for stream in going if id(stream._emissions) in stepped]
     for stream in streams:
-        stream._decode()
+        stream._conclude_audio()
+
+
+def _emission_streams(streams: Iterable[Stream]) -> list[EmissionStream]:
+    return [e for s in streams if isinstance(e := s._emissions, EmissionStream)]

@@ -16,6 +16,7 @@ from asr.audio.normalize import (
     normalize,
     normalize_on,
     nothing_heard,
+    renew,
 )
 
 N_MELS = 4
@@ -89,3 +90,20 @@ def test_normalised_features_end_below_speech_where_silence_is_ignored() -> None
     x[50:] = -23.0
     assert normalize(x, PRIOR, CONFIG).min() == -3.0
     assert normalize(x, PRIOR, ALL_FRAMES).min() < -3.0
+
+
+def test_what_was_heard_before_gives_way_as_fast_as_the_prior() -> None:
+    zero = Statistics(torch.zeros(N_MELS), torch.ones(N_MELS))
+    heard = nothing_heard(zero)
+    normalize_on(torch.full((900, N_MELS), 3.0), zero, ALL_FRAMES, heard)
+    renew(heard)
+    after = normalize_on(torch.full((300, N_MELS), 5.0), zero, ALL_FRAMES, heard)
+    # All bins are alike, so that the level says all: it has the shorter prior.
+    n = torch.arange(1, 301).double()
+    mean = (3 * PRIOR_FRAMES + 5 * n) / (PRIOR_FRAMES + n + PRIOR_LEVEL_FRAMES)
+    torch.testing.assert_close(after[:, 0], (5 - mean).float())
+    # Who was heard for a moment only is not taken for more.
+    heard = nothing_heard(zero)
+    normalize_on(torch.full((50, N_MELS), 3.0), zero, ALL_FRAMES, heard)
+    renew(heard)
+    assert heard.counts.tolist() == [50, 50]

@@ -124,6 +124,24 @@ def test_what_was_said_long_ago_is_settled(kind, case):
     assert len(settled[-1]) > open_search.n_settled(open_search.best())
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99))
+def test_steady_is_what_was_said_some_time_ago_too(seed):
+    log_probs = draw(seed, 80, 5, spread=2.0)
+    search = WordSearch(words_decoder(beam=50), 25, n_unsteady=3)
+    looks = [(), ()]
+    for n in range(1, 81):
+        search.accept(log_probs[n - 1 : n])
+        best = search.best()
+        if n % EVERY == 0:
+            looks.append(best.words)
+        n_labels = search.n_steady(best)
+        steady = said(search, best, n_labels)
+        assert steady == looks[-2][: len(steady)]
+        assert all(end <= n - 3 for _, end in best.spans[:n_labels])
+    assert any(looks)
+
+
 def test_relative_cost():
     lexicon = words_decoder().lexicon
     config = DecoderConfig("beam", lexicon=True, word_lm_weight=1.0)

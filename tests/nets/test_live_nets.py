@@ -84,3 +84,29 @@ def test_every_cell_goes_on_from_its_state(
     x = torch.randn(21, 2 * N_BINS).double()
     (y,) = in_steps(Live(model, latency), [x], [0])
     torch.testing.assert_close(y, model(x[None], torch.tensor([21]))[0][0], rtol=0, atol=1e-10)
+
+
+def test_layers_that_begin_anew_know_nothing_of_what_was() -> None:
+    live = Live(model_of(bidirectional=False, conv=()), Latency(3, 0))
+    heard, next_frames = torch.randn(2, 1, 3, 2 * N_BINS).double()
+    lens = torch.tensor([ENDLESS])
+    expected, _ = live(next_frames, lens, live.begin(1))
+    _, state = live(heard, lens, live.begin(1))
+    torch.testing.assert_close(live(next_frames, lens, live.renewed(state))[0], expected)
+    assert not torch.allclose(live(next_frames, lens, state)[0], expected)
+
+
+@pytest.mark.parametrize(("settings", "latency"), LIVE)
+def test_frames_before_layers_that_begin_anew_stay(
+    settings: dict[str, object], latency: Latency
+) -> None:
+    live = Live(model_of(**settings), latency)
+    x = torch.randn(1, latency.chunk, 2 * N_BINS).double()
+    state = live.begin(1)
+    for _ in range(8):
+        _, state = live(x, torch.tensor([ENDLESS]), state)
+    renewed = live.renewed(state)
+    n_layers = sum(len(layer.ahead.states) for layer in live.layers)
+    kept = [torch.equal(a, b) for a, b in zip(renewed, state, strict=True)]
+    assert kept.count(False) == n_layers
+    assert all(not a.any() for a, same in zip(renewed, kept, strict=True) if not same)

@@ -155,11 +155,41 @@ def test_the_first_final_comes_at_the_endpoint():
     assert n_frames == 3 + 17
 
 
+class Renewed(Stored):
+    """Notes after which frames the net was to begin anew."""
+
+    def __init__(self, log_probs, chunk):
+        super().__init__(log_probs, chunk)
+        self.renewed = []
+
+    def renew(self):
+        self.renewed.append(self.n_taken)
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_the_net_begins_anew_after_an_endpoint_and_not_where_a_segment_is_cut(carry):
+    # 17 silent frames of 30 ms are the first half second; a segment is cut after 34.
+    talk = "abc~" + "_" * 20 + "ab~cd~ef~gh~" * 4
+    log_probs = letters(talk + "_" * 40)
+    endpoint = EndpointConfig(rule5_s=1.02, carry=carry)
+    stream = stream_of(LETTERS, log_probs, endpoint=endpoint)
+    stream._emissions = heard = Renewed(log_probs, chunk=4)
+    found = []
+    for _ in log_probs:
+        stream.accept(np.zeros(STEP, np.float32))
+        found += stream.finals()
+    assert len(found) >= 3
+    first, *later = heard.renewed or [20]
+    assert bool(heard.renewed) is not carry
+    assert first == 4 + 16  # with the space, which is silent, too
+    assert all(n >= len(talk) + 16 for n in later)
+
+
 class Endless(Stored):
     """The same minute again and again."""
 
-    def take(self):
-        found = super().take()
+    def computed(self):
+        found = super().computed()
         if self.n_taken == len(self.log_probs):
             self.n_samples = self.n_taken = 0
         return found
