@@ -20,7 +20,7 @@ from asr.types import Hypothesis
 #: Seconds after which alternatives are given up, and the frames after which that is looked at.
 OPEN_S, EVERY = 0.75, 8
 #: Of what a beam's best hypothesis said in so many seconds, most is soon taken back.
-UNSTEADY_S = 0.24
+UNSTEADY_S = 0.42
 #: What is found where no words fit.
 NOTHING = Hypothesis((), (), (), 0.0, 0.0, words=(), word_spans=(), word_confidences=())
 

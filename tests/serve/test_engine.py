@@ -24,10 +24,10 @@ TALK = "__a_b~c__d_~_ef_~__"
 class Broken(Stored):
     """A net that fails as soon as it has heard something."""
 
-    def take(self):
+    def computed(self):
         if self.n_samples:
             raise RuntimeError("the net has failed")
-        return super().take()
+        return super().computed()
 
 
 def stream_of(emissions):
