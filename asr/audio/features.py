@@ -78,6 +78,11 @@ class FeatureConfig:
             )
 
     @property
+    def hop_s(self) -> float:
+        """Seconds from one window to the next."""
+        return self.hop_length / self.sample_rate
+
+    @property
     def size(self) -> int:
         """F of the assembled features that the model sees."""
         return self.n_mels * (1 + self.deltas) * self.stack
@@ -113,7 +118,7 @@ class FrameClock:
 
 def frame_clock(config: FeatureConfig, subsampling: int = 1) -> FrameClock:
     """The clock of the frames that come out of a model that subsamples by ``subsampling``."""
-    return FrameClock(config.hop_length / config.sample_rate, config.stack * subsampling)
+    return FrameClock(config.hop_s, config.stack * subsampling)
 
 
 class LogMel(torch.nn.Module):

@@ -226,7 +226,7 @@ def draw_log_mel(axes: Axes, scene: Scene) -> None:
     """The log-mel spectrogram; each frame lies around its own centre."""
     config, image = scene.features, scene.image
     start_s, end_s = axes.get_xlim()
-    hop_s = config.hop_length / config.sample_rate
+    hop_s = config.hop_s
     first = max(0, math.floor((start_s - scene.first_s) / hop_s))
     part = image[:, first : math.ceil((end_s - scene.first_s) / hop_s) + 1]
     left = scene.first_s + (first - 0.5) * hop_s

@@ -210,7 +210,7 @@ def _log_mel(waveform: np.ndarray, bundle: Bundle) -> Picture:
     # Digital silence would take the whole scale: the quietest hundredth shares one colour.
     low, high = np.quantile(image, 0.01), image.max()
     shades = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    hop_s = config.hop_length / config.sample_rate
+    hop_s = config.hop_s
     return Picture(
         _png(matplotlib.colormaps["magma"](shades)), -hop_s / 2, (image.shape[1] - 0.5) * hop_s
     )

@@ -68,11 +68,6 @@ class AboutSet:
     trainer: TrainerConfig
     seed: int
 
-    @property
-    def hop_s(self) -> float:
-        """Seconds from one frame of log-mel to the next."""
-        return self.features.hop_length / self.features.sample_rate
-
 
 @dataclass(frozen=True)
 class Held:

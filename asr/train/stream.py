@@ -156,8 +156,8 @@ class Stream:
 
     def plan(self, epoch: int) -> Plan:
         """Draw the epoch's speeds, windows and batches."""
-        trainer, speeds, hop_s = self.about.trainer, self.about.augment.speeds, self.about.hop_s
-        columns = self.manifest.columns
+        trainer, speeds = self.about.trainer, self.about.augment.speeds
+        columns, hop_s = self.manifest.columns, self.about.features.hop_s
         draw = np.random.default_rng([self.about.seed, epoch])
         drawn = draw.integers(len(speeds), size=len(self.manifest), dtype=np.uint8)
         frames_a_second = np.array([1 / (hop_s * s) for s in speeds], np.float32)

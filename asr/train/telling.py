@@ -29,7 +29,6 @@ def epoch_metrics(
     skipped: utterances of train that are left out, as found until then; skipped.json says why.
     """
     config, state = training.config, training.state
-    hop_s = config.features.hop_length / config.features.sample_rate
     return {
         "epoch": state.epoch,
         "criterion": criterion,
@@ -38,7 +37,7 @@ def epoch_metrics(
         "blank_rate": blanks,
         "lr": totals.lr,
         "gradient_norm": totals.gradient_norm / max(totals.n_good, 1),
-        "audio_s_per_s": totals.frames * hop_s / totals.wall_s,
+        "audio_s_per_s": totals.frames * config.features.hop_s / totals.wall_s,
         "labels_per_s": totals.n_labels / totals.wall_s,
         "waiting": totals.waited_s / totals.wall_s,
         "padding": 1 - totals.frames / totals.padded_frames,
@@ -80,12 +79,11 @@ def log_epoch(config: RunConfig, metrics: dict[str, Any], is_best: bool) -> None
 def how_it_goes(config: RunConfig, state: State) -> str:
     """What stands beside the progress bar."""
     totals, best = state.totals, ""
-    hop_s = config.features.hop_length / config.features.sample_rate
     if state.best_rate is not None:
         best = f"best dev {RATE_NAMES[config.labels.unit]} {100 * state.best_rate:.1f} %  "
     return (
         f"loss {totals.loss / max(totals.n_labels, 1):.3f}  {best}"
-        f"{totals.frames * hop_s / totals.wall_s:.0f} x real time  "
+        f"{totals.frames * config.features.hop_s / totals.wall_s:.0f} x real time  "
         f"waiting {100 * totals.waited_s / totals.wall_s:.0f} %"
     )
 
