@@ -19,7 +19,7 @@ import numpy as np
 from asr.data.manifest import read_manifest
 from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
-from asr.labels import fold_segments
+from asr.labels import fold_segments, folding_named
 from asr.model.bundle import load_bundle
 from asr.model.emissions import emissions_of
 from asr.recognize.aligner import Aligner
@@ -93,7 +93,12 @@ def main() -> None:
         log_probs = emissions_of(bundle, utterances, {})
         if bundle.labels.unit == "phone":
             words = Lexicon.read(lexicon, bundle.labels, bundle.label_config.fold)
-            aligners = [Aligner(bundle, "phone"), Aligner(bundle, "word", words)]
+            aligners = [Aligner(bundle, "word", words)]
+            said = {phone.label for u in utterances for phone in u.phones or ()}
+            # Of phones that fold otherwise than the model's nobody knows where they would lie.
+            folding = folding_named(bundle.label_config.fold)
+            if folding is None or said <= folding.keys():
+                aligners.insert(0, Aligner(bundle, "phone"))
         else:
             aligners = [Aligner(bundle, "word")]
         for aligner in aligners:
