@@ -55,12 +55,21 @@ def align(
             help="Instead of the model's: lines of a word and its phones, or all of CMUdict.",
         ),
     ] = None,
+    pronounced: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|none",
+            help="Words that the lexicon lacks, as they are pronounced: taken from FILE where they "
+            "stand, else by their letters (English), and written there; none: refuse them.",
+            show_default="pronounced.txt in the folder of --out",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Find where in AUDIO each word and phone of its TEXT lies, or do so for a whole MANIFEST.
 
-    What cannot be aligned (audio too short for its text, a word that the lexicon lacks) is listed,
-    the rest goes on, and the exit status is 1.
+    What cannot be aligned (audio too short for its text, a word that neither the lexicon nor
+    --pronounced has) is listed, the rest goes on, and the exit status is 1.
     """
     from asr.recognize.aligner import Aligner
     from asr.recognize.alignments import align_named
@@ -68,5 +77,5 @@ def align(
     def load() -> Aligner:
         return Aligner.load(model, unit, lexicon, device)
 
-    if not align_named(source, text, format, out, load, tell):
+    if not align_named(source, text, format, out, load, tell, pronounced):
         raise typer.Exit(1)

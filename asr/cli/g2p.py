@@ -22,7 +22,9 @@ g2p_app = typer.Typer(
 app.add_typer(g2p_app, name="g2p")
 
 LEXICON_HELP = "A word and its phones a line, CMUdict's, MFA's or Kaldi's; stress is left out."
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A folder of asr g2p train.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder of asr g2p train, or english.")
+]
 
 
 def _refuse_full(out: Path) -> None:
@@ -151,6 +153,7 @@ def apply(
     A word with letters that MODEL does not know is listed, and the exit status is 1.
     """
     from asr.g2p.model import Pronouncer
+    from asr.g2p.unknown import folder_of
     from asr.g2p.words import lexicon_line
     from asr.system.device import pick_device
     from asr.system.text import read_text
@@ -158,7 +161,7 @@ def apply(
     said = list(dict.fromkeys(read_text(words).split()))
     if not said:
         raise InputError(f"{words}: holds no word")
-    pronouncer = Pronouncer.load(Path(model)).to(pick_device(device))
+    pronouncer = Pronouncer.load(folder_of(model)).to(pick_device(device))
     lacking = []
     for word, ways in zip(said, pronouncer.pronounce(said, nbest), strict=True):
         if not ways:
@@ -189,10 +192,11 @@ def score(
 
     from asr.g2p.model import Pronouncer
     from asr.g2p.score import score as score_model
+    from asr.g2p.unknown import folder_of
     from asr.g2p.words import Dictionary
     from asr.system.device import pick_device
 
-    pronouncer = Pronouncer.load(Path(model)).to(pick_device(device))
+    pronouncer = Pronouncer.load(folder_of(model)).to(pick_device(device))
     found = score_model(pronouncer, Dictionary.read(lexicon, pronouncer.phones.symbols[1:]))
     if as_json:
         print(json.dumps(asdict(found), indent=2))

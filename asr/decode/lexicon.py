@@ -289,6 +289,10 @@ class Lexicon:
                 f"{_hotwords(lacking)} not in the lexicon, "
                 + ("nor in CMUdict; give phones there" if phones else "nor are all the letters")
             )
+        return self.with_entries(found)
+
+    def with_entries(self, found: Iterable[tuple[str, Sequence[int]]]) -> Lexicon:
+        """Return this lexicon with more (word, label ids) pairs."""
         entries = [(w, s) for w, ways in zip(self.words, self.spellings, strict=True) for s in ways]
         return self.build([*entries, *found], self.separators, self.required, self.letters)
 

