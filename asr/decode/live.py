@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decode.decoder import Decoder
-from asr.decode.emission import checked_with_best, only_blanks
+from asr.decode.emission import checked_with_best
 from asr.decode.greedy import greedy
 from asr.decode.search import labels, words
 from asr.decode.search.beam import hypotheses_of, label_hypotheses, summed_anew
-from asr.decode.search.state import State, decide, end_scores, settled
+from asr.decode.search.state import Horizon, State, end_scores, settled
 from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
 
@@ -124,7 +124,7 @@ class LabelSearch:
 
     def __init__(self, decoder: Decoder, n_open: int, n_unsteady: int, first: int = 0) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
-        self._n_open, self._n_unsteady, self._first = n_open, n_unsteady, first
+        self._n_unsteady, self._horizon = n_unsteady, Horizon(EVERY, first, n_open)
         self._said: tuple[list[int], list[int]] = [], []
         self._state = self._begun()
 
@@ -133,10 +133,9 @@ class LabelSearch:
         self.rows.append(log_probs)
         first = 0
         while first < len(log_probs):
-            end = first + EVERY - (self._first + self._state.reached.t) % EVERY
-            self._state = self._advanced(log_probs[first:end], tops[first:end])
-            if (self._first + self._state.reached.t) % EVERY == 0:
-                self._state = decide(self._state, self._n_open)
+            end = first + EVERY - (self._horizon.first + self._state.reached.t) % EVERY
+            self._advance(log_probs[first:end], tops[first:end])
+            if (self._horizon.first + self._state.reached.t) % EVERY == 0:
                 self._said = self._said[1], self._says()
             first = end
 
@@ -156,7 +155,7 @@ class LabelSearch:
         return self._nbest(self.decoder.beam_options.nbest)
 
     def relative_cost(self) -> float:
-        totals = np.log(self._state.entries.total)
+        totals = np.log(self._state.entries["total"])
         if not len(totals):
             return 0.0
         ends = totals + self._cost_of_ending()
@@ -165,8 +164,8 @@ class LabelSearch:
     def _begun(self) -> State:
         return labels.begin(self.decoder.label_search)
 
-    def _advanced(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> State:
-        return labels.advance(self._state, log_probs, tops, self.decoder.label_search)
+    def _advance(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> None:
+        labels.advance(self._state, log_probs, tops, self.decoder.label_search, self._horizon)
 
     def _says(self) -> list[int]:
         """The codes of the best hypothesis."""
@@ -178,17 +177,17 @@ class LabelSearch:
 
     def _cost_of_ending(self) -> NDArray[np.float64]:
         """What the end adds to each hypothesis; -inf where it cannot be."""
-        search, tree = self.decoder.label_search, self._state.tree
-        nodes = self._state.entries.node
+        search, lm = self.decoder.label_search, self.decoder.label_search.lm
+        said = self._state.work.tree[self._state.entries["node"]]
         if search.lm_scale == 0.0:
-            return np.zeros(len(nodes))
-        lm = search.lm
-        return search.lm_scale * end_scores(lm.trie, tree.lm_state[nodes], lm.end_token)
+            return np.zeros(len(said))
+        return search.lm_scale * end_scores(lm.trie, said["lm_state"], lm.end_token)
 
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, seen = self.rows.all, self.decoder.seen
         found = labels.found(self._state, self.decoder.label_search)
-        nbest = label_hypotheses(summed_anew(found, rows, n, seen), rows, n, seen)
+        summed = summed_anew(found, rows, rows.max(axis=1, initial=-np.inf), n, seen)
+        nbest = label_hypotheses(summed, rows, n, seen)
         return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
 
 
@@ -198,11 +197,8 @@ class WordSearch(LabelSearch):
     def _begun(self) -> State:
         return words.begin(self.decoder.word_search)
 
-    def _advanced(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> State:
-        options = self.decoder.beam_options
-        frames = only_blanks(log_probs, options.blank_skip)
-        floors = tops - np.float32(options.label_prune)
-        return words.advance(self._state, frames, floors, self.decoder.word_search)
+    def _advance(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> None:
+        words.advance(self._state, log_probs, tops, self.decoder.word_search, self._horizon)
 
     def _says(self) -> list[int]:
         return next((f.codes for f in words.found(self._state, self.decoder.word_search)), [])
@@ -217,15 +213,15 @@ class WordSearch(LabelSearch):
         return spans[min(n_words, len(spans)) - 1][1] if n_words and spans else 0
 
     def _cost_of_ending(self) -> NDArray[np.float64]:
-        search, tree = self.decoder.word_search, self._state.tree
-        place, nodes = self._state.entries.place, self._state.entries.node
+        search, entries = self.decoder.word_search, self._state.entries
+        place, said = entries["place"], self._state.work.tree[entries["node"]]
         inside = (place > 0) & (place < len(search.tree.label))
         costs = np.where(inside, -np.inf, 0.0)
         scoring, lm, hot = search.words.scoring, search.words.lm, search.words.hot
         if scoring.lm_scale > 0.0:
-            costs += scoring.lm_scale * end_scores(lm.trie, tree.lm_state[nodes], lm.end_token)
+            costs += scoring.lm_scale * end_scores(lm.trie, said["lm_state"], lm.end_token)
         if len(hot.end):
-            costs += hot.end[tree.hot_state[nodes]]
+            costs += hot.end[said["hot_state"]]
         return costs
 
     def _nbest(self, n: int) -> list[Hypothesis]:

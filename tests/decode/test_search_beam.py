@@ -2,18 +2,19 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 
 import numpy as np
 import pytest
 from decode_oracle import BIGRAM, all_sums, draw, draw_sure, sum_of_paths, textbook_beam
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asr.decode.search.labels as label_beam
 from asr.decode.greedy import greedy
 from asr.decode.lexicon import Lexicon
 from asr.decode.search.beam import BeamOptions, beam_search
-from asr.decode.search.state import codes_to, commit, forget
+from asr.decode.search.state import Horizon, forget, roomy
 from asr.decode.search.state import settled as all_begin_with
 from asr.errors import InputError
 from asr.lm.ngram import NGram
@@ -277,6 +278,7 @@ def test_greedy_by_hand():
 def label_search(beam):
     return label_beam.Search(
         beam,
+        3,
         label_beam.most_labels(3, beam, True),
         math.exp(-20.0),
         12.0,
@@ -291,27 +293,31 @@ def as_lists(finals):
     return [(*final[:5], final.current.tolist()) for final in finals]
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def begun_with_little_room(search):
+    """With room for next to nothing, the tree is pruned all the time."""
+    state = label_beam.begin(search)
+    state.work = roomy(state.work, 1, state.work.width, 2 * search.beam, search)
+    return state
+
+
+@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     cuts=st.lists(st.integers(0, 70), max_size=8),
     beam=st.integers(1, 30),
-    room=st.sampled_from([1, label_beam.ROOM]),
+    width=st.sampled_from([1, label_beam.ROOM]),
 )
-def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, room, monkeypatch):
-    monkeypatch.setattr(label_beam, "HORIZON", 20)
+def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, width):
     log_probs = draw(seed, 70, 3, spread=1.0)
-    tops, search = log_probs.max(axis=1), label_search(beam)
-    # With room for next to nothing, the tree is pruned all the time.
-    first = label_beam.begin(search)._replace(width=min(room, beam), room=2 * beam)
-    state = first
+    tops, search, horizon = log_probs.max(axis=1), label_search(beam), Horizon(20, 0, 20)
+    state = begun_with_little_room(search)
+    state.work = roomy(state.work, 1, min(width, beam), 2 * beam, search)
+    whole = deepcopy(state)
     for piece in np.split(np.arange(70), sorted(cuts)):
-        before, finals = state, as_lists(label_beam.found(state, search))
-        state = label_beam.advance(state, log_probs[piece], tops[piece], search)
+        before, finals = deepcopy(state), as_lists(label_beam.found(state, search))
+        label_beam.advance(state, log_probs[piece], tops[piece], search, horizon)
         assert as_lists(label_beam.found(before, search)) == finals
-    whole = label_beam.advance(first, log_probs, tops, search)
+    label_beam.advance(whole, log_probs, tops, search, horizon)
     assert as_lists(label_beam.found(state, search)) == as_lists(label_beam.found(whole, search))
     assert state.reached == whole.reached
 
@@ -321,16 +327,16 @@ def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, room, mo
 def test_what_is_settled_stays_and_may_be_forgotten(seed, beam):
     log_probs = draw(seed, 200, 3, spread=3.0)
     tops, search = log_probs.max(axis=1), label_search(beam)
-    state = lean = label_beam.begin(search)._replace(room=2 * beam)
+    state, lean = begun_with_little_room(search), begun_with_little_room(search)
     said = []
     for t in range(0, 200, 10):
-        state = label_beam.advance(state, log_probs[t : t + 10], tops[t : t + 10], search)
+        label_beam.advance(state, log_probs[t : t + 10], tops[t : t + 10], search)
         codes, current = all_begin_with(state)
         assert codes[: len(said)] == said
         assert current.shape == (2, len(codes) + 1)
         said = codes
-        lean = label_beam.advance(lean, log_probs[t : t + 10], tops[t : t + 10], search)
-        lean = forget(lean)
+        label_beam.advance(lean, log_probs[t : t + 10], tops[t : t + 10], search)
+        forget(lean)
         assert lean.n_forgotten <= len(said)
     finals = label_beam.found(state, search), label_beam.found(lean, search)
     for kept, short in zip(*finals, strict=True):
@@ -339,18 +345,14 @@ def test_what_is_settled_stays_and_may_be_forgotten(seed, beam):
         assert (kept.score, kept.lm) == (short.score, short.lm)
 
 
-def test_commitment_drops_what_began_otherwise():
-    log_probs = draw(3, 60, 3, spread=0.5)
-    search = label_search(30)
-    state = label_beam.advance(label_beam.begin(search), log_probs, log_probs.max(axis=1), search)
-    best = next(iter(label_beam.found(state, search)))
-    nodes = state.entries.node.tolist()
-    for n in (0, 5, len(best.codes)):
-        prefix = codes_to(state, nodes[0])[0][:n]
-        expected = [v for v in nodes if codes_to(state, v)[0][:n] == prefix]
-        less = commit(state, n)
-        assert less.entries.node.tolist() == expected
-        assert all_begin_with(less)[0][:n] == prefix
-        assert less.reached.n_beam == len(expected)
-    assert len(nodes) > len(expected)
-    assert state.entries.node.tolist() == nodes
+def test_a_day_of_speech_takes_no_more_room_than_its_beginning():
+    log_probs = np.tile(draw(1, 1000, 3, spread=3.0), (3, 1))
+    tops, search = log_probs.max(axis=1), label_search(20)
+    state = label_beam.begin(search)
+    n_bytes = []
+    for t in range(0, 3000, 8):
+        frames = log_probs[t : t + 8], tops[t : t + 8]
+        label_beam.advance(state, *frames, search, Horizon(8, 0, 25))
+        forget(state)
+        n_bytes.append(sum(array.nbytes for array in state.work[:4]))
+    assert n_bytes[-1] == n_bytes[len(n_bytes) // 3]

@@ -3,6 +3,7 @@
 import math
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from asr.decode.config import DecoderConfig
 from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.decode.search.beam import BeamOptions, beam_search
+from asr.decode.search.state import roomy
 from asr.decode.search.words import (
     ROOM,
     Scoring,
@@ -667,18 +669,19 @@ def test_language_model_in_another_case_is_told(caplog):
     seed=st.integers(0, 2**32),
     cuts=st.lists(st.integers(0, 60), max_size=8),
     beam=st.integers(1, 30),
-    room=st.sampled_from([1, ROOM]),
+    width=st.sampled_from([1, ROOM]),
     spelled=st.booleans(),
 )
-def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, room, spelled):
+def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, width, spelled):
     symbols = ("", "x", "y", "_")
     entries = [("x", (1,)), ("xy", (1, 2)), ("yyx", (2, 2, 1))]
     lexicon = Lexicon.build(entries, (3,), spelled, symbols if spelled else ())
     log_probs = draw(seed, 60, 4, spread=1.0)
-    floors = log_probs.max(axis=1) - np.float32(12.0)
+    tops = log_probs.max(axis=1)
     search = Search(
         beam,
         math.exp(-20.0),
+        12.0,
         Words(
             Scoring(0.5 * math.log(10.0), 0.0, 0.2, -1.0, 0.5),
             lexicon.bind(LM),
@@ -691,13 +694,15 @@ def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, room, sp
         *by_label(lexicon.tree, 4),
     )
     # With room for next to nothing, the tree is pruned all the time.
-    first = begin(search)._replace(width=min(room, beam), room=2 * room * search.most_steps)
-    state = first
+    state = begin(search)
+    width = min(width, beam)
+    state.work = roomy(state.work, 1, width, 2 * width * search.most_steps, search)
+    whole = deepcopy(state)
     for piece in np.split(np.arange(60), sorted(cuts)):
-        before, finals = state, as_lists(found(state, search))
-        state = advance(state, log_probs[piece], floors[piece], search)
+        before, finals = deepcopy(state), as_lists(found(state, search))
+        advance(state, log_probs[piece], tops[piece], search)
         assert as_lists(found(before, search)) == finals
-    whole = advance(first, log_probs, floors, search)
+    advance(whole, log_probs, tops, search)
     assert as_lists(found(state, search)) == as_lists(found(whole, search))
     assert state.reached == whole.reached
 

@@ -131,13 +131,17 @@ def beam_search(
     if lm is None or options.lm_weight == 0:
         lm = NO_LM
     if lexicon is not None:
-        floors = best - np.float32(options.label_prune)
         log_probs = only_blanks(log_probs, options.blank_skip)
-        return _words(log_probs, floors, options, lm, lexicon, hotwords or NO_HOTWORDS)
+        words = word_search(options, lm, lexicon, hotwords or NO_HOTWORDS, log_probs.shape[1])
+        state = begin(words)
+        advance(state, log_probs, best, words)
+        return hypotheses_of(found(state, words), log_probs, options.nbest, lexicon)
     search = label_search(options, lm, symbols)
-    state = labels.advance(labels.begin(search), log_probs, best, search)
-    found = summed_anew(labels.found(state, search), log_probs, options.nbest, seen_as)
-    return label_hypotheses(found, log_probs, options.nbest, seen_as)
+    state = labels.begin(search)
+    labels.advance(state, log_probs, best, search)
+    likeliest = labels.found(state, search)
+    summed = summed_anew(likeliest, log_probs, best, options.nbest, seen_as)
+    return label_hypotheses(summed, log_probs, options.nbest, seen_as)
 
 
 def label_search(options: BeamOptions, lm: BoundNGram, n_labels: int) -> labels.Search:
@@ -146,6 +150,7 @@ def label_search(options: BeamOptions, lm: BoundNGram, n_labels: int) -> labels.
     use_lm = lm is not NO_LM
     return labels.Search(
         options.beam,
+        n_labels,
         labels.most_labels(n_labels, options.beam, use_lm),
         math.exp(-options.score_prune),
         float(options.label_prune),
@@ -159,10 +164,12 @@ def label_search(options: BeamOptions, lm: BoundNGram, n_labels: int) -> labels.
 def summed_anew(
     found: Iterable[Found],
     log_probs: NDArray[np.float32],
+    tops: NDArray[np.float32],
     nbest: int,
     seen_as: Callable[[Sequence[int]], Hashable],
 ) -> list[Found]:
-    """The first of ``found``, of which ``nbest`` can be told apart, best first by all their paths.
+    """The first of ``found``, of which ``nbest`` can be told apart, best first by all their paths
+    through ``log_probs`` (T, V), whose best values are ``tops``.
 
     Among them are those so close to the best that what pruning lost could decide.
     """
@@ -174,12 +181,11 @@ def summed_anew(
             break
         first.append(f)
         different.add(seen_as(f.codes))
-    best = log_probs.max(axis=1, initial=-np.inf)
     exact = 0.0
     for n, f in enumerate(first):
         # They are much alike: where summing the first is too much work, so are the others.
         if exact > -math.inf:
-            exact = float(sum_of_paths(log_probs, best, np.array(f.codes, np.int64)))
+            exact = float(sum_of_paths(log_probs, tops, np.array(f.codes, np.int64)))
         first[n] = f._replace(acoustic=max(exact, f.acoustic))
     return sorted(first, key=lambda f: -f.score)
 
@@ -201,20 +207,6 @@ def label_hypotheses(
         if len(hypotheses) == nbest:
             break
     return list(hypotheses.values())
-
-
-def _words(
-    log_probs: NDArray[np.float32],
-    floors: NDArray[np.float32],
-    options: BeamOptions,
-    lm: BoundNGram,
-    lexicon: Lexicon,
-    hotwords: Hotwords,
-) -> list[Hypothesis]:
-    """Search words, spell and align them."""
-    search = word_search(options, lm, lexicon, hotwords, log_probs.shape[1])
-    state = advance(begin(search), log_probs, floors, search)
-    return hypotheses_of(found(state, search), log_probs, options.nbest, lexicon)
 
 
 def word_search(
@@ -248,6 +240,7 @@ def word_search(
     return Search(
         options.beam,
         math.exp(-options.score_prune),
+        float(options.label_prune),
         Words(scoring, lm, hotwords, len(lexicon.words)),
         lexicon.tree,
         ahead,

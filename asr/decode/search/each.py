@@ -7,19 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decode.search.kernels import N_BUCKETS, hash_table
-from asr.decode.search.labels import (
-    Entries,
-    Prefixes,
-    Scratch,
-    Search,
-    Work,
-    begin,
-    search_frames,
-    sum_of_paths,
-)
-from asr.decode.search.state import Reached
-from asr.labels import BLANK
+from asr.decode.search.labels import HORIZON, Search, begin, search_frames, sum_of_paths
+from asr.decode.search.state import Frames, Reached, roomy
 from asr.lm.ngram import advance as advance_lm
 from asr.system.jit import compiled
 
@@ -53,7 +42,10 @@ def search_each(
         np.zeros(shape),
         np.zeros(shape),
     )
-    _search_each(log_probs, lens, search, float(begin(search).tree.reach[0]), found)
+    # So much that no tree is ever pruned.
+    room = 1 + log_probs.shape[1] * search.beam
+    work = roomy(begin(search).work, 1, search.beam, room, search)
+    _search_each(log_probs, lens, search, HORIZON, work, found)
     return found
 
 
@@ -81,69 +73,30 @@ def best_values(frames):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _search_each(log_probs, lens, search, reach, found):  # type: ignore[no-untyped-def]
-    T, n_labels = log_probs.shape[1:]
-    work = _new_work(search.beam, T, n_labels, search.most_labels)
+def _search_each(log_probs, lens, search, horizon, work, found):  # type: ignore[no-untyped-def]
     for i in range(len(log_probs)):
         frames = log_probs[i, : lens[i]]
         tops = best_values(frames)
-        _begin(work, search, reach)
-        _, n_beam, _, _ = search_frames(frames, tops, search, work, Reached(0, 1, 1, 0.0))
-        order, scores = _ranked(work, n_beam, search)
-        for k in range(min(found.n_labels.shape[1], n_beam)):
-            v = work.entries.node[order[k]]
-            found.added[i, k] = scores[order[k]] - np.log(work.entries.total[order[k]])
-            n = _write_way(work.tree, v, found.labels[i, k])
+        _begin(work)
+        start = Reached(0, 1, 1, 0, 0.0)
+        reached = search_frames(Frames(frames, tops, 0, False), search, horizon, work, start)
+        order, scores = _ranked(work, reached.n_beam, search)
+        for k in range(min(found.n_labels.shape[1], reached.n_beam)):
+            entry = work.entries[order[k]]
+            found.added[i, k] = scores[order[k]] - np.log(entry.total)
+            n = _write_way(work.tree, entry.node, found.labels[i, k])
             found.n_labels[i, k] = n
-            found.added[i, k] += work.tree.lm_score[v] + search.bonus * n
+            found.added[i, k] += work.tree[entry.node].lm_score + search.bonus * n
             found.acoustic[i, k] = sum_of_paths(frames, tops, found.labels[i, k, :n])
 
 
 @compiled
-def _new_work(beam, n_frames, n_labels, most_labels):  # type: ignore[no-untyped-def]
-    """Room for a search of so many frames."""
-    room = 1 + n_frames * beam
-    tree = Prefixes(
-        np.full(room, -1),
-        np.zeros(room, np.int64),
-        np.zeros(room, np.int64),
-        np.zeros(room),
-        np.zeros(room),
-        np.zeros(room),
-        np.zeros(room, np.int64),
-        np.zeros(room, np.int64),
-    )
-    entries = Entries(np.zeros(beam, np.int64), np.zeros(beam), np.zeros(beam), np.zeros(beam))
-    scratch = Scratch(
-        np.zeros(N_BUCKETS, np.int64),
-        np.zeros(N_BUCKETS, np.int64),
-        np.empty(beam, np.int64),
-        np.empty(beam, np.int64),
-        np.empty(beam, np.int64),
-        np.empty(n_labels, np.int64),
-        np.empty(n_labels, np.int64),
-        np.empty(n_labels),
-        np.empty(n_labels, np.int64),
-        np.empty(n_labels, np.int64),
-        np.empty(n_labels),
-        np.empty(4 * most_labels, np.float32),
-    )
-    table = hash_table(tree.parent, tree.code, 1)
-    return Work(entries, tree, table, np.full(room, -1), scratch)
-
-
-@compiled
-def _begin(work, search, reach):  # type: ignore[no-untyped-def]
-    """Stand before the first frame, as `begin`."""
-    entries, tree = work.entries, work.tree
-    entries.node[0], entries.pb[0], entries.pnb[0], entries.total[0] = 0, 1.0, 0.0, 1.0
-    tree.parent[0], tree.code[0], tree.lm_state[0] = -1, BLANK, search.lm.start
-    tree.lm_score[0], tree.factor[0], tree.reach[0] = 0.0, 1.0, reach
-    tree.born[0], tree.seen[0] = 0, 0
+def _begin(work):  # type: ignore[no-untyped-def]
+    """Stand before the first frame, as `begin`; the root of the tree stays what it is."""
+    entry = work.entries[0]
+    entry.node, entry.pb, entry.pnb, entry.total = 0, 1.0, 0.0, 1.0
     work.table[:] = -1
-    work.slot[:] = -1
-    work.slot[0] = 0
-    work.scratch.alive[:] = -1
+    work.scratch.choice.alive[:] = -1
 
 
 @compiled
@@ -151,9 +104,9 @@ def _ranked(work, n_beam, search):  # type: ignore[no-untyped-def]
     """Return the order of the hypotheses, best first, were this the end, and their scores."""
     scores = np.empty(n_beam)
     for j in range(n_beam):
-        scores[j] = np.log(work.entries.total[j])
+        scores[j] = np.log(work.entries[j].total)
         if search.lm_scale > 0.0:
-            state = work.tree.lm_state[work.entries.node[j]]
+            state = work.tree[work.entries[j].node].lm_state
             gain, _ = advance_lm(search.lm.trie, state, search.lm.end_token)
             scores[j] += search.lm_scale * gain
     return np.argsort(-scores), scores
@@ -166,9 +119,9 @@ def _write_way(tree, node, labels):  # type: ignore[no-untyped-def]
     v = node
     while v > 0:
         n += 1
-        v = tree.parent[v]
+        v = tree[v].parent
     v = node
     for u in range(n - 1, -1, -1):
-        labels[u] = tree.code[v]
-        v = tree.parent[v]
+        labels[u] = tree[v].code
+        v = tree[v].parent
     return n

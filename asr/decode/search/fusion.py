@@ -29,11 +29,11 @@ from asr.decode.search.kernels import (
     hash_table,
     log_add,
     replace_smallest,
+    resized,
     sift_up,
     sort_descending,
-    ways_to,
 )
-from asr.decode.search.state import Found, first_rows, keep, resized_all
+from asr.decode.search.state import Found
 from asr.decode.search.words import ROOM, ends_of
 from asr.errors import InputError
 from asr.labels import BLANK
@@ -326,9 +326,15 @@ class Search:
         """Only the histories that lead to a living hypothesis are needed on."""
         _, n_beam, n = self.counts.tolist()
         living = self.beam.history[:n_beam]
-        n = keep(self.tables, n, ways_to(self.tables.parent, n, living), living)
-        if 2 * n + most_new > len(self.tables.parent):
-            self.tables = resized_all(first_rows(self.tables, n), 4 * n + most_new)
+        kept = ways_to(self.tables.parent, n, living)
+        new = np.empty(n, np.int64)
+        new[kept] = np.arange(len(kept))
+        room, n = len(self.tables.parent), len(kept)
+        if 2 * n + most_new > room:
+            room = 4 * n + most_new
+        self.tables = Tables(*(resized(values[kept], room) for values in self.tables))
+        self.tables.parent[1:n] = new[self.tables.parent[1:n]]
+        living[:] = new[living]
         self.table = hash_table(self.tables.parent, self.tables.word, n)
         self.counts[2] = n
 
@@ -387,6 +393,18 @@ def parting_nodes(
         members.extend(below)
         first_member.append(len(members))
     return column, np.array(members, np.int64), np.array(first_member)
+
+
+@compiled
+def ways_to(parents, n_nodes, living):  # type: ignore[no-untyped-def]
+    """Return the nodes on the way to ``living``, parents before children."""
+    needed = np.zeros(n_nodes, np.bool_)
+    needed[0] = True
+    for node in living:
+        while not needed[node]:
+            needed[node] = True
+            node = parents[node]
+    return np.flatnonzero(needed)
 
 
 @compiled

@@ -1,50 +1,110 @@
-"""How far a search has come, as a value: one may keep it, and go on from it in several ways."""
+"""How far a search has come: it goes on from there, whenever frames come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decode.search.kernels import hash_table, resized, shared_by, way_to, ways_to
+from asr.decode.search.kernels import fill_hash, hash_table, resized
 from asr.lm.ngram import advance
-from asr.system.jit import compiled
+from asr.system.jit import compiled, inner
 
-#: Of `State.settled`.
-NOTHING = np.empty((0, 3), np.int64)
+#: Of `Work.settled`.
+SETTLED = np.dtype([("code", int), ("born", int), ("seen", int)])
+
+
+class Work(NamedTuple):
+    """What compiled code works on, with room to spare.
+
+    entries: the hypotheses, best first, each at a ``node`` of the tree. tree: a node is its
+    ``parent`` and then ``code``, a label or word, in the beam from frame ``born`` to ``seen``; all
+    hypotheses begin with node 0. table: the tree's hash. settled: what they began with
+    before, the empty prefix first. width: hypotheses that a frame may begin with. scratch: what
+    each frame fills anew.
+
+    When the tree is pruned, which forgets when a node was in the beam before, depends on the width
+    and on the tree's room.
+    """
+
+    entries: NDArray[np.void]
+    tree: NDArray[np.void]
+    table: NDArray[np.int64]
+    settled: NDArray[np.void]
+    width: int
+    scratch: Any
 
 
 class Reached(NamedTuple):
-    """The next frame, the numbers of hypotheses and of the tree's nodes, and the logarithm of the
-    scale of the probabilities."""
+    """The next frame, the numbers of hypotheses, of the tree's nodes and of settled rows, and the
+    logarithm of the scale of the probabilities."""
 
     t: int
     n_beam: int
     n_nodes: int
+    n_settled: int
     log_scale: float
 
 
-class State(NamedTuple):
-    """How far a search has come; nothing changes it.
+@dataclass
+class State:
+    """How far a search has come; going on changes it, so that only a deep copy keeps what it is.
 
-    entries: the hypotheses, best first, each at a node of a tree. tree: node v is node parent[v]
-    and then code[v], a label or word; all hypotheses begin with node 0. settled (U, 3): what they
-    began with before: code, first and last frame in the beam of each prefix, the empty one first;
-    ``n_forgotten`` others stood before.
-
-    width, room: hypotheses and nodes that there is room for. When the tree is pruned, which forgets
-    when a node was in the beam before, depends on them.
+    n_forgotten: prefixes that stood before those settled.
     """
 
+    work: Work
     reached: Reached
-    entries: Any
-    tree: Any
-    settled: NDArray[np.int64]
-    n_forgotten: int
-    width: int
-    room: int
+    n_forgotten: int = 0
+
+    @property
+    def entries(self) -> NDArray[np.void]:
+        """The hypotheses, best first."""
+        return self.work.entries[: self.reached.n_beam]
+
+
+class Horizon(NamedTuple):
+    """Each time after ``every`` frames of a stream, in which the search's is the ``first``,
+    hypotheses are given up that differ from the best one in what it said ``n_open`` frames ago.
+
+    Nothing later tells such hypotheses apart, so that in long utterances they would fill the beam,
+    and the tree would hold each one's whole way.
+    """
+
+    every: int
+    first: int
+    n_open: int
+
+
+#: Nothing is given up.
+OPEN = Horizon(1 << 62, 0, 0)
+
+
+class Frames(NamedTuple):
+    """Frames (T, V) from frame ``first`` on, and the best value of each (T,).
+
+    ending: it is no frame but the end, a certain blank, which ends words that are cut off.
+    """
+
+    log_probs: NDArray[np.float32]
+    tops: NDArray[np.float32]
+    first: int
+    ending: bool = False
+
+
+class Searched(Protocol):
+    """What is searched for: how wide, how many nodes a frame may bring to so many hypotheses, and
+    what it takes to go on from them."""
+
+    @property
+    def beam(self) -> int: ...
+
+    def most_new(self, width: int) -> int: ...
+
+    def scratch(self, width: int) -> Any: ...
 
 
 class Found(NamedTuple):
@@ -69,145 +129,62 @@ class Found(NamedTuple):
         return self.acoustic + self.lm + self.bonus
 
 
+def begun(search: Searched, entry: Any, root: Any, width: int, room: int) -> State:
+    """Return the state before the first frame, with one hypothesis at the root of the tree."""
+    settled = np.empty(256, SETTLED)
+    one = Work(entry, root, np.empty(0, np.int64), settled, 0, None)
+    return State(roomy(one, 1, width, room, search), Reached(0, 1, 1, 0, 0.0))
+
+
+def roomy(work: Work, n_nodes: int, width: int, room: int, search: Searched) -> Work:
+    """Return a copy with room to go on from ``width`` hypotheses, and for ``room`` nodes."""
+    entries = resized(work.entries, min(search.beam, width * (1 + search.most_new(1))))
+    tree = resized(work.tree, room)
+    table = hash_table(tree["parent"], tree["code"], n_nodes)
+    return Work(entries, tree, table, work.settled, width, search.scratch(width))
+
+
 def run(
     state: State,
-    end: int,
-    beam: int,
-    most_new: Callable[[int], int],
-    go_on: Callable[[Any, Any, NDArray[np.int64], int, Reached], Reached],
-) -> State:
-    """Return the state before frame ``end``.
-
-    most_new: nodes that a frame may bring to so many hypotheses. go_on: searches on, in place, as
-    long as there is room for one frame more, given entries, tree, the tree's hash, width and what
-    is reached, and returns what it reaches.
-    """
-    reached, entries, tree, said, n_forgotten, width, room = state
-    entries = resized_all(entries, min(beam, width * (1 + most_new(1))))
-    tree = resized_all(tree, room)
-    table = hash_table(tree.parent, tree.code, reached.n_nodes)
+    frames: Frames,
+    search: Searched,
+    horizon: Horizon,
+    search_frames: Callable[[Frames, Any, Horizon, Work, Reached], Reached],
+) -> None:
+    """Go on to the end of the frames. search_frames: does so as far as there is room."""
     while True:
-        reached = Reached(*go_on(entries, tree, table, width, reached))
-        _, n_beam, n, _ = reached
-        if reached.t == end or n_beam == 0:
-            break
-        n, rows = prune(tree, n, entries.node[:n_beam])
-        reached, said = reached._replace(n_nodes=n), np.concatenate([said, rows])
+        state.reached = Reached(*search_frames(frames, search, horizon, state.work, state.reached))
+        t, n_beam, n, n_settled, _ = state.reached
+        if t == frames.first + len(frames.log_probs) or n_beam == 0:
+            return
+        work, width, room = state.work, state.work.width, len(state.work.tree)
+        if n_settled + n > len(work.settled):
+            state.work = work._replace(settled=resized(work.settled, 2 * (n_settled + n)))
+            continue
         if n_beam > width:
-            width = min(beam, 2 * n_beam)
-            entries = resized_all(first_rows(entries, n_beam), min(beam, width * (1 + most_new(1))))
-        if 2 * n + most_new(width) > room:
-            room = 4 * n + most_new(width)
-            tree = resized_all(first_rows(tree, n), room)
-        table = hash_table(tree.parent, tree.code, n)
-    return State(
-        reached, first_rows(entries, n_beam), first_rows(tree, n), said, n_forgotten, width, room
-    )
-
-
-def resized_all(columns: Any, room: int) -> Any:
-    """Return a copy of a named tuple of arrays with so many places in each."""
-    return columns._make(resized(values, room) for values in columns)
-
-
-def first_rows(columns: Any, n: int) -> Any:
-    """Return the first places of each of a named tuple of arrays, copied."""
-    return columns._make(values[:n].copy() for values in columns)
-
-
-def prune(tree: Any, n_nodes: int, living: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
-    """Keep, in place, the nodes on the way to ``living`` from the last one that all share.
-
-    A branch without living nodes can be made anew without harm. Returns how many are kept, and the
-    ``settled`` rows of those before.
-    """
-    kept = ways_to(tree.parent, n_nodes, living)
-    n_shared = int(np.searchsorted(kept, shared_by(tree.parent, living)))
-    rows = _rows(tree, kept[:n_shared])
-    return keep(tree, n_nodes, kept[n_shared:], living), rows
-
-
-def keep(tree: Any, n_nodes: int, kept: NDArray[np.int64], living: NDArray[np.int64]) -> int:
-    """Keep these nodes of a tree, in place, parents first, and renumber them, in ``living`` too."""
-    new, n = np.empty(n_nodes, np.int64), len(kept)
-    new[kept] = np.arange(n)
-    for values in tree:
-        values[:n] = values[kept]
-    tree.parent[0] = -1
-    tree.parent[1:n] = new[tree.parent[1:n]]
-    living[:] = new[living]
-    return n
-
-
-def _rows(tree: Any, nodes: Any) -> NDArray[np.int64]:
-    rows = np.empty((len(nodes), 3), np.int64)
-    rows[:, 0], rows[:, 1], rows[:, 2] = tree.code[nodes], tree.born[nodes], tree.seen[nodes]
-    return rows
+            width = min(search.beam, 2 * n_beam)
+        if 2 * n + search.most_new(width) > room:
+            room = 4 * n + search.most_new(width)
+        state.work = roomy(work, n, width, room, search)
 
 
 def codes_to(state: State, node: int) -> tuple[list[int], NDArray[np.int64]]:
     """Return ``codes`` and ``current`` of `Found` of a node of the tree."""
-    rows = _rows(state.tree, way_to(state.tree.parent, node))
-    if len(state.settled):
-        rows = np.concatenate([state.settled, rows])
-    return rows[1:, 0].tolist(), rows[:, 1:].T
+    codes, current = told(state.work.tree, state.work.settled, state.reached.n_settled, node)
+    return codes.tolist(), current
 
 
 def settled(state: State) -> tuple[list[int], NDArray[np.int64]]:
     """Return ``codes`` and ``current``, as of `Found`, of what all hypotheses begin with: whatever
     comes, the codes stay."""
-    return codes_to(state, int(shared_by(state.tree.parent, state.entries.node)))
+    return codes_to(state, shared_by(state.work.tree, state.entries, state.reached.n_beam))
 
 
-def commit(state: State, n_codes: int) -> State:
-    """Return the state without hypotheses that differ from the best one in its first ``n_codes``,
-    of which those forgotten are none."""
-    if state.reached.n_beam == 0:
-        return state
-    node = int(state.entries.node[0])
-    for _ in range(len(codes_to(state, node)[0]) - n_codes):
-        node = max(int(state.tree.parent[node]), 0)
-    return through(state, node)
-
-
-def decide(state: State, n_frames: int) -> State:
-    """Return the state without hypotheses that differ from the best one in what it said
-    ``n_frames`` ago.
-
-    Nothing later tells such hypotheses apart, so that in long utterances they would fill the beam,
-    and the tree would hold each one's whole way.
-    """
-    if state.reached.n_beam == 0:
-        return state
-    way = way_to(state.tree.parent, state.entries.node[0])
-    n_old = np.searchsorted(state.tree.born[way], state.reached.t - n_frames, "right")
-    return through(state, int(way[max(0, n_old - 1)]))
-
-
-def through(state: State, node: int) -> State:
-    """Return the state with only those hypotheses whose way leads through a node of the tree."""
-    stay = lead_through(state.tree.parent, state.entries.node, node)
-    entries = state.entries._make(values[stay] for values in state.entries)
-    return state._replace(reached=state.reached._replace(n_beam=int(stay.sum())), entries=entries)
-
-
-@compiled
-def lead_through(parents, nodes, node):  # type: ignore[no-untyped-def]
-    """Return whether the way to each of ``nodes`` leads through ``node``."""
-    leads = np.empty(len(nodes), np.bool_)
-    for i in range(len(nodes)):
-        v = nodes[i]
-        while v > node:  # parents have lower numbers
-            v = parents[v]
-        leads[i] = v == node
-    return leads
-
-
-def forget(state: State) -> State:
-    """Return the state without the codes that all hypotheses are known to begin with, which makes
-    no other difference; so a search may go on for days."""
-    n = state.n_forgotten + len(state.settled)
-    return state._replace(settled=state.settled[:0], n_forgotten=n)
+def forget(state: State) -> None:
+    """Forget the codes that all hypotheses are known to begin with, which makes no other
+    difference; so a search may go on for days."""
+    state.n_forgotten += state.reached.n_settled
+    state.reached = state.reached._replace(n_settled=0)
 
 
 @compiled
@@ -217,3 +194,116 @@ def end_scores(trie, states, end_token):  # type: ignore[no-untyped-def]
     for i in range(len(states)):
         scores[i], _ = advance(trie, states[i], end_token)
     return scores
+
+
+@compiled
+def told(tree, settled, n_settled, node):  # type: ignore[no-untyped-def]
+    """Return the codes (n,) of what was settled and on the way to ``node`` from there, but for the
+    first one, which is of nothing; and first and last frames in the beam (2, 1 + n)."""
+    n, v = n_settled, node
+    while v > 0:
+        n += 1
+        v = tree[v].parent
+    codes, current = np.empty(n, np.int64), np.empty((2, n + 1), np.int64)
+    for u in range(n, -1, -1):
+        if u >= n_settled:
+            code, born, seen = tree[node].code, tree[node].born, tree[node].seen
+            node = tree[node].parent
+        else:
+            code, born, seen = settled[u].code, settled[u].born, settled[u].seen
+        current[0, u], current[1, u] = born, seen
+        if u > 0:
+            codes[u - 1] = code
+    return codes, current
+
+
+@compiled
+def shared_by(tree, entries, n_beam):  # type: ignore[no-untyped-def]
+    """Return the last node on the way to all hypotheses; 0 if there are none."""
+    shared = entries[0].node if n_beam else 0
+    for i in range(1, n_beam):
+        other = entries[i].node
+        while shared != other:  # parents have lower numbers
+            if shared > other:
+                shared = tree[shared].parent
+            else:
+                other = tree[other].parent
+    return shared
+
+
+@inner
+def make_room(work, reached, most_new, most):  # type: ignore[no-untyped-def]
+    """See to it that there is room for a frame, which may bring ``most_new`` nodes, if need be by
+    pruning the tree.
+
+    most: nodes that a frame may bring to all hypotheses that there is room for: half of the tree
+    is to be left for them. Returns whether there is room, and what is reached.
+    """
+    t, n_beam, n_nodes, n_settled, log_scale = reached
+    room, fits = len(work.tree), n_beam <= work.width
+    if fits and n_nodes + most_new <= room:
+        return True, reached
+    if n_settled + n_nodes > len(work.settled):
+        return False, reached
+    n_nodes, n_settled = prune(n_beam, n_nodes, n_settled, work)
+    reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
+    return fits and 2 * n_nodes + most <= room, reached
+
+
+@inner
+def prune(n_beam, n_nodes, n_settled, work):  # type: ignore[no-untyped-def]
+    """Keep, in place, the nodes on the way to hypotheses from the last one that all share; those
+    before are settled. Returns how many are kept, and how many are settled.
+
+    A branch without hypotheses can be made anew without harm.
+    """
+    entries, tree, settled = work.entries, work.tree, work.settled
+    shared = shared_by(tree, entries, n_beam)
+    v = tree[shared].parent
+    while v >= 0:
+        n_settled += 1
+        v = tree[v].parent
+    v, u = tree[shared].parent, n_settled
+    while v >= 0:
+        u -= 1
+        settled[u].code, settled[u].born, settled[u].seen = tree[v].code, tree[v].born, tree[v].seen
+        v = tree[v].parent
+    # The hash is made anew: until then it holds the new numbers of the nodes.
+    new = work.table
+    new[:n_nodes] = -1
+    new[shared] = 0
+    for i in range(n_beam):
+        v = entries[i].node
+        while new[v] < 0:
+            new[v] = 0
+            v = tree[v].parent
+    n = 0
+    for v in range(shared, n_nodes):
+        if new[v] >= 0:
+            new[v] = n
+            tree[n] = tree[v]
+            tree[n].parent = new[tree[n].parent] if n > 0 else -1
+            n += 1
+    for i in range(n_beam):
+        entries[i].node = new[entries[i].node]
+    fill_hash(new, tree.parent, tree.code, n)
+    return n, n_settled
+
+
+@inner
+def give_up(t, n_beam, n_open, work):  # type: ignore[no-untyped-def]
+    """Keep, in place, the hypotheses that agree with the best one in what it said ``n_open`` frames
+    before ``t``; return how many they are."""
+    entries, tree = work.entries, work.tree
+    old = entries[0].node
+    while old > 0 and tree[old].born > t - n_open:
+        old = tree[old].parent
+    n = 0
+    for i in range(n_beam):
+        v = entries[i].node
+        while v > old:  # parents have lower numbers
+            v = tree[v].parent
+        if v == old:
+            entries[n] = entries[i]
+            n += 1
+    return n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache, partial
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,20 @@ from asr.decode.search.kernels import (
     lower_edge,
     sort_descending,
 )
-from asr.decode.search.state import NOTHING, Found, Reached, State, codes_to, end_scores, run
+from asr.decode.search.state import (
+    OPEN,
+    Found,
+    Frames,
+    Horizon,
+    Reached,
+    State,
+    begun,
+    codes_to,
+    end_scores,
+    give_up,
+    make_room,
+    run,
+)
 from asr.labels import BLANK
 from asr.lm.ngram import BoundNGram
 from asr.lm.ngram import advance as advance_lm
@@ -48,95 +61,55 @@ class Scoring(NamedTuple):
     unknown_label: float
 
 
-class Histories(NamedTuple):
-    """Words said, as a tree: node v is node parent[v] and then code[v]; 0 is the start.
-
-    lm_score: weighted. bonus: of words, hotwords and unknown words. ext: what the probabilities
-    hold of both, and factor: what the last word alone adds. reach: no next word has a larger
-    factor. born, seen: the first and the last frame in the beam.
-    """
-
-    parent: NDArray[np.int64]
-    code: NDArray[np.int64]
-    lm_state: NDArray[np.int64]
-    hot_state: NDArray[np.int64]
-    lm_score: NDArray[np.float64]
-    bonus: NDArray[np.float64]
-    ext: NDArray[np.float64]
-    factor: NDArray[np.float64]
-    reach: NDArray[np.float64]
-    born: NDArray[np.int64]
-    seen: NDArray[np.int64]
-
-
-class Entries(NamedTuple):
-    """The beam, best first: history, place and last label; the probability of their paths that end
-    in blank (pb), in the last label (pnb), and in either (total: where the net is too sure of
-    itself, the smaller part is lost in it); the factor by which a place inside a word is judged.
-
-    A hypothesis is a pair (words so far, place). The places are: 0, nothing said yet; n, inside a
-    word at tree node n; N + n, after a word that ended at node n; 2 N + k, in separator k;
-    2 N + K + c, in or after an unknown word, at label c. A place knows the last label, which is all
-    that CTC needs, so whatever brings the same words to the same place is summed: several
-    spellings, with or without silence.
-
-    Codes, with W words and V labels: w < W, a word; W, an unknown word of any labels. Where unknown
-    words are spelled, W + 1 + V + n V + c: an unknown word begins with the labels to tree node n
-    and then c (if c is the blank, that is all of it); W + 1 + c: it goes on with c.
-
-    Probabilities are scaled by each frame's best, and hold the factors of their histories (language
-    model and bonuses), so that the inner loops only multiply and add.
-    """
-
-    node: NDArray[np.int64]
-    place: NDArray[np.int64]
-    last: NDArray[np.int64]
-    pb: NDArray[np.float64]
-    pnb: NDArray[np.float64]
-    total: NDArray[np.float64]
-    judge: NDArray[np.float64]
-
-
-class Candidates(NamedTuple):
-    """What may become the next beam, as `Entries`, found by (history, place).
-
-    score: (pb + pnb) times judge. at: place in the hash ``table``, which is left empty. order,
-    ranked: where `best_first` puts its result.
-    """
-
-    history: NDArray[np.int64]
-    place: NDArray[np.int64]
-    last: NDArray[np.int64]
-    pb: NDArray[np.float64]
-    pnb: NDArray[np.float64]
-    judge: NDArray[np.float64]
-    score: NDArray[np.float64]
-    at: NDArray[np.int64]
-    order: NDArray[np.int64]
-    ranked: NDArray[np.float64]
-    table: NDArray[np.int64]
-
-
-class Steps(NamedTuple):
-    """The ways on from one entry: to a place, by a label, with a code for the word that it ends or
-    begins (-1: none), and a probability."""
-
-    to: NDArray[np.int64]
-    by: NDArray[np.int64]
-    code: NDArray[np.int64]
-    p: NDArray[np.float64]
+#: Words said, as of `Work.tree`. lm_score: weighted. bonus: of words, hotwords and unknown words.
+#: ext: what the probabilities hold of both, and factor: what the last word alone adds. reach: no
+#: next word has a larger factor.
+HISTORY = np.dtype(
+    [(name, int) for name in ("parent", "code", "born", "seen", "lm_state", "hot_state")]
+    + [(name, float) for name in ("lm_score", "bonus", "ext", "factor", "reach")]
+)
+#: One of the beam: history, place and last label; the probability of its paths that end in blank
+#: (pb), in the last label (pnb), and in either (total: where the net is too sure of itself, the
+#: smaller part is lost in it); the factor by which a place inside a word is judged.
+#:
+#: A hypothesis is a pair (words so far, place). The places are: 0, nothing said yet; n, inside a
+#: word at tree node n; N + n, after a word that ended at node n; 2 N + k, in separator k;
+#: 2 N + K + c, in or after an unknown word, at label c. A place knows the last label, which is all
+#: that CTC needs, so whatever brings the same words to the same place is summed: several
+#: spellings, with or without silence.
+#:
+#: Codes, with W words and V labels: w < W, a word; W, an unknown word of any labels. Where unknown
+#: words are spelled, W + 1 + V + n V + c: an unknown word begins with the labels to tree node n
+#: and then c (if c is the blank, that is all of it); W + 1 + c: it goes on with c.
+#:
+#: Probabilities are scaled by each frame's best, and hold the factors of their histories (language
+#: model and bonuses), so that the inner loops only multiply and add.
+ENTRY = np.dtype(
+    [(name, int) for name in ("node", "place", "last")]
+    + [(name, float) for name in ("pb", "pnb", "total", "judge")]
+)
+#: What may come into the next beam, found by (node, place). score: (pb + pnb) times judge. at: its
+#: place in the hash. order, ranked: where `best_first` puts its result.
+CANDIDATE = np.dtype(
+    [(name, int) for name in ("node", "place", "last", "at", "order")]
+    + [(name, float) for name in ("pb", "pnb", "judge", "score", "ranked")]
+)
+#: A way on from an entry: to a place, by a label, with a code for the word that it ends or begins
+#: (-1: none), and a probability.
+STEP = np.dtype([("to", int), ("by", int), ("code", int), ("p", float)])
+#: prob, stamp: by label. opened, opened_p: the labels that may extend a hypothesis.
+CHOICE = np.dtype([("prob", float), ("stamp", int), ("opened", int), ("opened_p", float)])
 
 
 class Scratch(NamedTuple):
-    """Room that each frame fills anew. counts: see `count_in`. prob, opened, opened_p, stamps: by
-    label."""
+    """Room that each frame fills anew. counts: see `count_in`. table: the hash of the candidates,
+    left empty."""
 
     counts: NDArray[np.int64]
-    prob: NDArray[np.float64]
-    opened: NDArray[np.int64]
-    opened_p: NDArray[np.float64]
-    stamps: NDArray[np.int64]
-    steps: Steps
+    candidates: NDArray[np.void]
+    table: NDArray[np.int64]
+    choice: NDArray[np.void]
+    steps: NDArray[np.void]
 
 
 class Words(NamedTuple):
@@ -151,7 +124,8 @@ class Words(NamedTuple):
 class Search(NamedTuple):
     """What is searched for, and how wide.
 
-    margin: what has a smaller share of the best is dropped. ahead (N,): what the best word below a
+    margin: what has a smaller share of the best is dropped. label_prune: labels this much below the
+    frame's best extend no hypothesis. ahead (N,): what the best word below a
     tree node counts; scoring.ahead_scale makes it natural logarithms. spelled: whether unknown
     words are. root_child, separator_of (V,): the tree node, or 0, that each label begins words at,
     and which separator it is, or -1.
@@ -159,6 +133,7 @@ class Search(NamedTuple):
 
     beam: int
     margin: float
+    label_prune: float
     words: Words
     tree: Tree
     ahead: NDArray[np.float64]
@@ -176,27 +151,22 @@ class Search(NamedTuple):
         """One label more leads from any hypothesis to at most so many."""
         return self.tree.most_ways + 1 + (2 * len(self.root_child) if self.unknown else 0)
 
+    def most_new(self, width: int) -> int:
+        """Return how many histories at most a frame brings to so many hypotheses."""
+        return width * self.most_steps
 
-class Room(NamedTuple):
-    """What `search_frames` works on; ``table`` is the hash of the histories."""
-
-    entries: Entries
-    histories: Histories
-    table: NDArray[np.int64]
-    candidates: Candidates
-    scratch: Scratch
-
-
-class Frames(NamedTuple):
-    """Frames from ``first`` on. floors (T,): labels below do not extend a hypothesis."""
-
-    log_probs: NDArray[np.float32]
-    floors: NDArray[np.float32]
-    first: int
+    def scratch(self, width: int) -> Scratch:
+        """Return room for what frames fill."""
+        candidates = np.empty(width * (1 + self.most_steps), CANDIDATE)
+        choice = np.zeros(len(self.root_child), CHOICE)
+        choice["stamp"] = -1
+        table = hash_table(candidates["node"], candidates["place"], 0)
+        steps = np.empty(self.most_steps, STEP)
+        return Scratch(np.zeros(N_BUCKETS, np.int64), candidates, table, choice, steps)
 
 
 class Places(NamedTuple):
-    """Where kinds of places and of codes (see `State`) begin; whether unknown words are of any
+    """Where kinds of places and of codes (see `ENTRY`) begin; whether unknown words are of any
     labels (filler) or spelled; whether this is no frame but the end; the factors by which what
     begins a word is judged."""
 
@@ -241,60 +211,27 @@ def begin(search: Search) -> State:
         )
     if len(search.words.hot.end):
         reach += float(search.words.hot.best[0])
-    histories = Histories(*(np.zeros(1, t) for t in 4 * [np.int64] + 5 * [float] + 2 * [np.int64]))
-    histories.parent[0] = histories.code[0] = -1
-    histories.lm_state[0] = search.words.lm.start
-    histories.reach[0] = math.exp(min(max(reach, -MOST), MOST))
-    entries = Entries(*(np.zeros(1, t) for t in 3 * [np.int64] + 4 * [float]))
-    entries.pb[0] = entries.total[0] = entries.judge[0] = 1.0
+    bounded = math.exp(min(max(reach, -MOST), MOST))
+    start = search.words.lm.start
+    root = np.array([(-1, -1, 0, 0, start, 0, 0.0, 0.0, 0.0, 0.0, bounded)], HISTORY)
+    entry = np.array([(0, 0, 0, 1.0, 0.0, 1.0, 1.0)], ENTRY)
     # There is room for all that one frame may bring to `width` hypotheses.
     width = min(search.beam, ROOM)
-    room = 2 * width * search.most_steps
-    return State(Reached(0, 1, 1, 0.0), entries, histories, NOTHING, 0, width, room)
+    return begun(search, entry, root, width, 2 * search.most_new(width))
 
 
 def advance(
     state: State,
     log_probs: NDArray[np.float32],
-    floors: NDArray[np.float32],
+    tops: NDArray[np.float32],
     search: Search,
+    horizon: Horizon = OPEN,
     ending: bool = False,
-) -> State:
-    """Return the state after the frames of ``log_probs`` (T, V), of which labels below ``floors``
-    (T,) do not extend a hypothesis.
-
-    ending: this is no frame but the end, a certain blank, which ends words that are cut off.
-    """
-    n_labels = len(search.root_child)
-    scratch = Scratch(
-        np.zeros(N_BUCKETS, np.int64),
-        np.zeros(n_labels),
-        np.zeros(n_labels, np.int64),
-        np.zeros(n_labels),
-        np.full(n_labels, -1, np.int64),
-        Steps(*(np.empty(search.most_steps, t) for t in 3 * [np.int64] + [float])),
-    )
-    candidates_of = cache(partial(new_candidates, search))
-    before = state.reached.t
-
-    def go_on(
-        entries: Entries, tree: Histories, table: NDArray[np.int64], width: int, reached: Reached
-    ) -> Reached:
-        work = Room(entries, tree, table, candidates_of(width), scratch)
-        frames = Frames(log_probs, floors, before)
-        return search_frames(frames, ending, search, work, reached)
-
-    end = before + len(log_probs)
-    return run(state, end, search.beam, lambda width: width * search.most_steps, go_on)
-
-
-def new_candidates(search: Search, width: int) -> Candidates:
-    """Return room for what a frame makes of ``width`` hypotheses."""
-    size = width * (1 + search.most_steps)
-    node, place, last, at, order = (np.empty(size, np.int64) for _ in range(5))
-    pb, pnb, judge, score, ranked = (np.empty(size) for _ in range(5))
-    table = hash_table(node, place, 0)
-    return Candidates(node, place, last, pb, pnb, judge, score, at, order, ranked, table)
+) -> None:
+    """Go on over the frames of ``log_probs`` (T, V), whose best values are ``tops``; ``ending`` is
+    that of `Frames`."""
+    frames = Frames(log_probs, tops, state.reached.t, ending)
+    run(state, frames, search, horizon, search_frames)
 
 
 def found(state: State, search: Search) -> Iterator[Found]:
@@ -305,21 +242,23 @@ def found(state: State, search: Search) -> Iterator[Found]:
     if search.spelled and search.unknown and state.reached.t:
         end = np.full((1, len(search.root_child)), -np.inf, np.float32)
         end[:, BLANK] = 0.0
-        state = advance(state, end, np.zeros(1, np.float32), search, ending=True)
-    entries, histories, lm = state.entries, state.tree, search.words.lm
+        state = deepcopy(state)
+        advance(state, end, np.zeros(1, np.float32), search, ending=True)
+    entries, lm = state.entries, search.words.lm
     nodes, unfinished, sums = ends_of(
-        entries.node.tolist(),
-        entries.place.tolist(),
-        np.log(entries.total).tolist(),
+        entries["node"].tolist(),
+        entries["place"].tolist(),
+        np.log(entries["total"]).tolist(),
         len(search.tree.label),
     )
-    acoustic = sums + state.reached.log_scale - histories.ext[nodes]
-    lm_score, bonus = histories.lm_score[nodes], histories.bonus[nodes]
+    histories = state.work.tree[nodes]
+    acoustic = sums + state.reached.log_scale - histories["ext"]
+    lm_score, bonus = histories["lm_score"], histories["bonus"]
     if search.words.scoring.lm_scale > 0.0:
-        ends = end_scores(lm.trie, histories.lm_state[nodes], lm.end_token)
-        lm_score += search.words.scoring.lm_scale * ends
+        ends = end_scores(lm.trie, histories["lm_state"], lm.end_token)
+        lm_score = lm_score + search.words.scoring.lm_scale * ends
     if len(search.words.hot.end):
-        bonus += search.words.hot.end[histories.hot_state[nodes]]
+        bonus = bonus + search.words.hot.end[histories["hot_state"]]
     for j in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
         codes, current = codes_to(state, int(nodes[j]))
         parts = float(acoustic[j]), float(lm_score[j]), float(bonus[j])
@@ -350,43 +289,41 @@ def ends_of(
 
 
 @compiled
-def search_frames(frames, ending, search, room, reached):  # type: ignore[no-untyped-def]
-    """Search on, as long as there is ``room`` (changed in place) for what one frame may bring.
-
-    Returns how far it came.
-    """
-    log_probs, floors, first = frames
-    entries, histories, _, candidates, scratch = room
-    t, n_beam, n_histories, log_scale = reached
+def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-untyped-def]
+    """Search on, as long as there is room for what one frame may bring; return how far it came."""
+    log_probs, tops, first, ending = frames
+    scratch = work.scratch
     places = places_of(search, ending)
-    most_steps = len(scratch.steps.to)
+    most_steps = len(scratch.steps)
     best = 0.0
-    for i in range(n_beam):
-        best = max(best, entries.total[i] * entries.judge[i])
-    while (
-        t < first + len(log_probs)
-        and n_beam > 0
-        and n_beam * (1 + most_steps) <= len(candidates.history)
-        and n_histories + n_beam * most_steps <= len(histories.parent)
-    ):
-        frame = log_probs[t - first]
-        shift = frame[BLANK]
-        for c in range(1, len(frame)):
-            shift = max(shift, frame[c])
-        shift += np.log(best)
-        log_scale += shift
-        n_open = open_labels(frame, floors[t - first], shift, scratch)
-        standing = carry_over(frame, shift, n_beam, search, room)
-        for i in range(n_beam):
-            stamp = t * search.beam + i
-            n_steps = ways_on(i, stamp, n_open, standing.threshold, places, search, room)
-            standing, n_histories = take_steps(
-                i, n_steps, standing, n_histories, places, search, room
-            )
-        best = standing.best
-        n_beam = select(t, standing, search, room)
-        t += 1
-    return t, n_beam, n_histories, log_scale
+    for i in range(reached.n_beam):
+        best = max(best, work.entries[i].total * work.entries[i].judge)
+    has_room = True
+    while has_room and reached.n_beam > 0 and reached.t < first + len(log_probs):
+        most_new = reached.n_beam * most_steps
+        has_room, reached = make_room(work, reached, most_new, work.width * most_steps)
+        if has_room:
+            t, n_beam, n_nodes, n_settled, log_scale = reached
+            frame = log_probs[t - first]
+            shift = frame[BLANK]
+            for c in range(1, len(frame)):
+                shift = max(shift, frame[c])
+            shift += np.log(best)
+            log_scale += shift
+            floor = tops[t - first] - np.float32(search.label_prune)
+            n_open = open_labels(frame, floor, shift, scratch.choice)
+            standing = carry_over(frame, shift, n_beam, search, work)
+            for i in range(n_beam):
+                stamp = t * search.beam + i
+                n_steps = ways_on(i, stamp, n_open, standing.threshold, places, search, work)
+                standing, n_nodes = take_steps(i, n_steps, standing, n_nodes, places, search, work)
+            best = standing.best
+            n_beam = select(t, standing, search, work)
+            t += 1
+            if n_beam > 0 and (horizon.first + t) % horizon.every == 0:
+                n_beam = give_up(t, n_beam, horizon.n_open, work)
+            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
+    return reached
 
 
 @inner
@@ -422,67 +359,68 @@ def places_of(search, ending):  # type: ignore[no-untyped-def]
 
 
 @inner
-def open_labels(frame, floor, shift, scratch):  # type: ignore[no-untyped-def]
+def open_labels(frame, floor, shift, choice):  # type: ignore[no-untyped-def]
     """List the labels that may extend a hypothesis, best first; return how many."""
-    prob, opened, opened_p = scratch.prob, scratch.opened, scratch.opened_p
     n_open = 0
     for c in range(1, len(frame)):
-        prob[c] = np.exp(frame[c] - shift) if frame[c] >= floor else 0.0
-        if prob[c] > 0.0:
-            opened[n_open], opened_p[n_open] = c, prob[c]
+        p = np.exp(frame[c] - shift) if frame[c] >= floor else 0.0
+        choice[c].prob = p
+        if p > 0.0:
+            choice[n_open].opened, choice[n_open].opened_p = c, p
             n_open += 1
-    sort_descending(opened_p, opened, n_open)
+    sort_descending(choice.opened_p, choice.opened, n_open)
     return n_open
 
 
 @inner
-def carry_over(frame, shift, n_beam, search, room):  # type: ignore[no-untyped-def]
+def carry_over(frame, shift, n_beam, search, work):  # type: ignore[no-untyped-def]
     """Make every entry a candidate: blank, or its last label again."""
-    history, place, last, _, pnb, total, judge = room.entries
-    history_of, place_of, last_of, pb_of, pnb_of, judge_of, score_of, at_of, _, _, table = (
-        room.candidates
-    )
-    counts, prob = room.scratch.counts, room.scratch.prob
+    counts, candidates, table, choice, _ = work.scratch
     blank = np.exp(frame[BLANK] - shift)
     best = 0.0
     for i in range(n_beam):
-        c = last[i]
-        history_of[i], place_of[i], last_of[i] = history[i], place[i], c
-        pb_of[i], pnb_of[i] = total[i] * blank, 0.0
+        entry, candidate = work.entries[i], candidates[i]
+        c = entry.last
+        pb, pnb = entry.total * blank, 0.0
         if c != BLANK:
-            pnb_of[i] = pnb[i] * (prob[c] if prob[c] > 0.0 else np.exp(frame[c] - shift))
-        judge_of[i], score_of[i] = judge[i], (pb_of[i] + pnb_of[i]) * judge[i]
-        best = max(best, score_of[i])
-        at_of[i] = find_child(table, history_of, place_of, history[i], place[i])
-        table[at_of[i]] = i
+            p = choice[c].prob
+            pnb = entry.pnb * (p if p > 0.0 else np.exp(frame[c] - shift))
+        score = (pb + pnb) * entry.judge
+        candidate.node, candidate.place, candidate.last = entry.node, entry.place, c
+        candidate.pb, candidate.pnb, candidate.judge = pb, pnb, entry.judge
+        candidate.score = score
+        best = max(best, score)
+        at = find_child(table, candidates.node, candidates.place, entry.node, entry.place)
+        candidate.at = at
+        table[at] = i
     least, n_counted = bucket(best * search.margin), 0
     for i in range(n_beam):
-        least, n_counted = count_in(counts, score_of[i], least, n_counted, search.beam)
+        least, n_counted = count_in(counts, candidates[i].score, least, n_counted, search.beam)
     threshold = max(best * search.margin, lower_edge(least))
     return Standing(n_beam, best, least, n_counted, threshold)
 
 
 @inner
-def ways_on(i, stamp, n_open, threshold, places, search, room):  # type: ignore[no-untyped-def]
+def ways_on(i, stamp, n_open, threshold, places, search, work):  # type: ignore[no-untyped-def]
     """List the ways on from entry ``i`` that may be above the threshold; return how many."""
-    entries, histories, _, candidates, scratch = room
+    entry = work.entries[i]
+    _, candidates, _, choice, steps = work.scratch
     after, separator, any_, letter, spelling, filler, spelled, ending, root_judge, _ = places
     label, first_child, first_word, ends_word, _, required, _ = search.tree
-    _, prob, opened, _, stamps, steps = scratch
     unknown_label = search.words.scoring.unknown_label
-    p, last, in_blank, total = entries.place[i], entries.last[i], entries.pb[i], entries.total[i]
-    n_labels = len(prob)
+    p, last, in_blank, total = entry.place, entry.last, entry.pb, entry.total
+    n_labels = len(choice)
     inside = 0 < p < after
     in_unknown = p >= any_
     whole = after <= p < separator or in_unknown
     begins = not inside and not (required and whole)
     separates = p == 0 or whole or (inside and first_word[p] == first_word[p + 1])
     # The most that a whole word, or any step into or within a word, can add.
-    reach = histories.reach[entries.node[i]]
-    most = total * max(1.0, reach, entries.judge[i] if inside else root_judge)
+    reach = work.tree[entry.node].reach
+    most = total * max(1.0, reach, entry.judge if inside else root_judge)
     n_steps = 0
     if ending and inside and separates:
-        p_c = candidates.pb[i] + candidates.pnb[i]
+        p_c = candidates[i].pb + candidates[i].pnb
         n_steps = put(steps, 0, separator, last, spelling + p * n_labels, p_c)
     # First the tree's children of this place, then, unless within a word, any label.
     child = first_child[p] if inside else 0
@@ -491,15 +429,15 @@ def ways_on(i, stamp, n_open, threshold, places, search, room):  # type: ignore[
         if k < n_children:
             n = child + k
             c = label[n]
-            stamps[c] = stamp
-            if most * prob[c] <= threshold:
+            choice[c].stamp = stamp
+            if most * choice[c].prob <= threshold:
                 continue
         else:
-            c = opened[k - n_children]
+            c = choice[k - n_children].opened
             n = search.root_child[c] if begins else 0
-            if most * prob[c] <= threshold:
+            if most * choice[c].prob <= threshold:
                 break
-        p_c = (in_blank if c == last else total) * prob[c]
+        p_c = (in_blank if c == last else total) * choice[c].prob
         if n > 0:
             if spelled or first_child[n] < first_child[n + 1]:
                 n_steps = put(steps, n_steps, n, c, -1, p_c)
@@ -521,7 +459,7 @@ def ways_on(i, stamp, n_open, threshold, places, search, room):  # type: ignore[
             p_c *= unknown_label
         elif spelled and in_unknown:
             new = letter + c
-        elif spelled and inside and stamps[c] != stamp:
+        elif spelled and inside and choice[c].stamp != stamp:
             new = spelling + p * n_labels + c
         elif spelled and begins and n == 0:
             new = spelling + c
@@ -532,23 +470,20 @@ def ways_on(i, stamp, n_open, threshold, places, search, room):  # type: ignore[
 
 @inner
 def take_steps(  # type: ignore[no-untyped-def]
-    i, n_steps, standing, n_histories, places, search, room
+    i, n_steps, standing, n_histories, places, search, work
 ):
     """Score the ways on from entry ``i``, and make them candidates or add to those that there are.
 
     Returns the standing and the number of histories.
     """
-    entries, histories, history_table, candidates, scratch = room
-    history_of, place_of, last_of, pb_of, pnb_of, judge_of, score_of, at_of, _, _, table = (
-        candidates
-    )
-    step_to, step_by, step_code, step_p = scratch.steps
-    counts, scoring = scratch.counts, search.words.scoring
+    entry, histories, history_table = work.entries[i], work.tree, work.table
+    counts, candidates, table, _, steps = work.scratch
+    scoring = search.words.scoring
     n_candidates, best, least, n_counted, threshold = standing
-    h, inside = entries.node[i], 0 < entries.place[i] < places.after
-    judge = entries.judge[i] if inside else places.root_judge
+    h, inside = entry.node, 0 < entry.place < places.after
+    judge = entry.judge if inside else places.root_judge
     for k in range(n_steps):
-        to, w, p_c = step_to[k], step_code[k], step_p[k]
+        to, w, p_c = steps[k].to, steps[k].code, steps[k].p
         h_to, judge_to = h, 1.0
         if w < 0:
             if p_c * max(1.0, judge) <= threshold:
@@ -557,7 +492,7 @@ def take_steps(  # type: ignore[no-untyped-def]
                 judge_to = max(places.unknown_judge, promised(search.ahead[to], scoring))
         else:
             goes_on = places.letter <= w < places.spelling
-            if p_c * (1.0 if goes_on else histories.reach[h]) <= threshold:
+            if p_c * (1.0 if goes_on else histories[h].reach) <= threshold:
                 continue
             at = find_child(history_table, histories.parent, histories.code, h, w)
             h_to = history_table[at]
@@ -565,26 +500,27 @@ def take_steps(  # type: ignore[no-untyped-def]
                 h_to = n_histories
                 n_histories += 1
                 history_table[at] = h_to
-                add_history(histories, h_to, h, w, goes_on, search.words)
-            p_c *= histories.factor[h_to]
+                add_history(histories[h_to], histories[h], h, w, goes_on, search.words)
+            p_c *= histories[h_to].factor
         score = p_c * judge_to
         if score <= threshold:
             continue
-        at = find_child(table, history_of, place_of, h_to, to)
+        at = find_child(table, candidates.node, candidates.place, h_to, to)
         j = table[at]
+        candidate = candidates[j if j >= 0 else n_candidates]
         if j >= 0:
-            counts[bucket(score_of[j])] -= 1
-            was_counted = bucket(score_of[j]) >= least
-            pnb_of[j] += p_c
-            score_of[j] = (pb_of[j] + pnb_of[j]) * judge_of[j]
-            score = score_of[j]
+            counts[bucket(candidate.score)] -= 1
+            was_counted = bucket(candidate.score) >= least
+            candidate.pnb += p_c
+            score = (candidate.pb + candidate.pnb) * candidate.judge
             n_counted -= was_counted
         else:
-            j = n_candidates
+            table[at] = n_candidates
             n_candidates += 1
-            table[at] = j
-            at_of[j], history_of[j], place_of[j], last_of[j] = at, h_to, to, step_by[k]
-            pb_of[j], pnb_of[j], judge_of[j], score_of[j] = 0.0, p_c, judge_to, score
+            candidate.at, candidate.node, candidate.place = at, h_to, to
+            candidate.last, candidate.pb, candidate.pnb = steps[k].by, 0.0, p_c
+            candidate.judge = judge_to
+        candidate.score = score
         best = max(best, score)
         least, n_counted = count_in(counts, score, least, n_counted, search.beam)
         threshold = max(best * search.margin, lower_edge(least))
@@ -594,7 +530,7 @@ def take_steps(  # type: ignore[no-untyped-def]
 @inner
 def put(steps, n, to, by, code, p):  # type: ignore[no-untyped-def]
     """Add to the ``n`` ways on; return how many there are then."""
-    steps.to[n], steps.by[n], steps.code[n], steps.p[n] = to, by, code, p
+    steps[n].to, steps[n].by, steps[n].code, steps[n].p = to, by, code, p
     return n + 1
 
 
@@ -605,10 +541,11 @@ def promised(ahead, scoring):  # type: ignore[no-untyped-def]
 
 
 @inner
-def add_history(histories, new, h, w, goes_on, words):  # type: ignore[no-untyped-def]
-    """Make history ``new`` of history ``h`` and code ``w``, which may be a letter that goes on."""
+def add_history(new, old, h, w, goes_on, words):  # type: ignore[no-untyped-def]
+    """Make a history of history ``h``, the ``old`` one, and code ``w``, which may be a letter that
+    goes on."""
     lm_scale, _, bonus, unknown, _ = words.scoring
-    known, state, hot_to = w < words.n_words, histories.lm_state[h], histories.hot_state[h]
+    known, state, hot_to = w < words.n_words, old.lm_state, old.hot_state
     added, gain, most_gain = 0.0, 0.0, bonus
     if not goes_on:
         gain = bonus if known else bonus + unknown
@@ -624,51 +561,38 @@ def add_history(histories, new, h, w, goes_on, words):  # type: ignore[no-untype
         most_gain += lm_scale * words.lm.trie.log10_best[state]
     if len(words.hot.end) > 0:
         most_gain += words.hot.best[hot_to]
-    histories.parent[new], histories.code[new], histories.born[new] = h, w, -1
-    histories.lm_state[new], histories.hot_state[new] = state, hot_to
-    histories.lm_score[new] = histories.lm_score[h] + added
-    histories.bonus[new] = histories.bonus[h] + gain
-    histories.ext[new] = histories.ext[h] + min(max(added + gain, -MOST), MOST)
-    histories.factor[new] = bounded_exp(added + gain)
-    histories.reach[new] = bounded_exp(most_gain)
+    new.parent, new.code, new.born = h, w, -1
+    new.lm_state, new.hot_state = state, hot_to
+    new.lm_score = old.lm_score + added
+    new.bonus = old.bonus + gain
+    new.ext = old.ext + min(max(added + gain, -MOST), MOST)
+    new.factor = bounded_exp(added + gain)
+    new.reach = bounded_exp(most_gain)
 
 
 @inner
-def select(t, standing, search, room):  # type: ignore[no-untyped-def]
+def select(t, standing, search, work):  # type: ignore[no-untyped-def]
     """Make the best candidates the beam after frame ``t``; return how many they are."""
-    history, place, last, pb, pnb, total, judge = room.entries
-    (
-        history_of,
-        place_of,
-        last_of,
-        pb_of,
-        pnb_of,
-        judge_of,
-        score_of,
-        at_of,
-        order,
-        ranked,
-        table,
-    ) = room.candidates
-    born, seen = room.histories.born, room.histories.seen
+    counts, candidates, table, _, _ = work.scratch
+    order, ranked = candidates.order, candidates.ranked
     n, best, least, _, _ = standing
-    n_beam = best_first(room.scratch.counts, least, best, score_of, n, order, ranked)
+    n_beam = best_first(counts, least, best, candidates.score, n, order, ranked)
     n_beam = min(n_beam, search.beam)
     while n_beam > 0 and ranked[n_beam - 1] < best * search.margin:
         n_beam -= 1
     while n_beam > 0 and ranked[n_beam - 1] <= 0.0:
         n_beam -= 1
     for j in range(n):
-        table[at_of[j]] = -1
+        table[candidates[j].at] = -1
     for i in range(n_beam):
-        j = order[i]
-        h = history_of[j]
-        history[i], place[i], last[i] = h, place_of[j], last_of[j]
-        pb[i], pnb[i], total[i] = pb_of[j], pnb_of[j], pb_of[j] + pnb_of[j]
-        judge[i] = judge_of[j]
-        if born[h] < 0:
-            born[h] = t
-        seen[h] = t
+        entry, candidate = work.entries[i], candidates[order[i]]
+        entry.node, entry.place, entry.last = candidate.node, candidate.place, candidate.last
+        entry.pb, entry.pnb, entry.judge = candidate.pb, candidate.pnb, candidate.judge
+        entry.total = candidate.pb + candidate.pnb
+        history = work.tree[candidate.node]
+        if history.born < 0:
+            history.born = t
+        history.seen = t
     return n_beam
 
 
