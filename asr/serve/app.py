@@ -68,6 +68,7 @@ PAGE = {
     INDEX: "text/html",
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "live.js": "text/javascript",
     "recorder.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }

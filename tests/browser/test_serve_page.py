@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,8 +43,8 @@ def heard(model, said, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(model):
-    with serving("--model", f"tones={model}") as (_, found):
+def address(model, live_run):
+    with serving("--model", f"tones={model}", "--model", f"live={live_run}") as (_, found):
         yield found
 
 
@@ -209,6 +210,48 @@ def test_what_is_spoken_becomes_text(opened):
     article = results(page, 1).first
     assert article.get_by_role("heading").inner_text().startswith("recording")
     assert article.locator(".words .word").count() > 0
+
+
+def test_words_appear_while_one_speaks(opened):
+    page = opened()
+    page.select_option("#model", "live")
+    page.locator("#record").click()
+    article = page.locator("article")
+    committed, tentative = article.locator(".committed"), article.locator(".tentative")
+    seen = [""]
+    tentative.wait_for(state="attached")
+    page.evaluate(
+        """() => {
+            window.likely = new Set();
+            const tentative = document.querySelector('.tentative');
+            new MutationObserver(() => window.likely.add(tentative.textContent))
+                .observe(tentative, { childList: true });
+        }"""
+    )
+    while len(seen) < 4:
+        playwright.expect(committed).not_to_have_text(seen[-1])
+        seen.append(committed.inner_text())
+    for before, after in pairwise(seen):
+        assert after.startswith(before)
+    assert page.locator("#record").get_attribute("aria-pressed") == "true"
+    assert any(page.evaluate("[...likely]"))
+    assert float(tentative.evaluate("part => getComputedStyle(part).opacity")) < 1
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS, "live.png"))
+    page.locator("#record").click()
+    found = results(page, 1).first
+    assert found.get_by_role("heading").inner_text().startswith("recording")
+    words = " ".join(found.locator(".words .word").all_inner_texts())
+    assert words.startswith(seen[-1])
+
+
+def test_a_recording_that_is_removed_ends(opened):
+    page = opened()
+    page.select_option("#model", "live")
+    page.locator("#record").click()
+    page.get_by_role("button", name="Remove").click()
+    playwright.expect(page.locator("#record")).to_have_attribute("aria-pressed", "false")
+    assert page.locator("article").count() == 0
 
 
 def test_what_cannot_be_read_is_told_and_removed(opened, heard, tmp_path):

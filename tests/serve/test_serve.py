@@ -408,8 +408,8 @@ def test_the_command_line_as_a_client(server, model, heard, tmp_path, monkeypatc
 def test_the_page_asks_nothing_of_others(server):
     answer = httpx.get(server)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    for name in ("page.css", "page.js", "recorder.js", "icon.svg"):
-        assert name in answer.text or name == "recorder.js"
+    for name in ("page.css", "page.js", "live.js", "recorder.js", "icon.svg"):
+        assert name in answer.text or name in ("live.js", "recorder.js")
         content = httpx.get(f"{server}/{name}").text
         assert "://" not in content.replace("http://www.w3.org/2000/svg", "")
     assert httpx.get(f"{server}/../app.py").status_code == 404

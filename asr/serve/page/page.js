@@ -1,10 +1,14 @@
 // The page of `asr serve`: files in, words out, each of which can be heard.
 // Plain modules of the browser: no library, no build, no request to any other host.
 
+import { listen } from './live.js';
+
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 2;
 const AUDIO = /\.(wav|wave|flac|ogg|oga|opus|mp3|aiff?|aifc|au|snd|sph|w64|caf|mp4|m4[ab]|aac|mov|mk[av]|webm|avi|wma|amr|3gp|wv)$/i;
 const waiting = [];
+// Models that hear one while one speaks.
+const streaming = new Set();
 let running = 0;
 
 // --- the server
@@ -29,6 +33,7 @@ async function listModels() {
   try {
     const { data } = await (await ask('v1/models')).json();
     $('model').replaceChildren(...data.map(({ id }) => new Option(id, id)));
+    for (const { id, streams } of data) if (streams) streaming.add(id);
     $('key-form').hidden = true;
     say('');
   } catch (error) {
@@ -68,13 +73,15 @@ function tellProgress() {
   else if ($('status').textContent.endsWith('to go')) say('all done');
 }
 
+function keywords() {
+  return $('keywords').value.split(',').map((word) => word.trim()).filter(Boolean);
+}
+
 async function transcribe(result) {
   const form = new FormData();
   form.append('model', $('model').value);
   form.append('response_format', 'transcript');
-  for (const word of $('keywords').value.split(',')) {
-    if (word.trim()) form.append('keywords[]', word.trim());
-  }
+  for (const word of keywords()) form.append('keywords[]', word);
   form.append('file', result.file, result.file.name);
   const { article } = result;
   const begun = performance.now();
@@ -132,6 +139,7 @@ async function write(result) {
   const { article, transcript } = result;
   const words = transcript.words.length ? transcript.words : transcript.labels;
   const line = article.querySelector('.words');
+  line.replaceChildren();
   line.hidden = false;
   line.setAttribute('role', 'group');
   line.setAttribute('aria-label', 'Words');
@@ -306,9 +314,11 @@ async function record() {
   const node = new AudioWorkletNode(context, 'recorder');
   const blocks = [];
   let n = 0;
+  const spoken = streaming.has($('model').value) ? speak(context.sampleRate) : null;
   node.port.onmessage = ({ data }) => {
     blocks.push(data);
     n += data.length;
+    spoken?.live?.hear(data);
     $('record-text').textContent = `Stop (${clock(n / context.sampleRate)})`;
   };
   source.connect(node);
@@ -322,7 +332,59 @@ async function record() {
       $('record').setAttribute('aria-pressed', 'false');
       $('record-text').textContent = 'Record';
       const name = `recording ${new Date().toTimeString().slice(0, 8).replaceAll(':', '-')}.wav`;
-      add([new File([wav(blocks, n, context.sampleRate)], name, { type: 'audio/wav' })]);
+      const file = new File([wav(blocks, n, context.sampleRate)], name, { type: 'audio/wav' });
+      if (spoken) spoken.end(file);
+      else add([file]);
+    },
+  };
+}
+
+// Words appear while one speaks; when the recording ends, its file takes their place.
+function speak(rate) {
+  const result = show({ name: 'Listening' });
+  const { article } = result;
+  const line = article.querySelector('.words');
+  const [said, likely] = ['committed', 'tentative'].map((name) => {
+    const part = document.createElement('span');
+    part.className = name;
+    return part;
+  });
+  line.setAttribute('role', 'log');
+  line.setAttribute('aria-label', 'Words');
+  // What may change is for the eye alone.
+  likely.setAttribute('aria-hidden', 'true');
+  line.append(said, ' ', likely);
+  line.hidden = false;
+  article.querySelector('progress').hidden = true;
+  result.abort.signal.addEventListener('abort', () => recording?.end());
+  let live = null;
+  const failed = (message) => say(`words come when you stop: ${message}`);
+  try {
+    live = listen({
+      model: $('model').value,
+      keywords: keywords(),
+      rate,
+      key: sessionStorage.getItem('key'),
+      shown(committed, tentative) {
+        if (said.textContent !== committed) said.textContent = committed;
+        likely.textContent = tentative;
+      },
+      failed,
+    });
+  } catch (error) {
+    // A key that is no name of a protocol, for one.
+    failed(error.message);
+  }
+  return {
+    live,
+    end(file) {
+      live?.end();
+      if (result.removed) return;
+      result.file = file;
+      article.querySelector('h2').textContent = file.name;
+      article.querySelector('progress').hidden = false;
+      waiting.push(result);
+      next();
     },
   };
 }
