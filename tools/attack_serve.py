@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-CONNECTIONS, SLOW, PARTS = 10_000, 200, 1_000_000
+CONNECTIONS, SLOW, READERS, PARTS = 10_000, 200, 5, 1_000_000
 #: A client that is told to come again does so for so long.
 PATIENCE_S = 60.0
 #: What the server may have in memory after an attack beside what it had before.
@@ -151,8 +151,8 @@ def slow_bodies(target: Target) -> str:
 def slow_readers(target: Target) -> str:
     """Clients that ask for a page again and again, and read nothing of it."""
     request = b"GET /page.js HTTP/1.1\r\nHost: a\r\n\r\n"
-    left, waited_s = asyncio.run(held_open(target, SLOW, request * 2000, b""))
-    assert left <= 0, f"{left} of {SLOW} are still there"
+    left, waited_s = asyncio.run(held_open(target, READERS, request * 2000, b""))
+    assert left <= 0, f"{left} of {READERS} are still there"
     return f"all are ended, a client waited {waited_s:.1f} s"
 
 
