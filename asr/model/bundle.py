@@ -89,13 +89,6 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.transitions is not None:
             self.transitions.check(len(self.labels))
-        if self.log_priors and not (
-            len(self.log_priors) == len(self.labels) and all(map(math.isfinite, self.log_priors))
-        ):
-            raise InputError(
-                f"log_priors: expected {len(self.labels)} finite numbers, one a label, found "
-                f"{len(self.log_priors)}"
-            )
 
     @property
     def clock(self) -> FrameClock:
@@ -375,6 +368,8 @@ def load_bundle(folder: Path) -> Bundle:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     check_weights(sketch, weights, folder / WEIGHTS)
+    if (n := len(found["log_priors"])) not in (0, len(labels)):
+        raise InputError(f"{path}: expected {len(labels)} log_priors, one a label, found {n}")
     model = make()
     model.load_state_dict(weights)
     stats = _under("features.", tensors)
@@ -415,7 +410,7 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
                 )
                 for title, c in config.get("confidence", {}).items()
             },
-            "log_priors": tuple(map(float, config.get("log_priors", ()))),
+            "log_priors": _finite(config.get("log_priors", ())),
             "criterion": LossConfig(config["criterion"]).name,
             "start": dict(config.get("start", {})),
         }
@@ -423,6 +418,13 @@ def read_settings(config: Any, path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a configuration of this version ({error})") from error
+
+
+def _finite(values: Any) -> tuple[float, ...]:
+    found = tuple(map(float, values))
+    if not all(map(math.isfinite, found)):
+        raise InputError("log_priors: expected finite numbers")
+    return found
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

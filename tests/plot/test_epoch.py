@@ -13,7 +13,7 @@ from training_runs import assert_same_run, train_tones
 from asr.data.examples import Example
 from asr.model.bundle import load_bundle
 from asr.plot.epoch import best_path, picture, reference
-from asr.train import loop as training
+from asr.train import telling
 from asr.types import Segment, Utterance
 
 WORDS = [("m", 0, 2), ("aa", 4, 7)]
@@ -82,7 +82,7 @@ def test_a_picture_draws_no_random_number(bundle, log_probs, tmp_path):
 
 
 def test_a_run_shows_one_utterance_after_each_epoch(tones, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "DRAWING", 1e9)
+    monkeypatch.setattr(telling, "DRAWING", 1e9)
     epochs = ("trainer.max_epochs=3", "trainer.tune=false", "loss.framewise_epochs=1")
     train_tones("recipes/demo/ctc.yaml", tones, tmp_path / "shown", *epochs)
     events = EventAccumulator(str(tmp_path / "shown/tensorboard"))
@@ -92,6 +92,6 @@ def test_a_run_shows_one_utterance_after_each_epoch(tones, tmp_path, monkeypatch
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in images)
     assert {"loss", "labels_per_s", "gradient_norm", "waiting"} <= set(events.Tags()["scalars"])
     # Pictures change nothing of the training.
-    monkeypatch.setattr(training, "DRAWING", -1)
+    monkeypatch.setattr(telling, "DRAWING", -1)
     train_tones("recipes/demo/ctc.yaml", tones, tmp_path / "unseen", *epochs)
     assert_same_run(tmp_path / "shown", tmp_path / "unseen")
