@@ -430,13 +430,11 @@ def augmented(
         heard = augment.features(example.utterance, example.speed, generator, example.waveform)
         if heard is not None:
             matrix = heard
-            if config.normalize == "utterance":
-                stats = statistics_of(moments(matrix, config))
     if augment.config.vtlp:
         drawn = 2 * torch.rand(1, generator=generator).item() - 1
         matrix = warp_frequencies(matrix, 1 + augment.config.vtlp * drawn, config)
-        if config.normalize == "utterance":
-            stats = statistics_of(moments(matrix, config))
+    if matrix is not example.features and config.normalize == "utterance":
+        stats = statistics_of(moments(matrix, config))
     if augment.config.volume_db:
         matrix = matrix + gain(augment.config, generator)
     return normalize(matrix, stats, config)

@@ -91,12 +91,12 @@ def pruned(model: NGram, threshold: float) -> NGram:
         raise InputError(f"--prune {threshold:g}: expected a number of 0 or more, such as 1e-8")
     trie = model.trie
     parents = _parents(trie)
-    prob, backoff = 10**trie.log10_prob, 10**trie.log10_backoff
+    prob = 10**trie.log10_prob
     kept = np.ones(len(prob), bool)
     context = _context_probs(parents, prob, model.id(BOS), model.id(EOS))
     firsts = _levels(trie)
     for n in range(len(firsts) - 2, 0, -1):
-        _prune_level(trie, prob, backoff, context, kept, (firsts[n - 1], firsts[n]), threshold)
+        _prune_level(trie, context, kept, (firsts[n - 1], firsts[n]), threshold)
     renumbered = np.cumsum(kept) - 1
     kept[0] = False  # the root is no n-gram
     depth = max(n for n in range(1, len(firsts)) if kept[firsts[n - 1] : firsts[n]].any())
@@ -166,44 +166,28 @@ def _with_backoffs(
     log10_prob = np.log10(np.maximum(prob, SMALLEST))
     log10_prob[0] = 0.0
     plain = Grams(order, tokens, parents, last, log10_prob, np.zeros(len(prob)))
-    backoff = np.ones(len(prob))
-    _compute_backoffs(NGram.of(plain).trie, prob, backoff)
-    log10_backoff = np.log10(np.maximum(backoff, SMALLEST))
-    return NGram.of(plain._replace(log10_backoff=log10_backoff))
+    trie = NGram.of(plain).trie
+    _compute_backoffs(trie)
+    return NGram.of(plain._replace(log10_backoff=trie.log10_backoff))
 
 
 @compiled
-def _lower(
-    trie: Trie, prob: NDArray[np.float64], backoff: NDArray[np.float64], state: int, token: int
-) -> float:
-    """P(token | state), from probabilities and backoff weights by node."""
-    factor = 1.0
-    while state != 0:
-        low, high = trie.first_child[state], trie.first_child[state + 1]
-        end = high
-        while low < high:
-            middle = (low + high) >> 1
-            if trie.token[middle] < token:
-                low = middle + 1
-            else:
-                high = middle
-        if low < end and trie.token[low] == token:
-            return factor * prob[low]
-        factor *= backoff[state]
-        state = trie.shorter[state]
-    return factor * prob[1 + token]
+def _unseen(trie: Trie, node: int) -> tuple[float, float]:
+    """What a context leaves for tokens that it has not seen, and what a shorter one gives them."""
+    free, lower = 1.0, 1.0
+    for child in range(trie.first_child[node], trie.first_child[node + 1]):
+        free -= 10 ** trie.log10_prob[child]
+        lower -= 10 ** advance(trie, trie.shorter[node], trie.token[child])[0]
+    return free, lower
 
 
 @compiled
-def _compute_backoffs(trie: Trie, prob: NDArray[np.float64], backoff: NDArray[np.float64]) -> None:
+def _compute_backoffs(trie: Trie) -> None:
     """Fill in each context's share for what it has not seen; shorter contexts come first."""
-    for node in range(1, len(prob)):
-        free, lower = 1.0, 1.0
-        for child in range(trie.first_child[node], trie.first_child[node + 1]):
-            free -= prob[child]
-            lower -= _lower(trie, prob, backoff, trie.shorter[node], trie.token[child])
+    for node in range(1, len(trie.token)):
+        free, lower = _unseen(trie, node)
         if trie.first_child[node] < trie.first_child[node + 1] and lower > LEAST:
-            backoff[node] = max(free, 0.0) / lower
+            trie.log10_backoff[node] = math.log10(max(free / lower, SMALLEST))
 
 
 def _context_probs(
@@ -220,8 +204,6 @@ def _context_probs(
 @compiled
 def _prune_level(
     trie: Trie,
-    prob: NDArray[np.float64],
-    backoff: NDArray[np.float64],
     context: NDArray[np.float64],
     kept: NDArray[np.bool_],
     nodes: tuple[int, int],
@@ -229,10 +211,7 @@ def _prune_level(
 ) -> None:
     """Give up children of the contexts from ``nodes``' first to before its last."""
     for node in range(nodes[0], nodes[1]):
-        free, lower = 1.0, 1.0
-        for child in range(trie.first_child[node], trie.first_child[node + 1]):
-            free -= prob[child]
-            lower -= _lower(trie, prob, backoff, trie.shorter[node], trie.token[child])
+        free, lower = _unseen(trie, node)
         if free <= LEAST or lower <= LEAST:
             continue
         log_share = math.log(free / lower)
@@ -242,8 +221,8 @@ def _prune_level(
                 is_context = is_context or kept[longer]
             if is_context:
                 continue
-            p = prob[child]
-            q = _lower(trie, prob, backoff, trie.shorter[node], trie.token[child])
+            p = 10 ** trie.log10_prob[child]
+            q = 10 ** advance(trie, trie.shorter[node], trie.token[child])[0]
             if p <= 0.0 or q <= 0.0:
                 continue
             new_share = math.log((free + p) / (lower + q))
