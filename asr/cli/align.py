@@ -23,8 +23,8 @@ def align(
     model: Annotated[
         str,
         typer.Option(
-            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with "
-            "=WEIGHTS; framewise ones are exacter."
+            help="Model (or run) directory, several with commas between, FILE.onnx, or "
+            "torchaudio:BUNDLE, perhaps with =WEIGHTS; framewise ones are exacter."
         ),
     ],
     text: Annotated[

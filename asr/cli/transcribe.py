@@ -31,8 +31,8 @@ def transcribe(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model (or run) directory, FILE.onnx, or torchaudio:BUNDLE, perhaps with "
-            "=WEIGHTS; with --server, what the server calls it."
+            help="Model (or run) directory, several with commas between, FILE.onnx, or "
+            "torchaudio:BUNDLE, perhaps with =WEIGHTS; with --server, what the server calls it."
         ),
     ] = None,
     server: Annotated[

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
+from asr.audio.features import FeatureConfig
 from asr.errors import InputError
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, Ensemble
@@ -31,9 +32,8 @@ def combined(bundles: Mapping[str, Bundle]) -> Bundle:
             ("frames", first.clock, bundle.clock),
         ):
             if one != other:
-                raise InputError(
-                    f"{name}: cannot be combined with {first_name}: its {what} are others"
-                )
+                line = f"{name}: cannot be combined with {first_name}: its {what} are others"
+                raise InputError(line + _differences(one, other))
         if not _alike(first, bundle):
             raise InputError(
                 f"{name}: cannot be combined with {first_name}: features are normalised by what "
@@ -47,6 +47,15 @@ def combined(bundles: Mapping[str, Bundle]) -> Bundle:
         others=(*first.others, *(a for each in others for a in each)),
         calibrations={},
     )
+
+
+def _differences(one: object, other: object) -> str:
+    """Of settings, which differ, and how."""
+    if not isinstance(one, FeatureConfig) or not isinstance(other, FeatureConfig):
+        return ""
+    mine, theirs = asdict(one), asdict(other)
+    told = [f"{k}={theirs[k]}, not {mine[k]}" for k in mine if mine[k] != theirs[k]]
+    return f" ({'; '.join(told)})"
 
 
 def _nets(bundle: Bundle) -> list[AcousticModel]:

@@ -20,7 +20,7 @@ from asr.audio.normalize import normalize, normalize_on, nothing_heard, renew
 from asr.audio.read import Resampling, check_rate, checked_waveform
 from asr.errors import InputError
 from asr.model.bundle import Bundle
-from asr.nets.acoustic import AcousticModel
+from asr.nets.acoustic import AcousticModel, Ensemble
 from asr.nets.live import ENDLESS, Live
 from asr.nets.recurrent import Latency
 
@@ -31,6 +31,8 @@ RECIPES = "train one with the recipe so762/live.yaml or so762/live_forward.yaml"
 
 
 def _obstacle(bundle: Bundle) -> str | None:
+    if isinstance(bundle.model, Ensemble):
+        return "it is an ensemble of several"
     if not isinstance(bundle.model, AcousticModel) or not bundle.architecture.streams:
         return "it has to hear an utterance as a whole"
     if bundle.features.normalize in ("utterance", "speaker"):
