@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import event
+from numba.core.caching import FunctionCache
 
-#: What the code of each compiled function is known by, by the function's id.
-_stamps: dict[int, str] = {}
+#: When the source of each compiled function was last changed, by the function's id.
+_sources: dict[int, Any] = {}
 _unkept: set[int] = set()
 
 
@@ -37,25 +39,45 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    dispatcher = numba.njit(nogil=True, **options)(function)
     try:
-        dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
+        dispatcher._cache = cache = _Cache(function)
+        _sources[id(dispatcher)] = cache.source
     except RuntimeError:
-        dispatcher = numba.njit(nogil=True, **options)(function)
+        _sources[id(dispatcher)] = function.__code__.co_code
         _unkept.add(id(dispatcher))
-    # By itself numba knows what it kept by the function's own file alone, and an old callee or
-    # constant from another file would stay in use.
-    taken = []
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
-        if id(value) in _stamps or isinstance(value, int | float | str):
-            taken.append((name, _stamps.get(id(value), value)))
-    own = function.__code__.co_code
-    cache_file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if cache_file is not None:
-        own = cache_file._source_stamp
-        cache_file._source_stamp = (own, taken)
-    _stamps[id(dispatcher)] = hashlib.sha256(repr((own, taken)).encode()).hexdigest()
     return dispatcher
+
+
+class _Cache(FunctionCache):
+    """Knows what it kept by all that it was made of. By itself numba knows it by the function's own
+    file alone, and an old callee or constant from another file would stay in use."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self.source = self._cache_file._source_stamp
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        # Not before: callees may be defined after their callers.
+        self._cache_file._source_stamp = (self.source, _made_of(self._py_func))
+        return super().load_overload(sig, target_context)
+
+
+def _made_of(function: Callable[..., Any]) -> str:
+    """Return a hash of the callees and constants that become part of the function's code."""
+    functions, parts = [function], []
+    for caller in functions:
+        for name in caller.__code__.co_names:
+            value: Any = caller.__globals__.get(name)
+            if id(value) in _sources:
+                parts.append((name, _sources[id(value)]))
+                if value.py_func not in functions:
+                    functions.append(value.py_func)
+            elif isinstance(value, int | float | str | np.dtype):
+                parts.append((name, value))
+            elif hasattr(value, "_fields"):
+                parts.append((name, value._fields))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 class _Announcement(event.Listener):
@@ -65,7 +87,7 @@ class _Announcement(event.Listener):
 
     def on_start(self, event: event.Event) -> None:
         found = id(event.data["dispatcher"])
-        if found in _stamps and not self.made:
+        if found in _sources and not self.made:
             self.made = True
             when = "once"
             if found in _unkept:

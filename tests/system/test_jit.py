@@ -16,6 +16,10 @@ from callee import f, OFFSET
 
 @compiled
 def g(x):
+    return later(x)
+
+@compiled
+def later(x):
     return f(x) + OFFSET
 
 print(g(1))
@@ -52,7 +56,7 @@ def test_told_once_and_kept_until_something_changes(tmp_path):
     assert value == 2
     assert told.count("\n") == told.count("compiling") == told.count(", once") == 1
     assert run(tmp_path) == (2, "")
-    # The caller's own file stays the same.
+    # The callers' own file stays the same.
     value, told = run(tmp_path, factor=3, offset=10)
     assert (value, told.count("compiling")) == (13, 1)
 
