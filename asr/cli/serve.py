@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import DeviceOption, read_keys
+from asr.cli.options import COMPUTING, DeviceOption, read_keys
 from asr.errors import InputError
 
 
@@ -44,6 +44,14 @@ def serve(
     ] = 128,
     log_text: Annotated[bool, typer.Option("--log-text", help="Log what was said, too.")] = False,
     device: DeviceOption = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="That compute files; by default one for each core.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
 ) -> None:
     """Serve models to clients of OpenAI's transcription API.
 
@@ -67,7 +75,7 @@ def serve(
     models = {}
     for name, where in named.items():
         try:
-            models[name] = load_for_files(Loading(where, device=device), tell)
+            models[name] = load_for_files(Loading(where, device=device, threads=threads), tell)
         except InputError as error:
             tell(f"model {name} is left out: {error}")
     if not models:

@@ -18,7 +18,8 @@ class EndpointConfig:
     A rule asks for so many seconds of silence at the end, and rules 2 to 4 for speech before it.
     Rules 2 and 3 ask for a relative cost, too: how much less likely, in natural logarithms, the
     best hypothesis that may end here is than the best one. It is 0 without a language model or
-    lexicon. 0 seconds switch a rule off, but for the fifth.
+    lexicon. 0 seconds switch a rule off, but for the fifth. A frame is speech where the likeliest
+    label that is spoken has more than ``threshold`` of what it shares with the likeliest other one.
     """
 
     rule1_s: float = setting(5.0, "seconds of silence without speech", 0, MOST_SEGMENT_S)
@@ -29,9 +30,17 @@ class EndpointConfig:
     rule4_s: float = setting(2.0, "seconds of silence after speech", 0, MOST_SEGMENT_S)
     rule5_s: float = setting(20.0, "seconds of a segment, at most", above=0, most=MOST_SEGMENT_S)
     carry: bool = setting(False, "let the net go on from segment to segment, not begin anew")
+    threshold: float = setting(0.5, "share of a spoken label that makes a frame speech", 0, 1)
 
     def __post_init__(self) -> None:
         check(self, "endpoint")
+
+    @property
+    def lead(self) -> float:
+        """By how much, in natural logarithms, a spoken label must be likelier than the others."""
+        if self.threshold in (0, 1):
+            return math.inf if self.threshold else -math.inf
+        return math.log(self.threshold) - math.log1p(-self.threshold)
 
 
 @dataclass

@@ -36,7 +36,8 @@ WRITERS = 8
 class Loading(NamedTuple):
     """A model by its name, and how it is to be used.
 
-    window_s: of long audio at most; None stands for what suits the model.
+    window_s: of long audio at most; None stands for what suits the model. threads: that compute;
+    None stands for one for each core.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Loading(NamedTuple):
     keep_silence: bool = False
     precision: str = "float32"
     device: str = "auto"
+    threads: int | None = None
 
 
 def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
@@ -53,16 +55,19 @@ def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
     Raises:
         InputError: not a model that can be used, or options that do not fit it.
     """
-    model, options, window_s, keep_silence, precision, device = loading
+    model, options, window_s, keep_silence, precision, device, threads = loading
     if precision == "int8" and device == "auto":
         device = "cpu"
+    if threads is not None:
+        torch.set_num_threads(threads)
     bundle = load_model(model, device)
     windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
     if isinstance(bundle.model, WaveformModel):
         windowing = replace(windowing, longest_s=WAVEFORM_WINDOW_S)
     else:
         # Two batches beside each other take less time than two threads for one.
-        n_threads = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        n_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+        n_threads = n_cores if threads is None else threads
         torch.set_num_threads(1)
     if window_s is not None:
         windowing = replace(windowing, longest_s=window_s)

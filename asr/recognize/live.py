@@ -178,9 +178,10 @@ class Stream:
             self._end(self.duration_s - start_s)
 
     def _search(self, log_probs: NDArray[np.float32]) -> None:
-        silent = self._silent[log_probs.argmax(axis=1)].tolist()
+        spoken = log_probs[:, ~self._silent].max(axis=1, initial=-np.inf)
+        quiet = log_probs[:, self._silent].max(axis=1)
         n_done = 0
-        for n, is_silent in enumerate(silent, start=1):
+        for n, is_silent in enumerate((spoken <= quiet + self._endpoint.lead).tolist(), start=1):
             running = self._running
             most_cost = running.endpoint.after(is_silent)
             if most_cost == -np.inf:

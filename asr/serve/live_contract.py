@@ -25,7 +25,7 @@ LOGPROBS, TENTATIVE = "item.input_audio_transcription.logprobs", "carousel.tenta
 #: Fields without effect here, by the object that has them.
 NO_AUDIO = ("noise_reduction",)
 NO_WORDS = ("prompt", "languages", "delay")
-NO_TURNS = ("threshold", "idle_timeout_ms", "create_response", "interrupt_response")
+NO_TURNS = ("idle_timeout_ms", "create_response", "interrupt_response")
 PCM, G711_RATE = "audio/pcm", 8000
 #: Formats of G.711 by libsndfile's names.
 G711 = {"audio/pcmu": "ULAW", "audio/pcma": "ALAW"}
@@ -69,6 +69,7 @@ class Turns:
 
     prefix_ms: int = 300
     silence_ms: int = round(1000 * KALDI.rule2_s)
+    threshold: float = KALDI.threshold
 
     @property
     def endpoint(self) -> EndpointConfig:
@@ -79,6 +80,7 @@ class Turns:
             rule2_s=scale * KALDI.rule2_s,
             rule3_s=scale * KALDI.rule3_s,
             rule4_s=scale * KALDI.rule4_s,
+            threshold=self.threshold,
         )
 
 
@@ -175,7 +177,7 @@ def _transcription(wanted: Wanted, given: object, path: str) -> Wanted:
 def _turns(wanted: Wanted, given: object, path: str) -> Wanted:
     if given is None:
         return replace(wanted, turns=None)
-    known = ("type", "prefix_padding_ms", "silence_duration_ms", *NO_TURNS)
+    known = ("type", "prefix_padding_ms", "silence_duration_ms", "threshold", *NO_TURNS)
     fields = fields_of(given, path, known)
     if fields.get("type") != "server_vad":
         raise _wrong(f"{path}.type", "'server_vad', or null for turn_detection", fields.get("type"))
@@ -185,6 +187,12 @@ def _turns(wanted: Wanted, given: object, path: str) -> Wanted:
         turns = replace(turns, prefix_ms=_count(prefix, f"{path}.prefix_padding_ms", 0))
     if silence is not None:
         turns = replace(turns, silence_ms=_count(silence, f"{path}.silence_duration_ms", 1))
+    threshold = fields.get("threshold")
+    if threshold is not None:
+        # True is a number to Python.
+        if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+            raise _wrong(f"{path}.threshold", "a number in 0..1", threshold)
+        turns = replace(turns, threshold=float(threshold))
     return _ignoring(replace(wanted, turns=turns), fields, NO_TURNS)
 
 
@@ -232,6 +240,7 @@ def shown(wanted: Wanted, session_id: str) -> dict[str, Any]:
         "type": "server_vad",
         "prefix_padding_ms": wanted.turns.prefix_ms,
         "silence_duration_ms": wanted.turns.silence_ms,
+        "threshold": wanted.turns.threshold,
     }
     transcription = {
         "model": wanted.model,

@@ -155,6 +155,19 @@ def test_the_first_final_comes_at_the_endpoint():
     assert n_frames == 3 + 17
 
 
+@pytest.mark.parametrize(
+    ("threshold", "ended"), [(0.0, False), (0.5, False), (0.65, False), (0.75, True), (0.95, True)]
+)
+def test_what_is_faint_is_silence_above_the_threshold(threshold, ended):
+    faint = np.log(np.full((40, len(PHONES)), 0.01, np.float32))
+    faint[:, [0, 1]] = np.log([0.294, 0.686])
+    said = spoken(PHONES, ["_", "aa", "b"], np.random.default_rng(0))
+    log_probs = np.concatenate([said, faint])
+    stream = stream_of(PHONES, log_probs, endpoint=EndpointConfig(threshold=threshold))
+    stream.accept(np.zeros(len(log_probs) * STEP, np.float32))
+    assert bool(stream.finals()) is ended
+
+
 class Renewed(Stored):
     """Notes after which frames the net was to begin anew."""
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import numpy as np
@@ -15,10 +16,12 @@ import openai
 import pytest
 import soundfile
 import srt
+import torch
 import webvtt
 from running import asr, serving
 
 from asr.audio.read import load_audio
+from asr.recognize.files import Loading, load_for_files
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import to_srt, to_vtt
 
@@ -103,6 +106,27 @@ def test_many_at_once_get_each_their_own(server, heard):
 
     paths, found = asyncio.run(all_at_once())
     assert [f.text for f in found] == [heard[p].text for p in paths]
+
+
+def test_each_format_and_events_without_blocking(server, heard):
+    path, expected = next(iter(heard.items()))
+
+    async def asked():
+        async with openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="none") as client:
+            create = partial(client.audio.transcriptions.create, file=path, model="tones")
+            formats = ("json", "text", "srt", "vtt", "verbose_json")
+            found = [await create(response_format=name) for name in formats]
+            events = [event async for event in await create(stream=True)]
+            names = [model.id async for model in client.models.list()]
+            with pytest.raises(openai.NotFoundError):
+                await client.audio.transcriptions.create(file=path, model="other")
+        return found, events, names
+
+    (json_, text, as_srt, as_vtt, verbose), (*deltas, done), names = asyncio.run(asked())
+    assert (json_.text, text, verbose.text) == (expected.text, f"{expected.text}\n", expected.text)
+    assert (as_srt, as_vtt) == (to_srt(expected), to_vtt(expected))
+    assert "".join(d.delta for d in deltas) == done.text == expected.text
+    assert names == ["tones"]
 
 
 def test_a_recording_comes_in_segments_and_others_go_first(server, heard, tmp_path):
@@ -295,7 +319,7 @@ def test_a_request_id_is_kept_if_it_is_harmless(server):
 def test_keys_and_places(model, heard, tmp_path):
     (tmp_path / "keys").write_text("one\ntwo\n")
     words = ["--model", f"tones={model}", "--model", f"broken={tmp_path}"]
-    words += ["--key-file", tmp_path / "keys", "--max-requests", 1]
+    words += ["--key-file", tmp_path / "keys", "--max-requests", 1, "--threads", 1]
     path, expected = next(iter(heard.items()))
     with serving(*words) as (_, address):
         for key, right in (("one", True), ("two", True), ("three", False), ("", False)):
@@ -325,6 +349,15 @@ def test_keys_and_places(model, heard, tmp_path):
         # It has left, and gives its place back.
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="one", max_retries=5)
         assert client.audio.transcriptions.create(file=path, model="tones").text == expected.text
+
+
+def test_threads_are_as_many_as_are_named(model):
+    n_own = torch.get_num_threads()
+    try:
+        assert load_for_files(Loading(str(model), threads=3), print).n_threads == 3
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(n_own)
 
 
 def test_a_signal_lets_requests_end_and_the_log_has_a_line_for_each(model, heard):
