@@ -17,9 +17,20 @@ def synthesize(
     train: Annotated[int, typer.Option(min=1, help="Utterances in TRAIN.")] = 600,
     dev: Annotated[int, typer.Option(min=1, help="Utterances in DEV.")] = 60,
     test: Annotated[int, typer.Option(min=1, help="Utterances in TEST.")] = 60,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Speak lines of this file, each once at most, instead of a grammar's."),
+    ] = None,
+    every_voice: Annotated[
+        bool, typer.Option("--every-voice", help="TRAIN: as many voices as espeak-ng has.")
+    ] = False,
 ) -> None:
-    """Speak a small TIMIT-style corpus with espeak-ng: synthetic voices, exact phone times."""
+    """Speak a TIMIT-style corpus with espeak-ng: synthetic voices, exact phone times."""
     from asr.corpora.synthetic import synthesize
 
-    synthesize(out, seed, train, dev, test)
-    print(f"{out}: {train} utterances in TRAIN, {dev} in DEV, {test} in TEST")
+    n_skipped = synthesize(out, seed, train, dev, test, text, every_voice)
+    left_out = f"; {n_skipped} of them left out, which espeak-ng does not speak word by word"
+    print(
+        f"{out}: {train} utterances in TRAIN, {dev} in DEV, {test} in TEST"
+        + left_out * bool(n_skipped)
+    )

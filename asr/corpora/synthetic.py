@@ -2,7 +2,8 @@
 
 OUT/{TRAIN,DEV,TEST}/DR1/<F|M><voice>/SX<n>.{WAV,PHN,WRD,TXT}, OUT/lexicon.txt, OUT/phones.txt.
 The speakers are espeak-ng's voice variants of American English, each in one split only; the
-sentences come from the small grammar below, drawn independently for each split.
+sentences come from the small grammar below, drawn independently for each split, or from the lines
+of a text, none of them twice.
 
 Where the times come from: espeak-ng marks the sample at which it begins to render each phoneme,
 and a phone lasts from its mark to the next one; after silence the sound starts within a
@@ -19,9 +20,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -36,6 +38,7 @@ from rich.progress import track
 
 from asr.audio.read import sphere_bytes
 from asr.errors import InputError
+from asr.system.text import plain_words, read_text
 
 ESPEAK_RATE = 22050
 SAMPLE_RATE = 16000
@@ -47,9 +50,10 @@ NOISE_RMS = 20.0
 WORDS_PER_MINUTE = (145, 190)
 SHORTEST_PHONE_S = 0.03
 
+Voices = dict[str, tuple[str, ...]]
 #: Voice variants that sound like people: no whisper, croak, strong echo or Klatt synthesis, and
 #: none that repeats the formants of a voice in another split.
-VOICES: dict[str, dict[str, tuple[str, ...]]] = {
+VOICES: dict[str, Voices] = {
     "TRAIN": {
         "F": ("f1", "f2", "f4", "Annie", "linda", "shelby"),
         "M": ("m1", "m2", "m4", "m7", "Alex", "paul"),
@@ -57,6 +61,11 @@ VOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "DEV": {"F": ("f5", "steph"), "M": ("m3", "pedro")},
     "TEST": {"F": ("f3", "Andrea"), "M": ("m6", "robert")},
 }
+
+#: Variants that TRAIN does without even where it gets all that espeak-ng has.
+NO_VOICES = frozenset("whisper whisperf croak Demonic UniRobot".split())
+#: Words of a line of text that is a sentence.
+LINE_WORDS = (3, 14)
 
 #: Upper-case words are rules; each of the alternatives between bars is equally likely.
 GRAMMAR = {
@@ -100,13 +109,14 @@ GRAMMAR = {
 LONGEST_SENTENCE = 8
 
 #: espeak-ng's phoneme mnemonics of American English -> CMU phones. A flap (t#) is the t it stands
-#: for. The glides that link words (; and r-) have no phone and lengthen the one before them.
+#: for. Glides that link words (; and r-) and glottal stops have no phone: the one before is longer.
 PHONES: dict[str, tuple[str, ...]] = {
     mnemonic: tuple(phones.split())
     for mnemonic, phones in {
         **{p: p for p in "bdfgklmnprstvwz"},
         **{"D": "dh", "T": "th", "S": "sh", "Z": "zh", "tS": "ch", "dZ": "jh"},
         **{"N": "ng", "h": "hh", "j": "y", "t#": "t", "r-": "", ";": ""},
+        **{"t2": "t", "n-": "ah n", "?": "", "@-": "ah", "i@": "iy ah"},
         **{"a": "ae", "aa": "ae", "E": "eh", "I": "ih", "I#": "ih", "I2": "ih", "U": "uh"},
         **{"i": "iy", "i:": "iy", "u:": "uw", "A:": "aa", "0": "aa", "O:": "ao", "O2": "ao"},
         **{"@": "ah", "@2": "ah", "a#": "ah", "V": "ah", "3": "er", "3:": "er"},
@@ -153,16 +163,28 @@ class Segments(NamedTuple):
 
 
 def synthesize(
-    out: Path, seed: int = 0, n_train: int = 600, n_dev: int = 60, n_test: int = 60
-) -> None:
+    out: Path,
+    seed: int = 0,
+    n_train: int = 600,
+    n_dev: int = 60,
+    n_test: int = 60,
+    text: Path | None = None,
+    every_voice: bool = False,
+) -> int:
     """Write the corpus to ``out``: ``n_*`` utterances, shared equally by the voices of the split.
 
     The same arguments give the same bytes. lexicon.txt (word, tab, phones) holds every
-    pronunciation that occurs in TRAIN, and one for each word of the grammar that does not.
+    pronunciation that occurs in TRAIN, and one for each word of the grammar that does not. text: a
+    file whose lines are sentences, instead of the grammar's. every_voice: TRAIN gets all voice
+    variants that espeak-ng has, but for `NO_VOICES` and those of the other splits.
+
+    Returns:
+        How many lines of ``text`` were left out, as espeak-ng does not speak them word by word.
 
     Raises:
-        InputError: espeakng-loader is missing, ``out`` is not empty or cannot be written, or
-            espeak-ng speaks a phoneme that `PHONES` does not know. Nothing is left behind.
+        InputError: espeakng-loader is missing, ``out`` is not empty or cannot be written, ``text``
+            cannot be read or is too short, or espeak-ng speaks a phoneme of the grammar that
+            `PHONES` does not know. Nothing is left behind.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -170,30 +192,72 @@ def synthesize(
     sizes = {"TRAIN": n_train, "DEV": n_dev, "TEST": n_test}
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one utterance; asked for {sizes}")
+    if find_spec("espeakng_loader") is None:
+        raise InputError("espeakng-loader is not installed: pip install 'carousel-asr[demo]'")
+    sentences = None if text is None else sentences_of(text, sum(sizes.values()), seed)
+    voices = {**VOICES, "TRAIN": every_variant()} if every_voice else VOICES
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         aside.mkdir(parents=True)
-        _write_corpus(aside, plan(sizes, seed), seed)
+        n_skipped = _write_corpus(aside, plan(sizes, seed, voices, sentences), seed, text is None)
         if out.exists():
             out.rmdir()
         aside.rename(out)
+        return n_skipped
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def plan(sizes: dict[str, int], seed: int) -> list[Job]:
+def plan(
+    sizes: dict[str, int],
+    seed: int,
+    voices: Mapping[str, Voices] = VOICES,
+    sentences: Iterator[str] | None = None,
+) -> list[Job]:
     """Choose voice, speaking rate and sentence of every utterance, split by split."""
     jobs = []
     for number, (split, size) in enumerate(sizes.items()):
         rng = np.random.default_rng([seed, number])
-        speakers = [(sex, voice) for sex, voices in VOICES[split].items() for voice in voices]
+        speakers = [(sex, voice) for sex, named in voices[split].items() for voice in named]
         for i in range(size):
             sex, voice = speakers[i % len(speakers)]
             path = f"{split}/DR1/{sex}{voice.upper()}/SX{i + 1}"
-            jobs.append(Job(path, voice, draw_sentence(rng), int(rng.integers(*WORDS_PER_MINUTE))))
+            sentence = draw_sentence(rng) if sentences is None else next(sentences)
+            jobs.append(Job(path, voice, sentence, int(rng.integers(*WORDS_PER_MINUTE))))
     return jobs
+
+
+def every_variant() -> Voices:
+    """All voice variants that TRAIN may have, by sex; those of unknown sex are taken as male."""
+    import espeakng_loader
+
+    women = VOICES["TRAIN"]["F"]
+    taken = {v for split in ("DEV", "TEST") for named in VOICES[split].values() for v in named}
+    found: dict[str, list[str]] = {"F": [], "M": []}
+    for path in sorted((Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()):
+        if path.name not in taken | NO_VOICES and path.name.isalnum():
+            is_female = re.search(r"^gender\s+female", path.read_text("utf-8"), re.MULTILINE)
+            found["F" if is_female or path.name in women else "M"].append(path.name)
+    return {sex: tuple(named) for sex, named in found.items()}
+
+
+def sentences_of(text: Path, n: int, seed: int) -> Iterator[str]:
+    """Draw ``n`` sentences from the lines of a file, as `plain_words`, none of them twice.
+
+    Raises:
+        InputError: the file cannot be read, or has too few lines of `LINE_WORDS` words.
+    """
+    least, most = LINE_WORDS
+    lines = dict.fromkeys(plain_words(line) for line in read_text(text).splitlines())
+    fit = [line for line in lines if least <= len(line.split()) <= most]
+    if len(fit) < n:
+        raise InputError(
+            f"{text}: expected at least {n} different lines of {least} to {most} words, found "
+            f"{len(fit)}"
+        )
+    return (fit[i] for i in np.random.default_rng(seed).permutation(len(fit))[:n])
 
 
 def draw_sentence(rng: np.random.Generator) -> str:
@@ -280,7 +344,7 @@ def segment(marks: list[Mark], sentence: str, lead: int, n_samples: int) -> Segm
     return Segments(phones, words, pronunciations)
 
 
-def _write_corpus(out: Path, jobs: list[Job], seed: int) -> None:
+def _write_corpus(out: Path, jobs: list[Job], seed: int, of_grammar: bool) -> int:
     trained = {
         word for job in jobs if job.path.startswith("TRAIN") for word in words_of(job.sentence)
     }
@@ -288,17 +352,23 @@ def _write_corpus(out: Path, jobs: list[Job], seed: int) -> None:
     alone = [
         Job("", jobs[0].voice, word, WORDS_PER_MINUTE[0])
         for word in vocabulary()
-        if word not in trained
+        if of_grammar and word not in trained
     ]
     jobs = jobs + alone
-    lexicon = set()
+    lexicon, n_skipped = set(), 0
     spoken = track(_speak_all(jobs), "speaking", len(jobs), console=Console(stderr=True))
     for i, (job, (audio, marks)) in enumerate(zip(jobs, spoken, strict=True)):
         rng = np.random.default_rng([seed, len(VOICES), i])
         lead, tail = (round(s * SAMPLE_RATE) for s in rng.uniform(*EDGE_S, size=2))
         samples = np.pad(to_16_khz(audio), (lead, tail))
         samples += NOISE_RMS * rng.standard_normal(len(samples))
-        said = segment(marks, job.sentence, lead, len(samples))
+        try:
+            said = segment(marks, job.sentence, lead, len(samples))
+        except InputError:
+            if of_grammar:
+                raise
+            n_skipped += 1
+            continue
         if job.path:
             _write_utterance(out / job.path, samples, said)
         if not job.path or job.path.startswith("TRAIN"):
@@ -307,6 +377,7 @@ def _write_corpus(out: Path, jobs: list[Job], seed: int) -> None:
     inventory = sorted({phone for phones in PHONES.values() for phone in phones})
     (out / "lexicon.txt").write_text("".join(sorted(lexicon)), encoding="utf-8")
     (out / "phones.txt").write_text("\n".join([*inventory, "h#", "pau", ""]), encoding="utf-8")
+    return n_skipped
 
 
 def _write_utterance(stem: Path, samples: np.ndarray, said: Segments) -> None:
@@ -328,8 +399,6 @@ def _speak_all(jobs: list[Job]) -> Iterator[tuple[np.ndarray, list[Mark]]]:
     only a process that speaks all of them in order gives the same samples again; and it is C code
     whose crash should not be ours.
     """
-    if find_spec("espeakng_loader") is None:
-        raise InputError("espeakng-loader is not installed: pip install 'carousel-asr[demo]'")
     ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, ignore_ctrl_c) as pool:
         try:

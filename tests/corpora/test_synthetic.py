@@ -137,6 +137,28 @@ def test_same_seed_gives_the_same_bytes(corpus, tmp_path):
     assert (tmp_path / "other" / first).read_bytes() != (corpus / first).read_bytes()
 
 
+@needs_espeak
+def test_lines_of_a_text_are_spoken_once_each_by_every_voice(tmp_path):
+    numbers = "one two four five six seven eight nine ten eleven twelve".split()
+    lines = [
+        f"The boat number {first} has {second} sails." for first in numbers for second in numbers
+    ]
+    # espeak-ng says "of the" as one, and a word and a long line are no sentences.
+    text = "\n".join([*lines, "the end of the story", "no", "many " * 20])
+    (tmp_path / "text.txt").write_text(text)
+    out = tmp_path / "corpus"
+    n_skipped = synthesize(out, 1, 118, 2, 2, tmp_path / "text.txt", every_voice=True)
+    said = [path.read_text().split(maxsplit=2)[2].strip() for path in out.rglob("*.TXT")]
+    assert n_skipped == 1
+    assert sorted(said) == sorted(line.lower().rstrip(".") for line in lines)
+    voices = {split: {p.name[1:] for p in (out / split / "DR1").iterdir()} for split in VOICES}
+    assert len(voices["TRAIN"]) > 80
+    assert not voices["TRAIN"] & (voices["DEV"] | voices["TEST"])
+    with pytest.raises(InputError, match="at least 123 different lines of 3 to 14"):
+        synthesize(tmp_path / "more", 1, 119, 2, 2, tmp_path / "text.txt")
+    assert not (tmp_path / "more").exists()
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not an empty folder"):
