@@ -43,7 +43,9 @@ bench: .venv/dev.stamp
 
 # axe-core (MPL-2.0) looks for what hinders people; it stays in the environment.
 .venv/browser.stamp: .venv/dev.stamp
-	command -v chromium npm || apt-get install -y chromium npm
+	for tool in chromium npm; do \
+		command -v $$tool || { apt-get update && apt-get install -y chromium npm; } || exit; \
+	done
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,browser]'
 	npm install --prefix .venv --no-save --no-audit --no-fund axe-core@4
 	touch $@

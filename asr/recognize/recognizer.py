@@ -222,17 +222,20 @@ class Recognizer:
 
     def traced(self, waveform: np.ndarray) -> tuple[Transcript, list[Stretch]]:
         """A waveform (N,) -> its transcript, and the posteriors in which it was found, in order."""
-        job = self.job(Source(Path("audio"), "audio"), iter([waveform]))
-        stretches = self._stretches(list(self.windows_of(iter([job]))))
-        self._decode(stretches)
-        return self.transcript(job), [stretch for _, stretch, _ in stretches]
+        job = self.job(Source(Path("audio"), "audio"), iter([waveform]), keeps=True)
+        for _ in self.advance(list(self.windows_of(iter([job]))), lambda seconds: None):
+            pass
+        return self.transcript(job), job.kept
 
-    def job(self, source: Source, blocks: Iterator[np.ndarray]) -> Job:
-        """A source whose waveform (N,) at the model's rate comes in blocks."""
+    def job(self, source: Source, blocks: Iterator[np.ndarray], keeps: bool = False) -> Job:
+        """A source whose waveform (N,) at the model's rate comes in blocks.
+
+        keeps: its posteriors are kept, and it is heard as a file even where `goes_along`.
+        """
         labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
         quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
-        stream = self.stream(source=source) if self.goes_along else None
-        return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s), stream)
+        stream = self.stream(source=source) if self.goes_along and not keeps else None
+        return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s), stream, keeps)
 
     def _done(
         self,
@@ -287,10 +290,8 @@ class Recognizer:
         self, batch: Sequence[tuple[Job, Window | None]], heard: Callable[[float], None]
     ) -> Iterator[Job]:
         """Take all windows on; the jobs that are complete with them."""
-        if self.goes_along:
-            self._listen(batch)
-        else:
-            self._decode(self._stretches(batch))
+        self._listen([(job, window) for job, window in batch if job.stream is not None])
+        self._decode(self._stretches([(job, w) for job, w in batch if job.stream is None]))
         n_samples = sum(len(w.waveform) for _, w in batch if w is not None)
         heard(n_samples / self.bundle.features.sample_rate)
         yield from (job for job, window in batch if window is None)
@@ -323,6 +324,8 @@ class Recognizer:
         decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
         for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
             job.segments.append(self._segment(job, stretch, last, nbest))
+            if job.keeps:
+                job.kept.append(stretch)
 
     def _segment(
         self, job: Job, stretch: Stretch, last: bool, nbest: Sequence[Hypothesis]
@@ -381,16 +384,19 @@ class Recognizer:
 
 @dataclass
 class Job:
-    """A source on its way. stream: what hears it, where it is heard as live speech is."""
+    """A source on its way. stream: what hears it, where it is heard as live speech is.
+    keeps: whether the posteriors in which its segments are found are ``kept``."""
 
     source: Source
     blocks: Iterator[np.ndarray]
     joiner: Joiner
     stream: Stream | None = None
+    keeps: bool = False
     #: The first frame of audio that its stream has not heard.
     first: int = 0
     n_samples: int = 0
     segments: list[Transcript] = field(default_factory=list)
+    kept: list[Stretch] = field(default_factory=list)
     error: InputError | None = None
 
     def counted(self) -> Iterator[np.ndarray]:

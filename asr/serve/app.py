@@ -36,6 +36,7 @@ from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import formats_named, from_json
 from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, spoken, usage
 from asr.serve.decoding import decoded
+from asr.serve.emissions import described, heard_frames, part_asked, samples_between
 from asr.serve.engine import BusyError, Engine, Places, Work
 from asr.serve.live_contract import Wanted
 from asr.serve.metrics import Metrics
@@ -139,6 +140,7 @@ class Server:
         self.app = Starlette(
             routes=[
                 Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+                Route("/v1/audio/emissions", self.emissions, methods=["POST"]),
                 WebSocketRoute("/v1/realtime", self.realtime),
                 Route("/v1/models", self.list_models),
                 Route("/v1/models/{model:path}", self.one_model),
@@ -162,16 +164,15 @@ class Server:
 
     async def transcriptions(self, request: Request) -> Response:
         """POST /v1/audio/transcriptions."""
-        length = request.headers.get("content-length", "0")
-        if length.isdigit():
-            check_size(int(length), self.settings.limits.upload)
-        leave = place(self.requests)
+        leave = self.admitted(request)
         try:
-            upload, wanted = await self.form(request)
-            request.state.model = wanted.model
+            upload, fields = await self.form(request)
+            wanted = asked(fields)
+            request.state.model = self.known(wanted.model)
             recognizer, wanted = await asyncio.to_thread(self.for_keywords, wanted)
             segments: asyncio.Queue[Transcript] = asyncio.Queue()
-            work = self.work(recognizer, upload, segments)
+            blocks = self.blocks(recognizer, upload)
+            work = self.work(recognizer, upload, blocks, segments)
         except BaseException:
             leave()
             raise
@@ -190,15 +191,47 @@ class Server:
         body, media_type = answer(transcript, wanted, recognizer.bundle)
         return Response(body, media_type=media_type, headers=_ignored(wanted))
 
+    async def emissions(self, request: Request) -> Response:
+        """POST /v1/audio/emissions: what the net says about a stretch of a file."""
+        leave = self.admitted(request)
+        try:
+            upload, fields = await self.form(request)
+            part = part_asked(fields)
+            request.state.model = self.known(part.model)
+            recognizer = self.models[part.model]
+            first, end = heard_frames(recognizer, part)
+            step = round(recognizer.bundle.clock.shift_s * recognizer.bundle.features.sample_rate)
+            blocks = samples_between(self.blocks(recognizer, upload), first * step, end * step)
+            work = self.work(recognizer, upload, blocks)
+        except BaseException:
+            leave()
+            raise
+        work.done.add_done_callback(lambda _: leave())
+        self.engine.submit(work)
+        await self.finished(work, request)
+        found = await asyncio.to_thread(described, recognizer, work.job, part, first)
+        return JSONResponse(found)
+
+    def admitted(self, request: Request) -> Callable[[], None]:
+        """Take a place for a request with a file; what is returned gives it back.
+
+        Raises:
+            ApiError: its body is too large, or there is none.
+        """
+        length = request.headers.get("content-length", "0")
+        if length.isdigit():
+            check_size(int(length), self.settings.limits.upload)
+        return place(self.requests)
+
     def is_crowded(self) -> bool:
         """Whether half of all places are taken."""
         return 2 * self.requests.n_taken >= self.requests.most
 
-    async def form(self, request: Request) -> tuple[UploadFile, Asked]:
-        """Read a request's body: the file, on disk where it is large, and what is asked.
+    async def form(self, request: Request) -> tuple[UploadFile, list[tuple[str, str]]]:
+        """Read a request's body: the file, on disk where it is large, and the other fields.
 
         Raises:
-            ApiError: too large, not what the API says, or there is no room for it.
+            ApiError: too large, no form with one file, or there is no room for it.
         """
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise ApiError(400, "expected a body of type multipart/form-data")
@@ -208,11 +241,9 @@ class Server:
             raise _no_room(error) from error
         items = form.multi_items()
         uploads = {name: value for name, value in items if isinstance(value, UploadFile)}
-        wanted = asked([(name, value) for name, value in items if isinstance(value, str)])
         if list(uploads) != ["file"]:
             raise ApiError(400, "expected one file, in the field 'file'", "file")
-        self.known(wanted.model)
-        return uploads["file"], wanted
+        return uploads["file"], [(n, value) for n, value in items if isinstance(value, str)]
 
     def known(self, model: str) -> str:
         """The name of a model, if it is one of those served.
@@ -244,26 +275,40 @@ class Server:
     def _variant(self, model: str, keywords: tuple[str, ...]) -> Recognizer:
         return self.models[model].with_hotwords([f"{word}:{BOOST:g}" for word in keywords])
 
-    def work(
-        self, recognizer: Recognizer, upload: UploadFile, segments: asyncio.Queue[Transcript]
-    ) -> Work:
-        """An upload to recognise, whose segments are put into a queue as they are found."""
-        loop = asyncio.get_running_loop()
+    def blocks(
+        self, recognizer: Recognizer, upload: UploadFile
+    ) -> Generator[np.ndarray, None, None]:
+        """The sound of an upload at the model's rate, as much as may be."""
         # On disk, without a name: it is gone with the process, whatever ends that.
         try:
             upload.file.rollover()  # type: ignore[attr-defined]
         except OSError as error:
             raise _no_room(error) from error
-        name = _printable(upload.filename)
         rate = recognizer.bundle.features.sample_rate
-        blocks = _limited(upload.file, name, rate, self.settings.limits.audio_s)
+        name = _printable(upload.filename)
+        return _limited(upload.file, name, rate, self.settings.limits.audio_s)
+
+    def work(
+        self,
+        recognizer: Recognizer,
+        upload: UploadFile,
+        blocks: Generator[np.ndarray, None, None],
+        segments: asyncio.Queue[Transcript] | None = None,
+    ) -> Work:
+        """An upload's sound to recognise; segments are put into the queue as they are found.
+
+        Where there is none, the posteriors are kept.
+        """
+        loop = asyncio.get_running_loop()
+        name = _printable(upload.filename)
 
         def found(segment: Transcript) -> None:
             # The loop is closed where the server has ended.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(segments.put_nowait, segment)
+            if segments is not None:
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(segments.put_nowait, segment)
 
-        return Work(recognizer, Source(Path(name), name), blocks, found)
+        return Work(recognizer, Source(Path(name), name), blocks, found, segments is None)
 
     async def finished(self, work: Work, request: Request) -> Transcript:
         """The transcript; where the client leaves before, the work is dropped.

@@ -142,11 +142,13 @@ class Work:
         source: Source,
         blocks: Generator[np.ndarray, None, None],
         found: Callable[[Transcript], None] = lambda segment: None,
+        keeps: bool = False,
     ) -> None:
-        """blocks: waveforms (N,) float32 at the model's rate. found: gets each segment at once."""
+        """blocks: waveforms (N,) float32 at the model's rate. found: gets each segment at once.
+        keeps: see `Recognizer.job`."""
         self.recognizer, self.found = recognizer, found
         self.close = blocks.close
-        self.job: Job = recognizer.job(source, blocks)
+        self.job: Job = recognizer.job(source, blocks, keeps)
         self.done: Future[Transcript] = Future()
         self.number = next(Work.numbers)
         self.heard_s = 0.0

@@ -6,6 +6,7 @@ from typing import Any
 
 from asr import __version__
 from asr.serve.contract import FORMATS, GRANULARITIES
+from asr.serve.emissions import MOST_S
 
 TEXT: dict[str, Any] = {"type": "string"}
 OK = {"description": "OK"}
@@ -49,6 +50,13 @@ def description(models: list[str]) -> dict[str, Any]:
             "responses": {"200": OK, **dict.fromkeys(statuses, ERROR)},
         }
     }
+    paths["/v1/audio/emissions"] = {
+        "post": {
+            "summary": "What the net says about a stretch of a file",
+            "requestBody": {"content": {"multipart/form-data": {"schema": stretch(models)}}},
+            "responses": {"200": EMISSIONS, **dict.fromkeys(statuses, ERROR)},
+        }
+    }
     error = _object({"error": _object(MESSAGE)})
     shown = {"description": "As OpenAI's", "content": {"application/json": {"schema": error}}}
     return {
@@ -80,9 +88,46 @@ def transcription(models: list[str]) -> dict[str, Any]:
     return _object(fields) | {"required": ["file", "model"]}
 
 
+def stretch(models: list[str]) -> dict[str, Any]:
+    """The form of a stretch."""
+    seconds = {"type": "number", "minimum": 0}
+    fields = {
+        "file": TEXT | {"format": "binary"},
+        "model": TEXT | {"enum": models},
+        "start": seconds | {"default": 0},
+        "end": seconds | {"description": f"at most {MOST_S:g} s after start, its default"},
+    }
+    return _object(fields) | {"required": ["file", "model"]}
+
+
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 
 
 def _list(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
+
+
+NUMBER = {"type": "number"}
+SEGMENT = {"label": TEXT, "start_s": NUMBER, "end_s": NUMBER, "confidence": NUMBER}
+LOG_PROBS = "frames x labels natural logarithms, float32 (little-endian), row by row, as base64"
+EMISSIONS = {
+    "description": "OK",
+    "content": {
+        "application/json": {
+            "schema": _object(
+                {
+                    "object": TEXT,
+                    "model": TEXT,
+                    "unit": TEXT,
+                    "labels": _list(TEXT),
+                    "first_s": NUMBER | {"description": "centre of the first frame"},
+                    "shift_s": NUMBER | {"description": "from a frame to the next"},
+                    "frames": {"type": "integer"},
+                    "log_probs": TEXT | {"description": LOG_PROBS},
+                    "found": _list(_object(SEGMENT)),
+                }
+            )
+        }
+    },
+}

@@ -42,6 +42,15 @@ def plot(monkeypatch, capsys):
     return lambda *words: asr(monkeypatch, capsys, "plot", *words)
 
 
+def test_a_live_model_is_drawn_as_it_hears_a_file(live_run, said):
+    recognizer = Recognizer.load(live_run)
+    waveform = np.concatenate([recognizer.read(u.audio) for u in said[:5]])
+    transcript, (stretch,) = recognizer.traced(waveform)
+    (heard,) = recognizer.emissions([waveform])
+    np.testing.assert_allclose(stretch.log_probs, heard, atol=1e-4)
+    assert transcript.duration_s == len(waveform) / RATE > 5
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_pictures_of_an_utterance(tones, tone_run, tmp_path, plot, suffix):
     audio = next(tones.glob("TEST/*/*/*.WAV"))
