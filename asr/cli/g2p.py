@@ -44,6 +44,13 @@ def train(
             show_default="each twentieth word, held out",
         ),
     ] = None,
+    taught: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LEXICON",
+            help="More words, as asr g2p apply --nbest pronounces them with a larger MODEL.",
+        ),
+    ] = None,
     cell: Annotated[
         str, typer.Option(help="rnn, lstm, peephole, coupled, gru or gru_before.")
     ] = "lstm",
@@ -88,10 +95,12 @@ def train(
     )
     target = pick_device(device)
     dictionary = Dictionary.read(lexicon)
+    known = dictionary.phones().symbols[1:]
     if dev is None:
         dictionary, dev_words = held_out(dictionary)
     else:
-        dev_words = Dictionary.read(dev, dictionary.phones().symbols[1:])
+        dev_words = Dictionary.read(dev, known)
+    more = Dictionary.read(taught, known).entries if taught else ()
 
     def on_epoch(model: Pronouncer, epoch: Epoch) -> None:
         if epoch.is_best and not (out / CONFIG).is_file():
@@ -105,7 +114,7 @@ def train(
         )
 
     limit_s = math.inf if minutes is None else 60 * minutes
-    model, found = train_model(dictionary, dev_words, config, target, on_epoch, limit_s)
+    model, found = train_model(dictionary, dev_words, config, target, on_epoch, limit_s, more)
     model.save(out)
     print(
         f"{out}: {count_parameters(model.nets[0])} parameters, {len(dictionary.by_word)} words, "

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asr.decode.pronunciations import Entry
 from asr.errors import InputError
 from asr.g2p.model import Pronouncer, Spoken
 from asr.g2p.net import LettersToPhones, NetConfig
@@ -56,7 +57,7 @@ class Examples(NamedTuple):
     """Words and their phones, padded: letters (N, L) and targets (N, U).
 
     They lie on the net's device, their lengths (N,) on the CPU, where CTC wants them; those of the
-    words on the device, too.
+    words on the device, too. shares (N,): of the epochs, in which one is trained on.
     """
 
     letters: Tensor
@@ -64,6 +65,7 @@ class Examples(NamedTuple):
     lens_there: Tensor
     targets: Tensor
     target_lens: NDArray[np.int64]
+    shares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ def train(
     device: torch.device,
     on_epoch: Callable[[Pronouncer, Epoch], None] = lambda model, epoch: None,
     limit_s: float = math.inf,
+    taught: Sequence[Entry] = (),
 ) -> tuple[Pronouncer, Rates]:
     """Train on ``dictionary``: the model of the epoch whose best paths were best on ``dev``.
 
     The weights of its search are then chosen on ``dev``; its rates there are returned, too.
     on_epoch: called after each epoch. limit_s: where the epochs take longer, the learning rate
-    comes to its end then.
+    comes to its end then. taught: what other models say of more words, each pronunciation trained
+    on in as many epochs as it is probable (the n-gram is of ``dictionary`` alone).
 
     Raises:
         InputError: nothing to train on, or a loss that is not finite.
@@ -121,7 +125,7 @@ def train(
         net = LettersToPhones(config.net, len(letters.symbols), len(phones)).to(device)
         spoken = Spoken([entry.phones for entry in dictionary.entries], config.order)
         model = Pronouncer(letters, phones, (net,), spoken)
-        data = examples_of(dictionary, model)
+        data = examples_of(dictionary, model, taught)
         optimizer = torch.optim.AdamW(
             net.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -129,7 +133,7 @@ def train(
         for number in range(1, config.epochs + 1):
             started = time.perf_counter()
             total = torch.zeros((), device=device)
-            batches = batches_of(data.lens, config.batch, order)
+            batches = batches_of(data, config.batch, order)
             net.train()
             there = torch.from_numpy(np.concatenate(batches)).to(device)
             for i, picked in enumerate(there.split(list(map(len, batches)))):
@@ -163,37 +167,40 @@ def rate(peak: float, done: float) -> float:
     return peak * min(max(done / WARMUP, 0.01), 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def examples_of(dictionary: Dictionary, model: Pronouncer) -> Examples:
-    """The dictionary's entries for the net of ``model``, but for those with more phones than it
-    has frames.
+def examples_of(
+    dictionary: Dictionary, model: Pronouncer, taught: Sequence[Entry] = ()
+) -> Examples:
+    """The dictionary's entries and those ``taught`` for the net of ``model``, but for those with
+    more phones than it has frames.
 
     Raises:
-        InputError: none is left.
+        InputError: none is left, or a phone is taught that the dictionary lacks.
     """
     (net,) = model.nets
-    rows, targets = [], []
-    for entry in dictionary.entries:
+    rows, targets, shares = [], [], []
+    asked = [(entry, 1.0) for entry in dictionary.entries]
+    for entry, share in [*asked, *((entry, entry.probability) for entry in taught)]:
         row = model.letters.encode(entry.word) or []
         ids = model.phones.encode(entry.phones, entry.where)
         if ctc_frames_needed(ids) <= net.config.frames * len(row):
             rows.append(row)
             targets.append(ids)
-    if not rows:
+            shares.append(share)
+    if 1.0 not in shares:
         raise InputError(
             f"{dictionary.source}: every word has more phones than frames: raise --frames"
         )
     (letters, lens), (labels, label_lens) = padded(rows), padded(targets)
     there = [torch.from_numpy(table).to(device_of(net)) for table in (letters, lens, labels)]
-    return Examples(there[0], lens, there[1], there[2], label_lens)
+    return Examples(there[0], lens, there[1], there[2], label_lens, np.array(shares))
 
 
-def batches_of(
-    lens: NDArray[np.int64], size: int, order: np.random.Generator
-) -> list[NDArray[np.int64]]:
+def batches_of(data: Examples, size: int, order: np.random.Generator) -> list[NDArray[np.int64]]:
     """The rows of an epoch's batches: words of about one length, drawn anew, in random order."""
-    shuffled = order.permutation(len(lens))
-    by_length = shuffled[np.argsort(lens[shuffled], kind="stable")]
-    cut = [by_length[first : first + size] for first in range(0, len(lens), size)]
+    drawn = np.flatnonzero(order.random(len(data.shares)) < data.shares)
+    shuffled = order.permutation(drawn)
+    by_length = shuffled[np.argsort(data.lens[shuffled], kind="stable")]
+    cut = [by_length[first : first + size] for first in range(0, len(by_length), size)]
     return [cut[i] for i in order.permutation(len(cut)).tolist()]
 
 

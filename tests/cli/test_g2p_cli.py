@@ -45,6 +45,17 @@ def test_train_apply_and_score(run, lexicon, tmp_path):
     assert 0 < float(probability) <= 1
 
 
+def test_words_that_another_model_pronounced_are_trained_on(run, lexicon, tmp_path):
+    taught = tmp_path / "taught.txt"
+    taught.write_text("bano\t0.7500\tb a n o\nbano\t0.2500\tb a n\n")
+    words = ["train", lexicon, "--taught", taught, *TINY, "--epochs", 1]
+    assert run(*words, "--out", tmp_path / "model")[0] == 0
+    taught.write_text("bano\tb unheard-of\n")
+    status, _, err = run(*words, "--out", tmp_path / "other")
+    assert status == 2
+    assert f"{taught}:1" in err
+
+
 def test_joined_models_are_one(run, lexicon, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, frames in zip(folders, (2, 3), strict=True):

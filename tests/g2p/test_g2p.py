@@ -1,6 +1,7 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from asr.errors import InputError
 from asr.g2p.model import CONFIG, LETTERS, PHONES, SPOKEN, WEIGHTS, Pronouncer
 from asr.g2p.net import NetConfig
 from asr.g2p.score import rates, score
-from asr.g2p.train import TrainConfig, held_out, train
+from asr.g2p.train import TrainConfig, batches_of, examples_of, held_out, train
 from asr.g2p.words import Dictionary, Letters, lexicon_line
 
 CPU = torch.device("cpu")
@@ -62,6 +63,39 @@ def test_probabilities_are_shares_of_what_was_compared(model):
     assert probabilities == sorted(probabilities, reverse=True)
     assert 0.9 < sum(probabilities) <= 1 + 1e-9
     assert len({way.phones for way in ways}) == len(ways)
+
+
+def test_what_is_taught_is_trained_on_as_often_as_it_is_probable(model):
+    words = dictionary([("bade", ("b", "a", "d"))])
+    taught = [Entry("taught:1", word, said(word), 0.25) for word in ("lifo", "kage")]
+    data = examples_of(words, model, [*taught, Entry("taught:3", "gobu", said("gobu"), 0.0)])
+    order = np.random.default_rng(1)
+    rows = np.concatenate([np.concatenate(batches_of(data, 2, order)) for _ in range(400)])
+    counts = np.bincount(rows, minlength=4)
+    assert counts[0] == 400
+    assert 70 < counts[1] < 130
+    assert 70 < counts[2] < 130
+    assert counts[3] == 0
+    with pytest.raises(InputError, match="taught:4"):
+        examples_of(words, model, [Entry("taught:4", "ba", ("b", "unheard-of"))])
+
+
+def test_what_is_taught_is_learnt():
+    hard = {w: p for w, p in regular(600, 1).by_word.items() if "i" in w}
+    soft = dictionary([(w, p) for w, (p,) in regular(600, 1).by_word.items() if "i" not in w])
+    known = dictionary([*((e.word, e.phones) for e in soft.entries[:20]), ("bi", ("bj", "i"))])
+    known = dictionary(
+        [
+            *((e.word, e.phones) for e in known.entries),
+            *((c + "i", (c + "j", "i")) for c in "dfgkl"),
+        ]
+    )
+    taught = [Entry(f"taught:{i}", w, p[0], 1.0) for i, (w, p) in enumerate(hard.items())]
+    config = replace(SMALL, batch=16, lr=0.01)
+    alone, helped = (
+        train(known, soft, config, CPU, taught=more)[1].word_error_rate for more in ((), taught)
+    )
+    assert helped < alone - 0.2
 
 
 def test_training_is_deterministic_and_leaves_the_global_generator_alone():
