@@ -6,6 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from running import asr
@@ -308,7 +309,7 @@ def test_streams_are_those_of_the_cpu(name):
     features = FeatureConfig(n_mels=20, normalize="online")
     labels = Labels("phone", (BLANK_SYMBOL, "a", "b", "c"))
     model = AcousticModel(architecture, features.size, len(labels), 20).eval()
-    stats = Statistics(torch.full((20,), -6.0), torch.full((20,), 2.0))
+    stats = Statistics(np.full(20, -6, np.float32), np.full(20, 2, np.float32))
     about = (features, architecture, labels, LabelConfig("phone"), "ctc", model)
     bundle = Bundle(*about, stats=stats)
     expected = streamed(bundle)

@@ -218,7 +218,7 @@ def draw_examples(config: RunConfig, n_utterances: int) -> list[Example]:
     examples = []
     for number in range(n_utterances):
         n_frames = int(torch.randint(200, 600, (1,), generator=generator))
-        features = torch.randn(n_frames, config.features.n_mels, generator=generator)
+        features = torch.randn(n_frames, config.features.n_mels, generator=generator).numpy()
         labels = torch.randint(1, N_LABELS + 1, (n_frames // 12,), generator=generator).tolist()
         utterance = Utterance(str(number), Path("drawn"), "drawn", n_frames / 100)
         examples.append(Example(utterance, features, tuple(labels), None))

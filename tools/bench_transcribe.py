@@ -264,9 +264,7 @@ def stages(recognizer: Recognizer, files: Sequence[Path]) -> list[float]:
 
     def log_mel() -> None:
         for waveform in waveforms:
-            recognizer.bundle.log_mel(
-                torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])
-            )
+            recognizer.bundle.log_mel(waveform)
 
     def everything() -> None:
         for transcript in recognizer.transcribe_files(files, raised):

@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     "Audio and features": {
         "load_audio": [],
         "FeatureConfig": ["size"],
-        "LogMel": ["forward", "n_frames"],
+        "LogMel": ["__call__", "n_frames"],
     },
     "Decode": {
         "Decoder": ["__call__", "batch"],

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache, lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
-from torchaudio.functional import resample
+from numpy.typing import NDArray
 
-from asr.audio.features import NEPER_PER_DB, FeatureConfig, LogMel
+from asr.audio.features import NEPER_PER_DB, FeatureConfig, LogMel, hertz, mels
 from asr.audio.read import audio_duration_s, load_audio
+from asr.audio.resample import FASTEST, MAX_RATIO, SLOWEST, change_speed
 from asr.audio.sources import SUFFIXES
 from asr.errors import InputError
 from asr.system.settings import check, setting
@@ -26,9 +27,6 @@ from asr.types import Utterance
 # A training keeps what is told here in its own log.
 log = logging.getLogger("asr.train")
 
-#: Speeds are ratios of whole numbers up to this, so that the resampling kernels stay short.
-MAX_RATIO = 100
-SLOWEST, FASTEST = 0.5, 2.0
 #: Fourier transforms are fast where their length has many factors; the next power of two is slower
 #: than the next multiple of this, for it is up to twice as long.
 FFT_STEP = 4096
@@ -95,14 +93,6 @@ class AugmentConfig:
         return bool(self.noise_dir or self.reverb_dir)
 
 
-def change_speed(waveform: torch.Tensor, speed: float) -> torch.Tensor:
-    """Waveform (N,) -> (ceil(N / speed),): faster and higher above 1, as a tape played faster."""
-    ratio = Fraction(speed).limit_denominator(MAX_RATIO)
-    if ratio == 1:
-        return waveform
-    return resample(waveform, ratio.numerator, ratio.denominator)
-
-
 def add_noise(waveform: torch.Tensor, noise: torch.Tensor, snr_db: float) -> torch.Tensor:
     """Add ``noise`` (M,), repeated or cut to the waveform's length (N,), at a ratio of powers."""
     n = len(waveform)
@@ -162,8 +152,8 @@ class WaveformAugment:
         utterance: Utterance,
         speed: float,
         generator: torch.Generator,
-        waveform: torch.Tensor | None = None,
-    ) -> torch.Tensor | None:
+        waveform: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32] | None:
         """Log-mel (T, n_mels) of the utterance with what it draws, or None where it draws nothing.
 
         ``waveform`` (N,) is the utterance at that speed, where it was read already.
@@ -180,23 +170,23 @@ class WaveformAugment:
             samples = load_audio(
                 utterance.audio, self.sample_rate, utterance.offset_s, utterance.duration_s
             )
-            waveform = change_speed(torch.from_numpy(samples), speed)
+            waveform = change_speed(samples, speed)
+        heard = torch.from_numpy(waveform)
         if reverberant:
             path, duration_s = _choose(self.rooms, torch.rand(1, generator=generator).item())
             response = self.heard(path, 0.0, duration_s)
             if response is not None:
-                waveform = reverberate(waveform, response)
+                heard = reverberate(heard, response)
         if noisy:
             path, duration_s = _choose(self.noises, which)
-            wanted_s = len(waveform) / self.sample_rate
+            wanted_s = len(heard) / self.sample_rate
             # A stretch that fits whole where the file is long enough, else all of the file.
             start_s = where * max(0.0, duration_s - wanted_s)
             noise = self.heard(path, start_s, min(wanted_s, duration_s - start_s))
             low, high = self.config.noise_snr_db
             if noise is not None:
-                waveform = add_noise(waveform, noise, low + level * (high - low))
-        matrix, _ = self.log_mel(waveform[None], torch.tensor([len(waveform)]))
-        return matrix[0]
+                heard = add_noise(heard, noise, low + level * (high - low))
+        return self.log_mel(heard.numpy())
 
     def heard(self, path: Path, start_s: float, duration_s: float) -> torch.Tensor | None:
         """A stretch of noise or a room's response (M,); None, and told once, from a broken file."""
@@ -222,31 +212,27 @@ def gain(config: AugmentConfig, generator: torch.Generator) -> float:
     return NEPER_PER_DB * (low + torch.rand(1, generator=generator).item() * (high - low))
 
 
-def mels(hz: torch.Tensor) -> torch.Tensor:
-    """Where frequencies lie on the scale of the bands (HTK's formula)."""
-    return 2595 * torch.log10(1 + hz / 700)
-
-
-def warp_frequencies(x: torch.Tensor, factor: float, config: FeatureConfig) -> torch.Tensor:
+def warp_frequencies(
+    x: NDArray[np.float32], factor: float, config: FeatureConfig
+) -> NDArray[np.float32]:
     """Log-mel (T, n_mels) of a voice whose formants lie ``factor`` times as high.
 
     Jaitly & Hinton 2013, section 2, on the bands themselves: each takes the value, interpolated
     between two bands, of the frequency that comes to lie in its middle.
     """
-    low, high = mels(torch.tensor([config.min_hz, config.max_hz])).tolist()
+    low, high = mels(np.array([config.min_hz, config.max_hz]))
     top, width = config.sample_rate / 2, (high - low) / (config.n_mels + 1)
-    # As `mels`, undone.
-    middles = 700 * (10 ** ((low + width * torch.arange(1, config.n_mels + 1)) / 2595) - 1)
+    middles = hertz(low + width * np.arange(1, config.n_mels + 1))
     knee = min(WARPED_HZ, 0.9 * top) * min(factor, 1.0)
-    source = torch.where(
+    source = np.where(
         middles <= knee,
         middles / factor,
         top - (top - knee / factor) / (top - knee) * (top - middles),
     )
-    position = ((mels(source) - low) / width - 1).clamp(0, config.n_mels - 1)
-    below = position.floor().long().clamp(max=max(config.n_mels - 2, 0))
-    share = position - below
-    above = (below + 1).clamp(max=config.n_mels - 1)
+    position = ((mels(source) - low) / width - 1).clip(0, config.n_mels - 1)
+    below = np.minimum(position.astype(np.int64), max(config.n_mels - 2, 0))
+    above = np.minimum(below + 1, config.n_mels - 1)
+    share = (position - below).astype(np.float32)
     return x[:, below] * (1 - share) + x[:, above] * share
 
 

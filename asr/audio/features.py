@@ -1,9 +1,8 @@
 """Waveforms to log-mel; the one owner of the arithmetic between samples, frames and seconds.
 
-The way of an utterance: waveform -> log-mel -> normalised -> (augmented) -> deltas -> stacked.
-The first two steps are done once an utterance (`LogMel`, `asr.audio.normalize`), the last two on
-padded batches (`assemble`), because SpecAugment has its place between them. Every step treats an
-utterance in a batch exactly as it treats it alone.
+The way of an utterance: waveform -> log-mel -> normalised -> (augmented) -> deltas -> stacked
+(`LogMel`, `asr.audio.normalize`, `assemble`). All of it is done for an utterance alone, by numpy:
+features are the same in training and in use, with PyTorch and without.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-import torchaudio
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.system.settings import check, setting
@@ -23,6 +23,11 @@ NORMALIZATIONS = ("utterance", "speaker", "global", "online", "none")
 BY_TRAIN = ("global", "online")
 # Power of a full-scale sine is ~1; digital silence must not become -inf.
 LOG_FLOOR = 1e-10
+#: Of Kaldi's: its least power, by how much each sample loses of the one before, and the exponent
+#: that makes its window of a Hann window.
+KALDI_FLOOR, PREEMPHASIS, POVEY = 2.0**-23, 0.97, 0.85
+#: Frames whose spectra are in memory at once.
+FRAMES_AT_ONCE = 1024
 # A constant bin (digital silence, band-limited audio) has no spread to divide by.
 LEAST_VARIANCE = 1e-4
 DELTA_WINDOW = 5
@@ -64,6 +69,11 @@ class FeatureConfig:
     ignore_silence: bool = setting(
         True, "normalise by speech alone, with a floor below it; else by all frames"
     )
+    log_mel: str = setting(
+        "librosa",
+        "whose log-mel it is; kaldi: with its pre-emphasis, window and edges",
+        choices=("librosa", "kaldi"),
+    )
 
     def __post_init__(self) -> None:
         check(self, "features")
@@ -94,8 +104,8 @@ class FrameClock:
 
     Log-mel frame k is centred on sample k * hop and stands for the hop around its centre. An
     output frame t covers the log-mel frames t * factor ... t * factor + factor - 1, so it spans
-    the seconds [(t * factor - 1/2) hop_s, ((t + 1) * factor - 1/2) hop_s). In the frames of models
-    from elsewhere all that is ``offset_s`` later.
+    the seconds [(t * factor - 1/2) hop_s, ((t + 1) * factor - 1/2) hop_s). With Kaldi's log-mel and
+    in the frames of models from elsewhere all that is ``offset_s`` later.
     """
 
     hop_s: float
@@ -118,144 +128,196 @@ class FrameClock:
 
 def frame_clock(config: FeatureConfig, subsampling: int = 1) -> FrameClock:
     """The clock of the frames that come out of a model that subsamples by ``subsampling``."""
-    return FrameClock(config.hop_s, config.stack * subsampling)
+    offset_s = config.hop_s / 2 if config.log_mel == "kaldi" else 0.0
+    return FrameClock(config.hop_s, config.stack * subsampling, offset_s)
 
 
-class LogMel(torch.nn.Module):
-    """Natural logarithm of the mel power spectrum; frames centred on multiples of the hop.
+class LogMel:
+    """Natural logarithm of the mel power spectrum, a frame every hop.
 
-    Equal to ``librosa.feature.melspectrogram(center=True, htk=True, norm=None, power=2)`` with
-    zeros beyond both ends, floored at ``LOG_FLOOR``: the zeros make an utterance's features
-    independent of the padding of its batch.
+    ``features.log_mel=librosa``: equal to ``librosa.feature.melspectrogram(center=True, htk=True,
+    norm=None, power=2)``, frames centred on multiples of the hop, with zeros beyond both ends,
+    floored at ``LOG_FLOOR``. ``kaldi``: that of Kaldi and kaldi-native-fbank with their defaults
+    (``snip_edges`` false, no dither) of samples in [-1, 1], frames centred half a hop later.
     """
 
     def __init__(self, config: FeatureConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            sample_rate=config.sample_rate,
-            n_fft=config.n_fft,
-            win_length=config.win_length,
-            hop_length=config.hop_length,
-            f_min=config.min_hz,
-            f_max=config.max_hz,
-            n_mels=config.n_mels,
-            pad_mode="constant",
-        )
+        self.config, n = config, config.win_length
+        self.is_kaldi = config.log_mel == "kaldi"
+        turns = 2 * np.pi * np.arange(n)
+        if self.is_kaldi:
+            self.window = (0.5 - 0.5 * np.cos(turns / max(n - 1, 1))) ** POVEY
+            #: Samples of the first frame's window that lie before the first sample.
+            self.lead = n // 2 - config.hop_length // 2
+        else:
+            self.window = 0.5 - 0.5 * np.cos(turns / n)
+            self.lead = config.n_fft // 2 - (config.n_fft - n) // 2
+        self.filters = mel_filters(config)
+        self._window, self._filters = (a.astype(np.float32) for a in (self.window, self.filters))
 
-    def n_frames(self, n_samples: torch.Tensor) -> torch.Tensor:
-        """Sample counts (B,) -> frame counts (B,): one frame for every hop begun, and frame 0."""
-        return n_samples // self.config.hop_length + 1
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of so many samples, one at least."""
+        hop = self.config.hop_length
+        return max(1, (n_samples + hop // 2) // hop) if self.is_kaldi else n_samples // hop + 1
 
-    @torch.inference_mode()
-    def forward(
-        self, waveforms: torch.Tensor, n_samples: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Waveforms (B, N) float32 in [-1, 1], zero beyond n_samples (B,) int64.
+    def __call__(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Waveform (N,) float32 in [-1, 1] -> log-mel (T, n_mels)."""
+        n = self.n_frames(len(waveform))
+        return self.of(self.around(waveform, -self.lead, self.n_samples(n)))
 
-        Returns log-mel (B, T, n_mels), zero beyond each length, and lengths (B,) in frames.
-        """
-        power = self.mel(waveforms).transpose(1, 2)  # (B, n_mels, T) -> (B, T, n_mels)
-        lens = self.n_frames(n_samples)
-        return mask_padding(power.clamp_min(LOG_FLOOR).log(), lens), lens
+    def n_samples(self, n_frames: int) -> int:
+        """Samples that the windows of so many neighbouring frames cover."""
+        return (n_frames - 1) * self.config.hop_length + self.config.win_length
+
+    def around(self, waveform: NDArray[np.float32], first: int, n: int) -> NDArray[np.float32]:
+        """``n`` samples from ``first`` on, beyond both ends zeros (librosa) or mirrored (Kaldi)."""
+        before, after = max(0, -first), max(0, first + n - len(waveform))
+        if before or after:
+            how = "symmetric" if self.is_kaldi and len(waveform) else "constant"
+            waveform = np.pad(waveform, (before, after), mode=how)  # type: ignore[call-overload]
+        return waveform[first + before :][:n]
+
+    def of(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-mel (T, n_mels) of the windows that begin at ``samples[0]`` and every hop later."""
+        config, floor = self.config, KALDI_FLOOR if self.is_kaldi else LOG_FLOOR
+        windows = sliding_window_view(samples, config.win_length)[:: config.hop_length]
+        found = np.empty((len(windows), config.n_mels), np.float32)
+        for first in range(0, len(windows), FRAMES_AT_ONCE):
+            frames = windows[first : first + FRAMES_AT_ONCE]
+            if self.is_kaldi:
+                frames = frames - frames.mean(axis=1, keepdims=True)
+                before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+                frames = frames - np.float32(PREEMPHASIS) * before
+            spectrum = np.fft.rfft(frames * self._window, config.n_fft)
+            power = np.square(spectrum.real) + np.square(spectrum.imag)
+            mel = power.astype(np.float32, copy=False) @ self._filters
+            found[first : first + FRAMES_AT_ONCE] = np.log(np.maximum(mel, np.float32(floor)))
+        return found
 
 
-def mask_padding(x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-    """Zero x (B, T, ...) beyond lens (B,)."""
-    inside = torch.arange(x.shape[1], device=x.device) < lens[:, None]  # (B, T)
-    return x * inside.reshape(*inside.shape, *[1] * (x.dim() - 2)).to(x.dtype)
+def mel_filters(config: FeatureConfig) -> NDArray[np.float64]:
+    """What each band takes of a power spectrum: triangles, (n_fft // 2 + 1, n_mels).
+
+    Their sides are straight over frequency, in Kaldi's over mels, where the highest frequency of
+    the spectrum has no part.
+    """
+    hz = np.arange(config.n_fft // 2 + 1) * config.sample_rate / config.n_fft
+    low, high = mels(np.array([config.min_hz, config.max_hz]))
+    edges = np.linspace(low, high, config.n_mels + 2)
+    if config.log_mel == "kaldi":
+        hz = mels(hz)
+    else:
+        edges = hertz(edges)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    at = hz[:, None]
+    filters = np.minimum((at - left) / (centre - left), (right - at) / (right - centre)).clip(0)
+    if config.log_mel == "kaldi":
+        filters[config.n_fft // 2 :] = 0
+    found: NDArray[np.float64] = filters
+    return found
 
 
-def mask_outside(x: torch.Tensor, first: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
-    """Zero x (B, T, ...), whose frames begin at ``first`` (B,), before 0 and from lens (B,) on."""
-    frames = torch.arange(x.shape[1], device=x.device) + first[:, None]
-    inside = (frames >= 0) & (frames < lens[:, None])
-    return x * inside.reshape(*inside.shape, *[1] * (x.dim() - 2)).to(x.dtype)
+def mels(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where frequencies lie on the scale of the bands (HTK's formula)."""
+    return 2595 * np.log10(1 + hz / 700)
+
+
+def hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`mels`, undone."""
+    return 700 * (10 ** (mel / 2595) - 1)
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Mean and standard deviation of each mel bin, both (n_mels,) float32."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
 
 
-def relative_levels(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def relative_levels(features: NDArray[np.float32]) -> tuple[float, NDArray[np.float64]]:
     """Of log-mel (T, n_mels): the loudest, and each frame's level below it, (T,), both in dB.
 
     A frame's level is its mean over log-mel; the loudest is the highest of the levels averaged
     over ``PEAK_FRAMES``.
     """
-    levels = features.mean(1) / NEPER_PER_DB
-    smooth = torch.nn.functional.avg_pool1d(
-        levels[None], PEAK_FRAMES, 1, PEAK_FRAMES // 2, count_include_pad=False
-    )
-    loudest = smooth.max()
+    levels = features.mean(1, dtype=np.float64) / NEPER_PER_DB
+    n, reach = len(levels), PEAK_FRAMES // 2
+    first = np.maximum(np.arange(n) - reach, 0)
+    end = np.minimum(np.arange(n) + reach + 1, n)
+    sums = np.concatenate([[0.0], levels.cumsum()])
+    loudest = float(((sums[end] - sums[first]) / (end - first)).max())
     return loudest, levels - loudest
 
 
-def steady(features: torch.Tensor) -> torch.Tensor:
+def steady(features: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which frames of log-mel (T, n_mels) lie in a stretch of steady background: (T,) bool."""
-    if len(features) < STEADY_FRAMES:
-        return torch.zeros(len(features), dtype=torch.bool)
+    n = len(features)
+    if n < STEADY_FRAMES:
+        return np.zeros(n, np.bool_)
     _, levels = relative_levels(features)
-    powers = torch.stack([levels, levels.square()]).double()
-    mean, square = torch.nn.functional.avg_pool1d(powers, STEADY_FRAMES, 1)
-    found = (square - mean.square() < STEADY_DB**2) & (mean < -BELOW_DB)
-    around = torch.nn.functional.pad(found.float(), (STEADY_FRAMES - 1, STEADY_FRAMES - 1))
-    return torch.nn.functional.max_pool1d(around[None], STEADY_FRAMES, 1)[0] > 0
+    mean, square = (
+        np.convolve(each, np.full(STEADY_FRAMES, 1 / STEADY_FRAMES), "valid")
+        for each in (levels, np.square(levels))
+    )
+    found = (square - np.square(mean) < STEADY_DB**2) & (mean < -BELOW_DB)
+    return np.convolve(found, np.ones(STEADY_FRAMES)) > 0.5
 
 
-def speech(features: torch.Tensor) -> torch.Tensor:
+def speech(features: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which frames of log-mel (T, n_mels) are loud enough to be speech: (T,) bool, perhaps none.
 
     Silence that is added to an utterance is not among them, nor does it change which are.
     """
     loudest, levels = relative_levels(features)
-    least = (DIGITAL_SILENCE_DB - loudest).clamp_min(-SPEECH_RANGE_DB)
+    least = max(DIGITAL_SILENCE_DB - loudest, -SPEECH_RANGE_DB)
     found = (levels >= least) & ~steady(features)
-    spread = levels[found].std(correction=0) if found.any() else 0.0
+    spread = levels[found].std() if found.any() else 0.0
     is_background = loudest < BACKGROUND_DB and spread < STEADY_DB
-    return torch.zeros_like(found) if is_background else found
+    return np.zeros_like(found) if is_background else found
 
 
-def levels_db(features: torch.Tensor, config: FeatureConfig, factor: int) -> torch.Tensor:
+def levels_db(
+    features: NDArray[np.float32], config: FeatureConfig, factor: int
+) -> NDArray[np.float64]:
     """Power in dB relative to full scale of each ``factor`` frames of log-mel (T, n_mels).
 
     (ceil(T / factor),), as the samples' mean square: by Parseval's theorem the spectrum of a frame
     has half of n_fft times the sum of the squared window times that.
     """
-    window = torch.hann_window(config.win_length).square().sum()
-    power = features.exp().sum(1) / (config.n_fft / 2 * window)
-    groups = torch.nn.functional.pad(power, (0, -len(power) % factor), value=torch.nan)
-    return 10 * groups.reshape(-1, factor).nanmean(1).log10()
+    # That of a Hann window; Povey's is hardly another.
+    window = 3 / 8 * config.win_length
+    power = np.exp(features).sum(1, dtype=np.float64) / (config.n_fft / 2 * window)
+    groups = np.pad(power, (0, -len(power) % factor), constant_values=np.nan).reshape(-1, factor)
+    found: NDArray[np.float64] = 10 * np.log10(np.nanmean(groups, axis=1))
+    return found
 
 
-def moments(features: torch.Tensor, config: FeatureConfig) -> torch.Tensor:
+def moments(features: NDArray[np.float32], config: FeatureConfig) -> NDArray[np.float64]:
     """Of log-mel (T, n_mels): the number of frames that count, and the sums over them of the
     values and of their squares, (3, n_mels) float64.
     """
     if config.ignore_silence:
         features = features[speech(features)]
-    exact = features.double()
-    return torch.stack([torch.ones_like(exact).sum(0), exact.sum(0), exact.square().sum(0)])
+    exact = features.astype(np.float64)
+    count = np.full(features.shape[1], float(len(features)))
+    return np.stack([count, exact.sum(0), np.square(exact).sum(0)])
 
 
-def statistics_of(sums: torch.Tensor) -> Statistics:
+def statistics_of(sums: NDArray[np.float64]) -> Statistics:
     """Mean and standard deviation from `moments` (3, n_mels), or their sum over utterances.
 
     Where no frame counts they are 0 and 1, far above any silence.
     """
     n_frames, total, squares = sums
     if not n_frames.all():
-        return Statistics(torch.zeros(len(total)), torch.ones(len(total)))
+        return Statistics(np.zeros(len(total), np.float32), np.ones(len(total), np.float32))
     mean = total / n_frames
-    variance = (squares / n_frames - mean.square()).clamp_min(LEAST_VARIANCE)
-    return Statistics(mean.float(), variance.sqrt().float())
+    variance = np.maximum(squares / n_frames - np.square(mean), LEAST_VARIANCE)
+    return Statistics(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
 
 
-def statistics(features: Iterable[torch.Tensor], config: FeatureConfig) -> Statistics:
+def statistics(features: Iterable[NDArray[np.float32]], config: FeatureConfig) -> Statistics:
     """Mean and standard deviation over the frames of log-mel matrices (T, n_mels) that count.
 
     Raises:
@@ -264,49 +326,33 @@ def statistics(features: Iterable[torch.Tensor], config: FeatureConfig) -> Stati
     sums = [moments(matrix, config) for matrix in features]
     if not sums:
         raise InputError("feature statistics: there is no utterance to take them from")
-    return statistics_of(torch.stack(sums).sum(0))
+    return statistics_of(np.sum(sums, axis=0))
 
 
-def repeat_last(x: torch.Tensor, lens: torch.Tensor, n_frames: int, first: int = 0) -> torch.Tensor:
-    """Frames first ... first + n_frames - 1 of x (B, T, F), its edges repeated outside it."""
-    wanted = torch.arange(first, first + n_frames, device=x.device)
-    index = wanted.clamp(min=0).minimum(lens[:, None] - 1).clamp(min=0)  # (B, n_frames)
-    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
+def stack_frames(x: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Join each ``factor`` neighbouring frames: (T, F) -> (ceil(T / factor), F * factor).
 
-
-def stack_frames(
-    x: torch.Tensor, lens: torch.Tensor, factor: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join each ``factor`` neighbouring frames: (B, T, F) -> (B, ceil(T / factor), F * factor).
-
-    A last group that is not full is filled with the utterance's own last frame.
+    A last group that is not full is filled with the last frame.
     """
-    if factor == 1:
-        return x, lens
-    n_groups = math.ceil(x.shape[1] / factor)
-    filled = repeat_last(x, lens, n_groups * factor)
-    stacked = filled.reshape(len(x), n_groups, factor * x.shape[2])
-    lens = (lens + factor - 1).div(factor, rounding_mode="floor")
-    return mask_padding(stacked, lens), lens
+    if len(x) % factor:
+        x = np.pad(x, ((0, -len(x) % factor), (0, 0)), mode="edge")
+    return np.ascontiguousarray(x).reshape(-1, factor * x.shape[1])
 
 
-def add_deltas(x: torch.Tensor, lens: torch.Tensor, order: int) -> torch.Tensor:
-    """Append ``order`` derivatives over five frames: (B, T, F) -> (B, T, F * (1 + order)).
+def add_deltas(x: NDArray[np.float32], order: int) -> NDArray[np.float32]:
+    """Append ``order`` derivatives over five frames: (T, F) -> (T, F * (1 + order)).
 
-    The regression formula of the HTK book (eq. 5.16), as torchaudio's compute_deltas.
+    The regression formula of the HTK book (eq. 5.16), edges repeated, as torchaudio's
+    compute_deltas.
     """
-    parts = [x]
-    margin = DELTA_WINDOW // 2
-    for _ in range(order):
-        # Own edge frames instead of the batch's padding, so that the batch has no influence.
-        around = repeat_last(parts[-1], lens, x.shape[1] + 2 * margin, first=-margin)
-        delta = torchaudio.functional.compute_deltas(around.transpose(1, 2), DELTA_WINDOW)
-        parts.append(mask_padding(delta.transpose(1, 2)[:, margin:-margin], lens))
-    return torch.cat(parts, dim=2)
+    parts, margin = [x], DELTA_WINDOW // 2
+    for _ in range(order if len(x) else 0):
+        around, n = np.pad(parts[-1], ((margin, margin), (0, 0)), mode="edge"), len(x)
+        weighted = sum(k * (around[margin + k :][:n] - around[margin - k :][:n]) for k in (1, 2))
+        parts.append(np.asarray(weighted / np.float32(10), np.float32))
+    return np.concatenate(parts, axis=1) if order else x
 
 
-def assemble(
-    x: torch.Tensor, lens: torch.Tensor, config: FeatureConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised log-mel (B, T, n_mels) -> the model's (B, ceil(T / stack), config.size)."""
-    return stack_frames(add_deltas(x, lens, config.deltas), lens, config.stack)
+def assemble(x: NDArray[np.float32], config: FeatureConfig) -> NDArray[np.float32]:
+    """Normalised log-mel (T, n_mels) -> the model's (ceil(T / stack), config.size)."""
+    return stack_frames(add_deltas(x, config.deltas), config.stack)

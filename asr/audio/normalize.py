@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from asr.audio.features import (
@@ -56,7 +55,7 @@ def nothing_heard(prior: Statistics) -> Heard:
         np.zeros((WINDOW, n_mels), np.float32),
         np.zeros(n_mels),
         np.zeros(STEADY_FRAMES),
-        np.array([float(prior.mean.double().mean()) / NEPER_PER_DB - START_DB]),
+        np.array([float(prior.mean.mean(dtype=np.float64)) / NEPER_PER_DB - START_DB]),
         np.zeros(2, np.int64),
     )
 
@@ -74,20 +73,20 @@ def renew(heard: Heard) -> None:
 
 
 def normalize(
-    features: torch.Tensor, stats: Statistics | None, config: FeatureConfig
-) -> torch.Tensor:
+    features: NDArray[np.float32], stats: Statistics | None, config: FeatureConfig
+) -> NDArray[np.float32]:
     """Shift and scale log-mel (T, n_mels) to zero mean and unit variance under ``stats``."""
     if stats is None:
         return features
     if config.normalize == "online":
         return normalize_on(features, stats, config, nothing_heard(stats))
-    normal = (features - stats.mean) / stats.std
-    return normal.clamp_min(-FLOOR) if config.ignore_silence else normal
+    normal: NDArray[np.float32] = (features - stats.mean) / stats.std
+    return np.maximum(normal, np.float32(-FLOOR)) if config.ignore_silence else normal
 
 
 def normalize_on(
-    features: torch.Tensor, prior: Statistics, config: FeatureConfig, heard: Heard
-) -> torch.Tensor:
+    features: NDArray[np.float32], prior: Statistics, config: FeatureConfig, heard: Heard
+) -> NDArray[np.float32]:
     """The next frames (T, n_mels) of a stream, normalised by what it has heard by each of them.
 
     The mean is that of a sliding window and, while this is not full, of the ``prior``, as in
@@ -97,16 +96,15 @@ def normalize_on(
     """
     normal = np.empty(features.shape, np.float32)
     slide(
-        features.numpy(),
-        prior.mean.double().numpy(),
-        prior.std.double().numpy(),
+        np.ascontiguousarray(features),
+        prior.mean.astype(np.float64),
+        prior.std.astype(np.float64),
         config.ignore_silence,
         heard.window,
         (heard.sums, heard.levels, heard.loudest, heard.counts),
         normal,
     )
-    found = torch.from_numpy(normal)
-    return found.clamp_min(-FLOOR) if config.ignore_silence else found
+    return np.maximum(normal, np.float32(-FLOOR)) if config.ignore_silence else normal
 
 
 @compiled

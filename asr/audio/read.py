@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 import numpy as np
 import soundfile
 
+from asr.audio.resample import Resampling
 from asr.errors import InputError
 from asr.system.files import write_aside
 
 if TYPE_CHECKING:
-    import torchaudio
-
     from asr.audio.media import Medium
 
 #: Standard input; a file that is called so has an absolute path.
@@ -41,9 +40,6 @@ MOST_CHANNELS = 16
 MAX_OVERSHOOT_S = 0.5
 #: Float audio may clip a little above 1; a peak beyond this was never scaled to [-1, 1].
 MAX_PEAK = 8.0
-#: Taps of the largest resampling kernel (rate x rate / gcd^2): 470 MB while it is made. 44056 Hz
-#: (NTSC video) to 16000 has 1.1e7, 22255 Hz (old Macintoshes) 1.4e7.
-MAX_KERNEL = 1.5e7
 PIECE = 1 << 22
 #: Seconds; three hundred years.
 MOST_S = 1e10
@@ -103,7 +99,7 @@ def load_audio(
 
     ``data`` is the file's content, where it was read already.
 
-    Channels are averaged; another rate is resampled with torchaudio's windowed sinc.
+    Channels are averaged; another rate is resampled by `asr.audio.resample`.
     Reading in pieces of ``duration_s`` streams a long file.
 
     Returns:
@@ -575,60 +571,3 @@ def resampled_blocks(
         if len(found):
             yield found
     yield resampling.rest()
-
-
-class Resampling:
-    """Resamples a waveform that comes in packets, a sample as soon as all that it needs is there.
-
-    at_once_s: so many seconds are computed at once, always, so that the samples are the same to
-    the last bit however the waveform was cut; 0: all that is there.
-
-    Raises:
-        InputError: there is no short ratio between the rates; the line begins with ``name``.
-    """
-
-    def __init__(self, rate: int, sample_rate: int, name: str, at_once_s: float = 0.0) -> None:
-        if sample_rate < 1:
-            raise InputError(f"sample_rate {sample_rate}: expected a rate in Hz")
-        common = math.gcd(rate, sample_rate)
-        if rate * sample_rate / common**2 > MAX_KERNEL:
-            raise InputError(
-                f"{name}: {rate} Hz has no short ratio to {sample_rate} Hz; resample it first"
-            )
-        self.unit, self.new_unit = rate // common, sample_rate // common
-        self._resample = _resampler(rate, sample_rate)
-        # What the kernel sees on either side of a sample, in whole units: those are resampled
-        # exactly.
-        self._margin = math.ceil(self._resample.width / self.unit) + 1
-        self._at_once = max(1, round(at_once_s * rate / self.unit)) if at_once_s else 0
-        self._held = np.zeros(self._margin * self.unit, np.float32)
-
-    def of(self, samples: np.ndarray) -> np.ndarray:
-        """Take samples (N,) and give those that can be told by now."""
-        self._held = np.concatenate([self._held, samples])
-        found = [np.zeros(0, np.float32)]
-        while (ready := len(self._held) // self.unit - 2 * self._margin) >= max(self._at_once, 1):
-            n = self._at_once or ready
-            piece = self._resampled(self._held[: (n + 2 * self._margin) * self.unit])
-            found.append(piece[: n * self.new_unit])
-            self._held = self._held[n * self.unit :]
-        return found[-1] if len(found) == 2 else np.concatenate(found)
-
-    def rest(self) -> np.ndarray:
-        """Give what is left at the end of the waveform."""
-        return self._resampled(self._held)
-
-    def _resampled(self, held: np.ndarray) -> np.ndarray:
-        # torch takes seconds to import, and audio at the right rate does not need it.
-        import torch
-
-        found: np.ndarray = self._resample(torch.from_numpy(held)).numpy()
-        return found[self._margin * self.new_unit :]
-
-
-# A folder of audio at ever other rates must not fill the memory.
-@lru_cache(maxsize=4)
-def _resampler(rate: int, sample_rate: int) -> torchaudio.transforms.Resample:
-    import torchaudio
-
-    return torchaudio.transforms.Resample(rate, sample_rate)

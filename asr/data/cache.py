@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from asr.audio.features import FeatureConfig
 from asr.audio.read import file_state
-from asr.data.examples import Matrix, extract
+from asr.data.matrices import Matrix, extract
 from asr.errors import InputError
 from asr.system.files import write_aside
 from asr.types import Utterance
@@ -45,6 +46,7 @@ SHAPING = (
     "min_hz",
     "max_hz",
     "ignore_silence",
+    "log_mel",
 )
 
 
@@ -129,7 +131,7 @@ def read_shard(
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as handle:
+        with safe_open(path, framework="np") as handle:
             about = handle.metadata() or {}
             features = handle.get_tensor("features")
             ends = handle.get_tensor("ends")
@@ -151,10 +153,15 @@ def read_shard(
     }, skipped
 
 
-def seal(features: torch.Tensor, ends: torch.Tensor, moments: torch.Tensor, *about: str) -> str:
+def seal(
+    features: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    moments: NDArray[np.float64],
+    *about: str,
+) -> str:
     """A checksum of all in a file but the features' values, which are read when they are used."""
     crc = zlib.crc32(f"{features.dtype} {features.shape} {about}".encode())
-    return str(zlib.crc32(moments.numpy().tobytes(), zlib.crc32(ends.numpy().tobytes(), crc)))
+    return str(zlib.crc32(moments.tobytes(), zlib.crc32(ends.tobytes(), crc)))
 
 
 def write_shard(
@@ -177,11 +184,10 @@ def write_shard(
     states = audio_state(shard)
     skipped: dict[str, str] = {}
     matrices = list(extract(shard, config, skipped, tick, speed).values())
-    ends = torch.tensor([len(m.features) for m in matrices], dtype=torch.int64).cumsum(0)
-    features = torch.cat([torch.zeros(0, config.n_mels), *(m.features for m in matrices)])
-    moments = torch.stack(
-        [torch.zeros(3, config.n_mels, dtype=torch.float64), *(m.moments for m in matrices)]
-    )[1:].contiguous()
+    ends = np.cumsum([len(m.features) for m in matrices], dtype=np.int64)
+    none = np.zeros((0, config.n_mels), np.float32)
+    features = np.concatenate([none, *(m.features for m in matrices)])
+    moments = np.array([m.moments for m in matrices]).reshape(-1, 3, config.n_mels)
     tensors = {"features": features, "ends": ends, "moments": moments}
     about = {"audio": json.dumps(states), "skipped": json.dumps(skipped)}
     about["seal"] = seal(features, ends, moments, about["audio"], about["skipped"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,26 +11,20 @@ from threading import Barrier
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from asr.audio.augment import (
-    WaveformAugment,
-    change_speed,
-    gain,
-    spec_augment,
-    warp_frequencies,
-)
+from asr.audio.augment import WaveformAugment, gain, spec_augment, warp_frequencies
 from asr.audio.features import (
     FeatureConfig,
     FrameClock,
-    LogMel,
     Statistics,
     assemble,
     moments,
     statistics_of,
 )
 from asr.audio.normalize import normalize
-from asr.audio.read import load_audio
+from asr.data.matrices import Matrix
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels, fold_segments, unit_symbols
 from asr.nets.losses import IGNORE, ctc_frames_needed, frame_targets
@@ -41,14 +34,6 @@ from asr.types import Batch, Segment, Utterance
 #: Lengths are jittered by up to this share. On so762 it pads 3.6 % (1.7 % without, 4.9 % with 0.1)
 #: and an utterance meets 20 % of its batch again in the next epoch (100 % without).
 JITTER = 0.06
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Log-mel (T, n_mels) as computed, and its `features.moments` (3, n_mels)."""
-
-    features: torch.Tensor
-    moments: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +47,19 @@ class Example:
     """
 
     utterance: Utterance
-    features: torch.Tensor
+    features: NDArray[np.float32]
     labels: tuple[int, ...]
     frames: tuple[int, ...] | None
     stats: Statistics | None = None
     speed: float = 1.0
     others: tuple[Example, ...] = ()
-    waveform: torch.Tensor | None = None
+    waveform: NDArray[np.float32] | None = None
 
 
 def filler(config: FeatureConfig) -> Example:
     """A frame of silence with a label, for a process that has no part in a batch but takes part."""
     nobody = Utterance(id="", audio=Path(), speaker="", duration_s=0.0)
-    return Example(nobody, torch.zeros(1, config.n_mels), labels=(1,), frames=(1,))
+    return Example(nobody, np.zeros((1, config.n_mels), np.float32), labels=(1,), frames=(1,))
 
 
 @dataclass(frozen=True)
@@ -89,76 +74,6 @@ class Epoch:
     load: Callable[[int], list[Example]]
     lens: Callable[[int], list[int]]
     ids: Callable[[int], list[str]]
-
-
-def matrix_of(log_mel: LogMel, waveform: torch.Tensor) -> Matrix:
-    """The log-mel of a waveform (N,)."""
-    features, _ = log_mel(waveform[None], torch.tensor([len(waveform)]))
-    return Matrix(features[0], moments(features[0], log_mel.config))
-
-
-def extract(
-    utterances: Sequence[Utterance],
-    config: FeatureConfig,
-    skipped: dict[str, str],
-    tick: Callable[[], None] = lambda: None,
-    speed: float = 1.0,
-) -> dict[str, Matrix]:
-    """Compute the log-mel matrix (T, n_mels) of every utterance at ``speed``, by id.
-
-    Unreadable audio is left out: ``skipped`` gets its id and the reason. ``tick`` is called
-    after each utterance, for a progress bar.
-    """
-    log_mel = LogMel(config)
-
-    def one(utterance: Utterance) -> Matrix | InputError:
-        try:
-            waveform = torch.from_numpy(
-                load_audio(
-                    utterance.audio, config.sample_rate, utterance.offset_s, utterance.duration_s
-                )
-            )
-        except InputError as error:
-            return error
-        return matrix_of(log_mel, change_speed(waveform, speed))
-
-    matrices = {}
-    # One reads while the other computes, with as many threads as torch takes.
-    with ThreadPoolExecutor(2) as pool:
-        for utterance, result in zip(utterances, pool.map(one, utterances), strict=True):
-            if isinstance(result, InputError):
-                skipped[utterance.id] = str(result)
-            else:
-                matrices[utterance.id] = result
-            tick()
-    return matrices
-
-
-def pooled(matrices: Sequence[Matrix]) -> Statistics:
-    """Mean and standard deviation over the frames of all ``matrices`` that count."""
-    return statistics_of(torch.stack([m.moments for m in matrices]).sum(0))
-
-
-def set_statistics(
-    matrices: Mapping[str, Matrix],
-    speakers: Mapping[str, str],
-    how: str,
-    global_stats: Statistics | None = None,
-) -> dict[str, Statistics | None]:
-    """What normalises each utterance: statistics of its own, of its speaker's, or of train."""
-    if how == "none":
-        return dict.fromkeys(matrices)
-    if how == "utterance":
-        return {i: pooled([m]) for i, m in matrices.items()}
-    if how == "speaker":
-        groups = defaultdict(list)
-        for i, matrix in matrices.items():
-            groups[speakers[i]].append(matrix)
-        stats = {speaker: pooled(group) for speaker, group in groups.items()}
-        return {i: stats[speakers[i]] for i in matrices}
-    if global_stats is None:
-        raise InputError(f"features.normalize={how}: the model carries no feature statistics")
-    return dict.fromkeys(matrices, global_stats)
 
 
 def label_segments(utterance: Utterance, unit: str, folding: str) -> list[Segment]:
@@ -344,11 +259,10 @@ def collate(
             augmented(e, config, augment, generator)
             for e, generator in zip(examples, generators, strict=True)
         ]
-    x = pad_sequence(matrices, batch_first=True)
-    lens = torch.tensor([len(m) for m in matrices])
     if augment is not None:
-        x = spec_augment(x, lens, augment.config, generators)
-    x, lens = assemble(x, lens, config)
+        masked = spec_augment(*padded_frames(matrices), augment.config, generators)
+        matrices = [x[: len(m)].numpy() for x, m in zip(masked, matrices, strict=True)]
+    x, lens = padded_frames([assemble(matrix, config) for matrix in matrices])
     targets = [(e.frames or ()) if framewise else e.labels for e in examples]
     timed = [e.frames for e in examples if e.frames is not None]
     return Batch(
@@ -359,6 +273,14 @@ def collate(
         target_lens=torch.tensor([len(t) for t in targets]),
         frames=padded(timed) if len(timed) == len(examples) else None,
     )
+
+
+def padded_frames(
+    matrices: Sequence[NDArray[np.float32]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (T, F) -> (B, T, F), zeros beyond their lengths (B,)."""
+    lens = torch.tensor([len(m) for m in matrices])
+    return pad_sequence([torch.from_numpy(m) for m in matrices], batch_first=True), lens
 
 
 def padded(targets: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -423,7 +345,7 @@ def single_threaded(n_threads: int) -> ThreadPoolExecutor:
 
 def augmented(
     example: Example, config: FeatureConfig, augment: WaveformAugment, generator: torch.Generator
-) -> torch.Tensor:
+) -> NDArray[np.float32]:
     """Normalised log-mel (T, n_mels) of an example with the noise, room and volume it draws."""
     matrix, stats = example.features, example.stats
     if augment.config.wants_waveforms:
@@ -436,5 +358,5 @@ def augmented(
     if matrix is not example.features and config.normalize == "utterance":
         stats = statistics_of(moments(matrix, config))
     if augment.config.volume_db:
-        matrix = matrix + gain(augment.config, generator)
+        matrix = matrix + np.float32(gain(augment.config, generator))
     return normalize(matrix, stats, config)

@@ -316,7 +316,8 @@ def save_weights(
     weights = bundle.model.state_dict() if weights is None else weights
     tensors = {f"model.{k}": t for k, t in weights.items()}
     if bundle.stats is not None:
-        tensors |= {"features.mean": bundle.stats.mean, "features.std": bundle.stats.std}
+        for name in ("mean", "std"):
+            tensors[f"features.{name}"] = torch.from_numpy(getattr(bundle.stats, name))
     if bundle.transitions is not None:
         for name, array in bundle.transitions.to_arrays().items():
             tensors[f"transitions.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
@@ -372,7 +373,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise InputError(f"{path}: expected {len(labels)} log_priors, one a label, found {n}")
     model = make()
     model.load_state_dict(weights)
-    stats = _under("features.", tensors)
+    stats = {k: t.numpy() for k, t in _under("features.", tensors).items()}
     transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}
     lexicon, fold = folder / LEXICON, found["label_config"].fold
     return Bundle(

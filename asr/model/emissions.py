@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils.rnn import pad_sequence
 
 from asr.audio.features import Statistics, assemble, levels_db, speech, steady
 from asr.audio.normalize import normalize
 from asr.audio.read import load_audio
 from asr.audio.silence import SMOOTHING_S, frames_in, is_quiet, left_out, loudness, smoothed
-from asr.data.examples import Example, Matrix, extract, matrix_of, set_statistics
+from asr.data.examples import Example, padded_frames
+from asr.data.matrices import Matrix, extract, matrix_of, set_statistics
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
@@ -36,7 +36,7 @@ class Heard:
     """What the net hears of an utterance: log-mel (T, n_mels), normalised by ``stats``, if any."""
 
     id: str
-    features: torch.Tensor
+    features: NDArray[np.float32]
     stats: Statistics | None
 
 
@@ -100,9 +100,7 @@ def waveform_emissions(
         return [bundle.model(waveform) for waveform in waveforms]
 
     def outputs(batch: Sequence[int]) -> list[np.ndarray]:
-        matrices = {
-            str(i): matrix_of(bundle.log_mel, torch.from_numpy(waveforms[i])) for i in batch
-        }
+        matrices = {str(i): matrix_of(bundle.log_mel, waveforms[i]) for i in batch}
         heard = _heard(bundle, matrices, {i: i for i in matrices})
         return log_probs_of(bundle, heard, precision=precision, skip_silence=skip_silence)
 
@@ -192,15 +190,15 @@ def spared(
     shorter, kept = [], {}
     for i, each in enumerate(heard):
         matrix = each.features
-        levels = levels_db(matrix, bundle.features, clock.factor).numpy()
-        levels = smoothed(levels, frames_in(SMOOTHING_S, clock.shift_s))
-        quiet = is_quiet(levels, loudness(levels)) | steady(matrix)[:: clock.factor].numpy()
+        levels = levels_db(matrix, bundle.features, clock.factor)
+        level = smoothed(levels, frames_in(SMOOTHING_S, clock.shift_s))
+        quiet = is_quiet(level, loudness(level)) | steady(matrix)[:: clock.factor]
         stays = ~left_out(quiet, clock.shift_s)
         if not speech(matrix).any():
             stays[:] = False
         if not stays.all():
             kept[i] = stays
-            rows = torch.from_numpy(stays).repeat_interleave(clock.factor)[: len(matrix)]
+            rows = np.repeat(stays, clock.factor)[: len(matrix)]
             each = replace(each, features=matrix[rows])
         shorter.append(each)
     return shorter, kept
@@ -222,8 +220,7 @@ def _batch_log_probs(bundle: Bundle, heard: Sequence[Heard]) -> list[np.ndarray]
     device = bundle.device
     try:
         matrices = [normalize(each.features, each.stats, bundle.features) for each in heard]
-        lens = torch.tensor([len(m) for m in matrices])
-        x, lens = assemble(pad_sequence(matrices, True), lens, bundle.features)
+        x, lens = padded_frames([assemble(matrix, bundle.features) for matrix in matrices])
         log_probs, lens = bundle.model(x.to(device), lens.to(device))
         return [log_probs[i, :n].float().cpu().numpy() for i, n in enumerate(lens.tolist())]
     except (MemoryError, RuntimeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
-import torch
+import numpy as np
 
 from asr.audio.features import FeatureConfig
 from asr.errors import InputError
@@ -65,6 +65,6 @@ def _nets(bundle: Bundle) -> list[AcousticModel]:
 def _alike(one: Bundle, other: Bundle) -> bool:
     if one.stats is None or other.stats is None:
         return one.stats is other.stats
-    return torch.allclose(one.stats.mean, other.stats.mean) and torch.allclose(
+    return np.allclose(one.stats.mean, other.stats.mean) and np.allclose(
         one.stats.std, other.stats.std
     )

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save as tensor_bytes
@@ -23,14 +23,15 @@ from asr.audio.features import (
     BELOW_DB,
     DIGITAL_SILENCE_DB,
     FLOOR,
+    KALDI_FLOOR,
     LEAST_VARIANCE,
     LOG_FLOOR,
     NEPER_PER_DB,
     PEAK_FRAMES,
+    PREEMPHASIS,
     SPEECH_RANGE_DB,
     STEADY_DB,
     STEADY_FRAMES,
-    FeatureConfig,
     LogMel,
 )
 from asr.errors import InputError
@@ -40,16 +41,11 @@ from asr.model.onnx_graph import Graph, linear, log_probs_output, recurrent
 from asr.model.onnx_live import live_graph, live_metadata
 from asr.model.stream import choose_latency
 from asr.nets.acoustic import AcousticModel
-from asr.nets.cells import (
-    Cell,
-)
+from asr.nets.cells import Cell
 from asr.nets.convolution import Convolutions
 from asr.nets.live import Live
 from asr.nets.recurrent import RecurrentLayer, RecurrentStack
 from asr.system.files import write_aside
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
@@ -122,13 +118,15 @@ def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     waveform = graph.input("waveform", np.float32, "B", "N")
     n_samples = graph.input("n_samples", np.int64, "B")
 
-    inside = graph("Less", graph.count(graph.size(waveform, 1)), graph.column(n_samples))
-    waveform = graph("Where", inside, waveform, graph.constant(0))
-    # The windows of the first and last frames are centred on the first and last hop.
-    lead = config.n_fft // 2 - _window_offset(config)
-    x = _log_mel(graph, config, waveform, [lead, config.win_length - lead])
-    lens = graph("Div", n_samples, graph.integer(config.hop_length))
-    lens = graph("Add", lens, graph.integer(1))
+    log_mel = LogMel(config)
+    waveform = _padded(graph, log_mel, waveform, n_samples)
+    x = _log_mel(graph, log_mel, waveform)
+    hop = graph.integer(config.hop_length)
+    if log_mel.is_kaldi:
+        lens = graph("Div", graph("Add", n_samples, graph.integer(config.hop_length // 2)), hop)
+        lens = graph("Max", lens, graph.integer(1))
+    else:
+        lens = graph("Add", graph("Div", n_samples, hop), graph.integer(1))
 
     inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))
     inside = graph("Unsqueeze", inside, graph.integer(2))
@@ -156,6 +154,10 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
         ),
         (net.conv is not None, "has convolutions, which look ahead: train with model.conv=[]"),
         (config.deltas > 0, "looks ahead for its deltas: train with features.deltas=0"),
+        (
+            config.log_mel == "kaldi",
+            "mirrors the ends of audio: train with features.log_mel=librosa",
+        ),
     ):
         if wrong:
             raise InputError(f"--streaming: this model {why}")
@@ -167,7 +169,7 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
         [graph.input(f"{name}{i}", np.float32, "B", cell.hidden) for name in cell.states]
         for i, cell in enumerate(cells)
     ]
-    x = _log_mel(graph, config, waveform, [0, 0])
+    x = _log_mel(graph, LogMel(config), waveform)
     # All rows are as long as their piece.
     ones = graph("Expand", graph.integer(1), graph.size(waveform, 0))
     lens = graph("Mul", ones, graph.size(x, 1))
@@ -181,28 +183,44 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     return graph
 
 
-def _window_offset(config: FeatureConfig) -> int:
-    """Where in the n_fft samples of a frame its window begins; torch.stft centres it."""
-    return (config.n_fft - config.win_length) // 2
+def _padded(graph: Graph, log_mel: LogMel, waveform: str, n_samples: str) -> str:
+    """`LogMel.around` the samples (B, N) of each row, as far as the window of any frame goes."""
+    lead, more = log_mel.lead, log_mel.config.win_length
+    if not log_mel.is_kaldi:
+        inside = graph("Less", graph.count(graph.size(waveform, 1)), graph.column(n_samples))
+        waveform = graph("Where", inside, waveform, graph.constant(0))
+        return graph("Pad", waveform, graph.integer(0, lead, 0, more - lead))
+    length = graph("Add", graph.size(waveform, 1), graph.integer(lead + more))
+    at = graph("Sub", graph.count(length), graph.integer(lead))
+    # To the end and back again, for ever.
+    there_and_back = graph("Mul", graph.column(n_samples), graph.integer(2))
+    at = graph("Mod", at, there_and_back)
+    back = graph("Sub", graph("Sub", there_and_back, graph.integer(1)), at)
+    at = graph("Min", at, back)
+    return graph("GatherND", waveform, graph("Unsqueeze", at, graph.integer(2)), batch_dims=1)
 
 
-def _log_mel(graph: Graph, config: FeatureConfig, waveform: str, pads: list[int]) -> str:
-    """Waveform (B, N) -> log-mel (B, T, n_mels); the spectrum is a convolution with waves."""
-    mel = LogMel(config).mel
-    filters = mel.mel_scale.fb.double().numpy()  # (n_fft / 2 + 1, n_mels)
+def _log_mel(graph: Graph, log_mel: LogMel, waveform: str) -> str:
+    """Padded waveform (B, N) -> log-mel (B, T, n_mels), its spectrum by convolving with waves."""
+    config, filters = log_mel.config, log_mel.filters  # (n_fft / 2 + 1, n_mels)
     used = np.flatnonzero(filters.any(axis=1))
-    times = np.arange(config.win_length)
+    n = config.win_length
     # Whole turns are taken off as integers, exactly.
-    phases = 2 * np.pi * (np.outer(used, times) % config.n_fft) / config.n_fft
-    window = mel.spectrogram.window.double().numpy()
-    waves = np.concatenate([np.cos(phases), np.sin(phases)]) * window  # (2 * used, win_length)
+    phases = 2 * np.pi * (np.outer(used, np.arange(n)) % config.n_fft) / config.n_fft
+    waves = np.concatenate([np.cos(phases), np.sin(phases)]) * log_mel.window  # (2 * used, n)
+    floor = LOG_FLOOR
+    if log_mel.is_kaldi:
+        before = np.eye(n, k=-1)
+        before[0, 0] = 1
+        waves = waves @ (np.eye(n) - PREEMPHASIS * before) @ (np.eye(n) - 1 / n)
+        floor = KALDI_FLOOR
 
     x = graph("Unsqueeze", waveform, graph.integer(1))
     kernel = graph.constant(waves[:, None])
-    x = graph("Conv", x, kernel, strides=[config.hop_length], pads=pads)  # (B, 2 * used, T)
+    x = graph("Conv", x, kernel, strides=[config.hop_length])  # (B, 2 * used, T)
     power = graph("Transpose", graph("Mul", x, x), perm=[0, 2, 1])
     x = graph("MatMul", power, graph.constant(np.concatenate([filters[used]] * 2)))
-    return graph("Log", graph("Max", x, graph.constant(LOG_FLOOR)))
+    return graph("Log", graph("Max", x, graph.constant(floor)))
 
 
 def _total(graph: Graph, values: str, dtype: type) -> str:

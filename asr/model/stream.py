@@ -174,7 +174,7 @@ class EmissionStream:
         n_frames = self._front.n_frames
         return ENDLESS if n_frames is None else -(-n_frames // self.bundle.features.stack)
 
-    def next_frames(self) -> torch.Tensor | None:
+    def next_frames(self) -> NDArray[np.float32] | None:
         """Features (chunk, F) of the next step, where all that it needs is there."""
         chunk = self.live.latency.chunk
         first = self._n_steps * chunk
@@ -206,7 +206,7 @@ class _Front:
         self._packets: list[NDArray[np.float32]] = []
         self._samples, self._first_sample = np.zeros(0, np.float32), 0
         self._n_samples = 0
-        self._frames, self._first_frame = torch.zeros(0, config.n_mels), 0
+        self._frames, self._first_frame = np.zeros((0, config.n_mels), np.float32), 0
 
     @property
     def config(self) -> FeatureConfig:
@@ -223,14 +223,14 @@ class _Front:
         """Frames of log-mel of the whole, once it has ended."""
         if not self.finished:
             return None
-        return self._n_samples // self.config.hop_length + 1 if self._n_samples else 0
+        return self.log_mel.n_frames(self._n_samples) if self._n_samples else 0
 
     def accept(self, samples: NDArray[np.float32]) -> None:
         """Take samples (N,) at the features' rate."""
         self._packets.append(samples)
         self._n_samples += len(samples)
 
-    def frames(self, first: int, n: int) -> torch.Tensor | None:
+    def frames(self, first: int, n: int) -> NDArray[np.float32] | None:
         """Stacked frames ``first`` ... of the stream, (n, F), zeros where there are none.
 
         None where too little is heard. Each call asks for those after the last.
@@ -242,17 +242,16 @@ class _Front:
         low = max(start, 0)
         ends = self._first_frame + len(self._frames)
         high = max(min(stop, ends), low)
-        found = torch.zeros(n, self.config.size)
+        found = np.zeros((n, self.config.size), np.float32)
         if high > low:
             begin = max(0, low - self.margin)
             around = self._frames[
                 begin - self._first_frame : high + self.margin - self._first_frame
             ]
-            lens = torch.tensor([len(around)])
-            x = add_deltas(around[None], lens, self.config.deltas)[:, low - begin : high - begin]
-            x, _ = stack_frames(x, torch.tensor([high - low]), stack)
+            x = add_deltas(around, self.config.deltas)[low - begin : high - begin]
+            x = stack_frames(x, stack)
             at = (low - start) // stack
-            found[at : at + x.shape[1]] = x[0]
+            found[at : at + len(x)] = x
         kept = max(self._first_frame, min(stop - self.margin, ends))
         self._frames, self._first_frame = self._frames[kept - self._first_frame :], kept
         return found
@@ -260,40 +259,31 @@ class _Front:
     def _hear(self, until: int) -> bool:
         """Compute log-mel up to frame ``until``, at most to the end; whether so much is there."""
         config, done = self.config, self._first_frame + len(self._frames)
-        needed = (until - 1) * config.hop_length + config.win_length // 2
-        if needed > self._n_samples and not self.finished:
+        start = done * config.hop_length - self.log_mel.lead
+        n_samples = self.log_mel.n_samples(until - done)
+        if start + n_samples > self._n_samples and not self.finished:
             return False
         if until <= done or (self.n_frames is not None and done >= self.n_frames):
             return True
-        # Whole frames on either side, whose windows reach beyond what is cut out.
-        around = -(-config.n_fft // 2 // config.hop_length) + 1
-        start = (done - around) * config.hop_length
-        n_samples = (until - done + 2 * around - 1) * config.hop_length
-        waveform = torch.from_numpy(self._cut(start, n_samples))[None]
-        log_mel, _ = self.log_mel(waveform, torch.tensor([n_samples]))
-        new = log_mel[0, around : around + until - done]
+        new = self.log_mel.of(self._cut(start, n_samples))
         if self.n_frames is not None:
             new = new[: self.n_frames - done]
         if config.normalize == "online":
             assert self.prior is not None
             assert self._heard is not None
-            new = normalize_on(new.contiguous(), self.prior, config, self._heard)
+            new = normalize_on(new, self.prior, config, self._heard)
         else:
             new = normalize(new, self.prior, config)
-        self._frames = torch.cat([self._frames, new])
+        self._frames = np.concatenate([self._frames, new])
         return True
 
     def _cut(self, start: int, n: int) -> NDArray[np.float32]:
-        """Samples from ``start`` on, zeros where there are none; what is before is let go."""
+        """Samples from ``start`` on; what is before is let go."""
         held = np.concatenate([self._samples, *self._packets])
         self._packets.clear()
         dropped = max(0, start - self._first_sample)
         self._samples, self._first_sample = held[dropped:], self._first_sample + dropped
-        found = np.zeros(n, np.float32)
-        at = self._first_sample - start
-        part = self._samples[: n - at]
-        found[at : at + len(part)] = part
-        return found
+        return self.log_mel.around(self._samples, start - self._first_sample, n)
 
 
 def advance(streams: Iterable[EmissionStream]) -> None:
@@ -307,15 +297,15 @@ def advance(streams: Iterable[EmissionStream]) -> None:
 def step(streams: Iterable[EmissionStream]) -> list[EmissionStream]:
     """Take a step of each stream where one is due, see `advance`; returns these."""
     due = [(stream, x) for stream in streams if (x := stream.next_frames()) is not None]
-    groups: dict[tuple[int, Latency], list[tuple[EmissionStream, torch.Tensor]]] = {}
+    groups: dict[tuple[int, Latency], list[tuple[EmissionStream, NDArray[np.float32]]]] = {}
     for stream, x in due:
         groups.setdefault((id(stream.bundle), stream.live.latency), []).append((stream, x))
     for group in groups.values():
         state = tuple(map(torch.cat, zip(*(s.state for s, _ in group), strict=True)))
         device = state[0].device
-        x = torch.stack([frames for _, frames in group]).to(device)
+        frames = torch.from_numpy(np.stack([x for _, x in group])).to(device)
         lens = torch.tensor([s.end for s, _ in group], device=device)
-        log_probs, state = group[0][0].live(x, lens, state)
+        log_probs, state = group[0][0].live(frames, lens, state)
         log_probs = log_probs.cpu()
         for i, (stream, _) in enumerate(group):
             stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from asr.audio.features import mask_outside, mask_padding
+from asr.nets.frames import mask_outside, mask_padding
 
 
 class Convolutions(nn.Module):

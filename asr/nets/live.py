@@ -8,9 +8,9 @@ from itertools import chain
 import torch
 from torch import nn
 
-from asr.audio.features import mask_outside
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import State
+from asr.nets.frames import mask_outside
 from asr.nets.recurrent import Latency, RecurrentLayer, Windows
 
 #: The length of what has not ended: beyond any audio, and far from an overflow.

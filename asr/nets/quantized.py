@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from asr.audio.features import mask_padding
 from asr.errors import InputError
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import LSTM, GRUResetAfter, State, to_torch
+from asr.nets.frames import mask_padding
 
 #: A bias that shuts or opens a gate for good: the logistic function is 0 or 1 at it.
 SURE = 100.0

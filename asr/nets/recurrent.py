@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from asr.audio.features import mask_padding, stack_frames
 from asr.errors import InputError
 from asr.nets.cells import CELLS, Cell, State
+from asr.nets.frames import mask_padding, stack_frames
 from asr.system.settings import check, setting
 
 MOST_LAYERS, MOST_UNITS = 64, 16_384

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -83,10 +82,8 @@ class Scene:
     image: NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
-        log_mel, _ = LogMel(self.features)(
-            torch.from_numpy(self.waveform)[None], torch.tensor([len(self.waveform)])
-        )
-        object.__setattr__(self, "image", log_mel[0].numpy().T)  # (T, F) -> (F, T)
+        # (T, F) -> (F, T)
+        object.__setattr__(self, "image", LogMel(self.features)(self.waveform).T)
 
 
 def plot_audio(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import matplotlib
 import numpy as np
 import soundfile
-import torch
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
@@ -205,8 +204,7 @@ def _envelope(waveform: np.ndarray, rate: int) -> tuple[list[float], list[float]
 
 def _log_mel(waveform: np.ndarray, bundle: Bundle) -> Picture:
     config = bundle.features
-    features, _ = LogMel(config)(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
-    image = features[0].numpy().T[::-1]  # (T, F) -> (F, T), high frequencies on top
+    image = LogMel(config)(waveform).T[::-1]  # (T, F) -> (F, T), high frequencies on top
     # Digital silence would take the whole scale: the quietest hundredth shares one colour.
     low, high = np.quantile(image, 0.01), image.max()
     shades = np.clip((image - low) / max(high - low, 1e-6), 0, 1)

@@ -15,17 +15,9 @@ from asr.audio.augment import WaveformAugment
 from asr.audio.features import BY_TRAIN, Statistics, frame_clock
 from asr.corpora import Audit, Corpus
 from asr.data.cache import cached
-from asr.data.examples import (
-    Example,
-    Matrix,
-    Targets,
-    extract,
-    join_speeds,
-    make_examples,
-    pooled,
-    set_statistics,
-)
+from asr.data.examples import Example, Targets, join_speeds, make_examples
 from asr.data.index import IndexedManifest
+from asr.data.matrices import Matrix, extract, pooled, set_statistics
 from asr.data.utterances import Listed, Utterances
 from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up

@@ -25,11 +25,12 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from asr.audio.augment import change_speed
 from asr.audio.features import BY_TRAIN, LogMel, Statistics, statistics
 from asr.audio.read import load_audio
-from asr.data.examples import Epoch, Example, bucket, make_examples, matrix_of, pooled
+from asr.audio.resample import change_speed
+from asr.data.examples import Epoch, Example, bucket, make_examples
 from asr.data.index import IndexedManifest
+from asr.data.matrices import matrix_of, pooled
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.nets.losses import frame_targets
@@ -233,14 +234,12 @@ class Stream:
             if isinstance(data, InputError):
                 raise data
             utterance = self.manifest[i]
-            waveform = torch.from_numpy(
-                load_audio(
-                    utterance.audio,
-                    about.features.sample_rate,
-                    utterance.offset_s,
-                    utterance.duration_s,
-                    data,
-                )
+            waveform = load_audio(
+                utterance.audio,
+                about.features.sample_rate,
+                utterance.offset_s,
+                utterance.duration_s,
+                data,
             )
         except InputError as error:
             self.lose(i, str(error))

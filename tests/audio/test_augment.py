@@ -10,14 +10,15 @@ from asr.audio.augment import (
     AugmentConfig,
     WaveformAugment,
     add_noise,
-    change_speed,
     gain,
     reverberate,
     spec_augment,
     warp_frequencies,
 )
 from asr.audio.features import FeatureConfig, LogMel, moments, statistics_of
-from asr.data.examples import Example, collate, extract
+from asr.audio.resample import change_speed
+from asr.data.examples import Example, collate
+from asr.data.matrices import extract
 from asr.errors import InputError
 from asr.types import Utterance
 
@@ -63,7 +64,7 @@ def sine(hertz, n):
 
 
 def log_mel_of_sine(hertz):
-    return LogMel(FeatureConfig())(sine(hertz, 16_000)[None], torch.tensor([16_000]))[0][0]
+    return LogMel(FeatureConfig())(sine(hertz, 16_000).numpy())
 
 
 @pytest.mark.parametrize("factor", [0.85, 0.9, 1.0, 1.1, 1.15])
@@ -75,12 +76,12 @@ def test_a_warped_tone_is_a_tone_so_much_higher(hertz, factor):
 
 
 def test_warping_keeps_the_highest_frequency_and_by_one_everything():
-    x = torch.randn(7, 80, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(warp_frequencies(x, 1.0, FeatureConfig()), x, atol=1e-3)
-    ramp = torch.arange(80.0)[None]
+    x = np.random.default_rng(0).standard_normal((7, 80)).astype(np.float32)
+    assert np.allclose(warp_frequencies(x, 1.0, FeatureConfig()), x, atol=1e-3)
+    ramp = np.arange(80, dtype=np.float32)[None]
     for factor in (0.8, 1.2):
         warped = warp_frequencies(ramp, factor, FeatureConfig())[0]
-        assert (warped.diff() >= 0).all()
+        assert (np.diff(warped) >= 0).all()
         assert warped[-1] == pytest.approx(79, abs=0.5)
 
 
@@ -100,9 +101,9 @@ def test_each_epoch_draws_a_vocal_tract_of_its_own():
 
 @pytest.mark.parametrize("speed", [0.9, 1.1, 0.75, 1.0])
 def test_speed_changes_length_and_pitch(speed):
-    changed = change_speed(sine(800, 16_000), speed)
+    changed = change_speed(sine(800, 16_000).numpy(), speed)
     assert len(changed) == math.ceil(16_000 / speed)
-    strongest = torch.fft.rfft(changed).abs().argmax() * 16_000 / len(changed)
+    strongest = np.abs(np.fft.rfft(changed)).argmax() * 16_000 / len(changed)
     assert abs(strongest - 800 * speed) < 2
 
 
@@ -157,11 +158,11 @@ def test_waveforms_are_augmented_by_seed_and_keep_their_frames(tones, folder):
     heard = [augment.features(said, 0.9, torch.Generator().manual_seed(seed)) for seed in range(40)]
     touched = [x for x in heard if x is not None]
     assert 20 <= len(touched) < 40
-    assert all(x.shape == plain.shape and torch.isfinite(x).all() for x in touched)
-    assert all(not torch.allclose(x, plain, atol=0.1) for x in touched)
+    assert all(x.shape == plain.shape and np.isfinite(x).all() for x in touched)
+    assert all(not np.allclose(x, plain, atol=0.1) for x in touched)
     again = augment.features(said, 0.9, torch.Generator().manual_seed(0))
     assert (again is None) == (heard[0] is None)
-    assert again is None or torch.equal(again, heard[0])
+    assert again is None or np.array_equal(again, heard[0])
 
 
 def test_a_noise_that_breaks_off_is_left_out_and_told_once(tones, tmp_path, caplog):
@@ -176,7 +177,7 @@ def test_a_noise_that_breaks_off_is_left_out_and_told_once(tones, tmp_path, capl
     plain = extract([said], features, {})["u"].features
     augment = WaveformAugment(AugmentConfig(noise_dir=str(tmp_path), noise_prob=1.0), features)
     heard = [augment.features(said, 1.0, torch.Generator().manual_seed(seed)) for seed in range(20)]
-    same = [x for x in heard if torch.allclose(x, plain, atol=1e-4)]
+    same = [x for x in heard if np.allclose(x, plain, atol=1e-4)]
     assert 0 < len(same) < 20
     assert 0 < sum("heard without it" in line for line in caplog.messages) < len(same)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchaudio.functional import compute_deltas
 
 from asr.audio.features import (
     LOG_FLOOR,
@@ -31,7 +32,7 @@ def noise(n_samples, seed=0):
 def test_log_mel_equals_librosa(n_samples, n_mels):
     config = FeatureConfig(n_mels=n_mels)
     waveform = noise(n_samples)
-    ours, lens = LogMel(config)(torch.from_numpy(waveform)[None], torch.tensor([n_samples]))
+    ours = LogMel(config)(waveform)
     power = librosa.feature.melspectrogram(
         y=waveform,
         sr=config.sample_rate,
@@ -47,50 +48,65 @@ def test_log_mel_equals_librosa(n_samples, n_mels):
         pad_mode="constant",
     )
     theirs = np.log(np.maximum(power, LOG_FLOOR)).T
-    assert int(lens[0]) == n_samples // config.hop_length + 1 == len(theirs)
-    np.testing.assert_allclose(ours[0].numpy(), theirs, atol=2e-3)
+    assert len(ours) == n_samples // config.hop_length + 1 == len(theirs)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
-def test_log_mel_does_not_depend_on_the_batch():
-    log_mel = LogMel(FeatureConfig())
-    waveforms = [noise(n, seed) for seed, n in enumerate([5000, 16000, 9999])]
-    lens = torch.tensor([len(w) for w in waveforms])
-    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(w) for w in waveforms], True)
-    together, frames = log_mel(padded, lens)
-    for i, waveform in enumerate(waveforms):
-        alone, _ = log_mel(torch.from_numpy(waveform)[None], lens[i : i + 1])
-        torch.testing.assert_close(together[i, : frames[i]], alone[0], atol=1e-5, rtol=1e-5)
-        assert (together[i, frames[i] :] == 0).all()
+@pytest.mark.parametrize("log_mel", ["librosa", "kaldi"])
+@pytest.mark.parametrize("n_samples", [1, 81, 400, 12_345, 400_000])
+def test_frames_hear_what_they_hear_in_any_piece(log_mel, n_samples):
+    """As a stream computes them, and in blocks of `FRAMES_AT_ONCE`."""
+    whole = LogMel(FeatureConfig(log_mel=log_mel))
+    waveform = noise(n_samples)
+    found = whole(waveform)
+    assert len(found) == whole.n_frames(n_samples)
+    assert np.isfinite(found).all()
+    for first, n in ((0, 1), (len(found) // 2, 1), (len(found) - 1, 1)):
+        start = first * whole.config.hop_length - whole.lead
+        piece = whole.of(whole.around(waveform, start, whole.n_samples(n)))
+        np.testing.assert_allclose(piece, found[first : first + n], atol=1e-5)
 
 
-@given(
-    lens=st.lists(st.integers(1, 20), min_size=1, max_size=4),
-    stack=st.integers(1, 4),
-    deltas=st.integers(0, 2),
-)
-def test_assembling_does_not_depend_on_the_batch(lens, stack, deltas):
+@pytest.mark.parametrize("n_samples", [80, 161, 400, 16_000, 33_333])
+def test_kaldi_log_mel_equals_kaldi_native_fbank(n_samples):
+    knf = pytest.importorskip("kaldi_native_fbank")
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.high_freq = -400
+    fbank = knf.OnlineFbank(options)
+    waveform = noise(n_samples)
+    fbank.accept_waveform(16_000, waveform.tolist())
+    fbank.input_finished()
+    theirs = np.stack([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+    ours = LogMel(FeatureConfig(log_mel="kaldi", max_hz=7600))(waveform)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@given(n=st.integers(1, 20), stack=st.integers(1, 4), deltas=st.integers(0, 2))
+def test_assembled_frames_are_stacks_of_values_and_their_deltas(n, stack, deltas):
     config = FeatureConfig(n_mels=3, stack=stack, deltas=deltas)
-    generator = torch.Generator().manual_seed(0)
-    xs = [torch.randn(n, 3, generator=generator) for n in lens]
-    padded = torch.nn.utils.rnn.pad_sequence(xs, True)
-    together, frames = assemble(padded, torch.tensor(lens), config)
-    assert together.shape[2] == config.size
-    for i, x in enumerate(xs):
-        alone, n_frames = assemble(x[None], torch.tensor([len(x)]), config)
-        assert int(frames[i]) == int(n_frames[0]) == -(-len(x) // stack)
-        torch.testing.assert_close(together[i, : frames[i]], alone[0])
+    x = np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32)
+    found = assemble(x, config)
+    assert found.shape == (-(-n // stack), config.size)
+    frames = found.reshape(-1, 3 * (1 + deltas))
+    assert np.array_equal(frames[:n, :3], x)
+    assert np.array_equal(frames[n:], np.repeat(frames[n - 1 : n], len(frames) - n, axis=0))
+    parts = [torch.from_numpy(x).T]
+    for _ in range(deltas):
+        parts.append(compute_deltas(parts[-1]))
+    np.testing.assert_allclose(frames[:n], torch.cat(parts).T, atol=1e-6)
 
 
 def test_stacking_repeats_the_last_frame():
-    x = torch.arange(1.0, 6.0).reshape(1, 5, 1)
-    stacked, lens = stack_frames(x, torch.tensor([5]), 3)
-    assert stacked[0].tolist() == [[1, 2, 3], [4, 5, 5]]
-    assert lens.tolist() == [2]
+    x = np.arange(1.0, 6.0, dtype=np.float32)[:, None]
+    assert stack_frames(x, 3).tolist() == [[1, 2, 3], [4, 5, 5]]
 
 
 def test_deltas_of_a_slope_are_its_steepness():
-    x = (2.0 * torch.arange(10)).reshape(1, 10, 1)
-    deltas = add_deltas(x, torch.tensor([10]), 1)[0, :, 1]
+    x = 2 * np.arange(10, dtype=np.float32)[:, None]
+    deltas = add_deltas(x, 1)[:, 1]
     assert deltas[2:-2].tolist() == pytest.approx([2.0] * 6)
 
 
@@ -104,32 +120,35 @@ def test_frame_times():
     assert clock.start_s(0) == 0
 
 
-def test_a_click_is_where_the_clock_says():
-    config = FeatureConfig(stack=1)
+@pytest.mark.parametrize("log_mel", ["librosa", "kaldi"])
+def test_a_click_is_where_the_clock_says(log_mel):
+    config = FeatureConfig(stack=1, log_mel=log_mel)
     waveform = np.zeros(16000, np.float32)
-    waveform[8000] = 1.0
-    features, _ = LogMel(config)(torch.from_numpy(waveform)[None], torch.tensor([16000]))
-    loudest = int(features[0].sum(1).argmax())
     clock = frame_clock(config)
-    assert clock.start_s(loudest) <= 0.5 < clock.start_s(loudest + 1)
-    assert clock.centre_s(loudest) == pytest.approx(0.5)
+    at = round(clock.centre_s(50) * 16_000)
+    waveform[at] = 1.0
+    loudest = int(LogMel(config)(waveform).sum(1).argmax())
+    assert loudest == 50
+    assert clock.start_s(loudest) <= at / 16_000 < clock.start_s(loudest + 1)
 
 
 def test_normalised_features_have_mean_0_and_variance_1():
-    xs = [torch.randn(50, 4, generator=torch.Generator().manual_seed(i)) * 3 + 7 for i in range(3)]
+    draw = np.random.default_rng(0)
+    xs = [3 * draw.standard_normal((50, 4)).astype(np.float32) + 7 for _ in range(3)]
     config = FeatureConfig(ignore_silence=False)
     stats = statistics(xs, config)
-    together = torch.cat([normalize(x, stats, config) for x in xs])
-    torch.testing.assert_close(together.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(together.std(0, correction=0), torch.ones(4), atol=1e-4, rtol=0)
+    together = np.concatenate([normalize(x, stats, config) for x in xs])
+    np.testing.assert_allclose(together.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(together.std(0), 1, atol=1e-4)
 
 
+@pytest.mark.parametrize("log_mel", ["librosa", "kaldi"])
 @pytest.mark.parametrize("ignore_silence", [True, False])
-def test_silence_stays_finite(ignore_silence):
-    config = FeatureConfig(ignore_silence=ignore_silence)
-    features, _ = LogMel(config)(torch.zeros(1, 1600), torch.tensor([1600]))
-    stats = statistics([features[0]], config)
-    assert torch.isfinite(normalize(features[0], stats, config)).all()
+def test_silence_stays_finite(ignore_silence, log_mel):
+    config = FeatureConfig(ignore_silence=ignore_silence, log_mel=log_mel)
+    features = LogMel(config)(np.zeros(1600, np.float32))
+    stats = statistics([features], config)
+    assert np.isfinite(normalize(features, stats, config)).all()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,14 +21,18 @@ from asr.audio.normalize import (
 N_MELS = 4
 CONFIG = FeatureConfig(n_mels=N_MELS, normalize="online")
 ALL_FRAMES = FeatureConfig(n_mels=N_MELS, normalize="online", ignore_silence=False)
-PRIOR = Statistics(torch.tensor([-4.0, -3.0, -2.0, -3.0]), torch.tensor([2.0, 1.0, 2.0, 1.0]))
+PRIOR = Statistics(np.float32([-4, -3, -2, -3]), np.float32([2, 1, 2, 1]))
 
 
-def spoken(n_frames: int, level: float = -3.0, seed: int = 0) -> torch.Tensor:
+def spoken(n_frames: int, level: float = -3.0, seed: int = 0) -> np.ndarray:
     """Log-mel that varies as speech does."""
-    generator = torch.Generator().manual_seed(seed)
-    loud = 1.5 * torch.randn(n_frames, 1, generator=generator)
-    return level + loud + torch.randn(n_frames, N_MELS, generator=generator)
+    draw = np.random.default_rng(seed)
+    loud = 1.5 * draw.standard_normal((n_frames, 1))
+    return (level + loud + draw.standard_normal((n_frames, N_MELS))).astype(np.float32)
+
+
+def constant(n_frames: int, value: float) -> np.ndarray:
+    return np.full((n_frames, N_MELS), value, np.float32)
 
 
 @pytest.mark.parametrize("n_frames", [1, 50, 700, 1500])
@@ -37,31 +40,32 @@ def test_the_mean_is_of_the_window_and_of_the_prior_while_it_fills(n_frames: int
     x = spoken(n_frames)
     found = normalize(x, PRIOR, ALL_FRAMES)
     for t in {0, n_frames // 2, n_frames - 1}:
-        window = x[max(0, t + 1 - WINDOW) : t + 1].double()
-        n, prior = len(window), PRIOR.mean.double()
+        window = x[max(0, t + 1 - WINDOW) : t + 1].astype(float)
+        n, prior = len(window), PRIOR.mean.astype(float)
         n_prior = min(PRIOR_FRAMES, WINDOW - n)
         mean = (window.sum(0) + n_prior * prior) / (n + n_prior)
         n_prior = min(PRIOR_LEVEL_FRAMES, WINDOW - n)
         level = (window.sum(0).mean() + n_prior * prior.mean()) / (n + n_prior)
         mean += level - mean.mean()
-        torch.testing.assert_close(found[t], ((x[t] - mean) / PRIOR.std).float())
+        np.testing.assert_allclose(found[t], (x[t] - mean) / PRIOR.std, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 400), max_size=12), st.booleans())
 def test_frames_in_any_pieces_are_normalised_alike(pieces: list[int], by_speech: bool) -> None:
     config = CONFIG if by_speech else ALL_FRAMES
-    x = torch.cat([spoken(400), torch.full((200, N_MELS), -20.0), spoken(500, seed=1)])
+    x = np.concatenate([spoken(400), constant(200, -20.0), spoken(500, seed=1)])
     heard, at, found = nothing_heard(PRIOR), 0, []
     for n in [*pieces, len(x)]:
         found.append(normalize_on(x[at : at + n], PRIOR, config, heard))
         at = min(at + n, len(x))
-    assert torch.equal(torch.cat(found), normalize(x, PRIOR, config))
+    assert np.array_equal(np.concatenate(found), normalize(x, PRIOR, config))
 
 
 def test_silence_of_an_hour_leaves_what_speech_is_like() -> None:
-    quiet = torch.full((360_000, N_MELS), DIGITAL_SILENCE_DB * NEPER_PER_DB - 1)
-    hiss = -12.0 + 0.1 * torch.randn(360_000, N_MELS, generator=torch.Generator().manual_seed(3))
+    quiet = constant(360_000, DIGITAL_SILENCE_DB * NEPER_PER_DB - 1)
+    drawn = np.random.default_rng(3).standard_normal((360_000, N_MELS))
+    hiss = (0.1 * drawn - 12.0).astype(np.float32)
     said = spoken(300)
     for silence in (quiet, hiss):
         heard = nothing_heard(PRIOR)
@@ -75,7 +79,7 @@ def test_silence_of_an_hour_leaves_what_speech_is_like() -> None:
 
 def test_after_a_bang_speech_counts_again() -> None:
     heard = nothing_heard(PRIOR)
-    normalize_on(torch.full((20, N_MELS), 6.0), PRIOR, CONFIG, heard)
+    normalize_on(constant(20, 6.0), PRIOR, CONFIG, heard)
     counted = int(heard.counts[1])
     normalize_on(spoken(100), PRIOR, CONFIG, heard)
     assert heard.counts[1] - counted < 20
@@ -93,17 +97,17 @@ def test_normalised_features_end_below_speech_where_silence_is_ignored() -> None
 
 
 def test_what_was_heard_before_gives_way_as_fast_as_the_prior() -> None:
-    zero = Statistics(torch.zeros(N_MELS), torch.ones(N_MELS))
+    zero = Statistics(np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32))
     heard = nothing_heard(zero)
-    normalize_on(torch.full((900, N_MELS), 3.0), zero, ALL_FRAMES, heard)
+    normalize_on(constant(900, 3.0), zero, ALL_FRAMES, heard)
     renew(heard)
-    after = normalize_on(torch.full((300, N_MELS), 5.0), zero, ALL_FRAMES, heard)
+    after = normalize_on(constant(300, 5.0), zero, ALL_FRAMES, heard)
     # All bins are alike, so that the level says all: it has the shorter prior.
-    n = torch.arange(1, 301).double()
+    n = np.arange(1, 301)
     mean = (3 * PRIOR_FRAMES + 5 * n) / (PRIOR_FRAMES + n + PRIOR_LEVEL_FRAMES)
-    torch.testing.assert_close(after[:, 0], (5 - mean).float())
+    np.testing.assert_allclose(after[:, 0], 5 - mean, atol=1e-5)
     # Who was heard for a moment only is not taken for more.
     heard = nothing_heard(zero)
-    normalize_on(torch.full((50, N_MELS), 3.0), zero, ALL_FRAMES, heard)
+    normalize_on(constant(50, 3.0), zero, ALL_FRAMES, heard)
     renew(heard)
     assert heard.counts.tolist() == [50, 50]

@@ -55,8 +55,7 @@ def syllables(n=2 * RATE):
 
 
 def log_mel(waveform):
-    features, _ = LogMel(CONFIG)(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
-    return features[0]
+    return LogMel(CONFIG)(waveform)
 
 
 @pytest.mark.parametrize("silence", [zeros, dither, hiss])
@@ -70,8 +69,8 @@ def test_statistics_do_not_see_it(silence, before):
         longer = log_mel(np.concatenate(pieces))
         found = statistics([longer], CONFIG)
         # The frame at the joint hears both.
-        torch.testing.assert_close(found.mean, stats.mean, atol=0.02, rtol=0)
-        torch.testing.assert_close(found.std, stats.std, atol=0.02, rtol=0)
+        np.testing.assert_allclose(found.mean, stats.mean, atol=0.02)
+        np.testing.assert_allclose(found.std, stats.std, atol=0.02)
         normal = normalize(longer, found, CONFIG)
         quiet = normal[5:40] if before else normal[-40:-5]
         assert (quiet == -FLOOR).all()
@@ -89,8 +88,8 @@ def test_models_from_before_count_all_frames():
     config = replace(CONFIG, ignore_silence=False)
     longer = log_mel(np.concatenate([syllables(), zeros(RATE)]))
     stats = statistics([longer], config)
-    torch.testing.assert_close(stats.mean, longer.mean(0))
-    assert normalize(longer, stats, config).mean().abs() < 1e-4
+    np.testing.assert_allclose(stats.mean, longer.mean(0), rtol=1e-5)
+    assert abs(normalize(longer, stats, config).mean()) < 1e-4
 
 
 @pytest.mark.parametrize("silence", [zeros, dither, hiss])
@@ -102,16 +101,15 @@ def test_there_is_no_speech_in_silence(silence, n):
 def test_quiet_speech_is_speech():
     for gain in (1.0, 1e-2):
         found = speech(log_mel(gain * syllables()))
-        assert 0.3 < found.float().mean() < 0.9
+        assert 0.3 < found.mean() < 0.9
 
 
 @pytest.mark.parametrize("config", [CONFIG, FeatureConfig(8_000, 256, 200, 80, 23, 0.0, 4_000.0)])
 def test_levels_are_those_of_the_samples(config):
-    waveform = torch.from_numpy(hiss(config.sample_rate, 0.01))
-    features, _ = LogMel(config)(waveform[None], torch.tensor([len(waveform)]))
-    levels = levels_db(features[0], config, 3)
+    waveform = hiss(config.sample_rate, 0.01)
+    levels = levels_db(LogMel(config)(waveform), config, 3)
     assert len(levels) == 34
-    assert abs(levels.median() + 40) < 1
+    assert abs(np.median(levels) + 40) < 1
 
 
 @given(

@@ -46,8 +46,8 @@ def bundle_of(features, architecture):
         torch.nn.init.uniform_(parameter, -0.3, 0.3)
     generator = torch.Generator().manual_seed(2)
     stats = Statistics(
-        torch.randn(features.n_mels, generator=generator) - 5,
-        torch.rand(features.n_mels, generator=generator) + 1,
+        torch.randn(features.n_mels, generator=generator).numpy() - 5,
+        torch.rand(features.n_mels, generator=generator).numpy() + 1,
     )
     return Bundle(features, architecture, LABELS, LabelConfig("char"), "ctc", model, stats=stats)
 
@@ -121,6 +121,7 @@ def test_every_part_between_the_layers(parts, tmp_path):
         FeatureConfig(n_mels=80, stack=4),
         FeatureConfig(8_000, 256, 200, 80, 23, 0.0, 3_600.0),
         FeatureConfig(n_fft=400, n_mels=20, ignore_silence=False),
+        FeatureConfig(max_hz=7600, stack=4, log_mel="kaldi"),
     ],
 )
 def test_every_feature(config, tmp_path):

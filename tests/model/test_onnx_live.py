@@ -41,7 +41,7 @@ def test_streams_at_different_places_step_as_in_torch(tmp_path, cell: str, kind:
     model = AcousticModel(config, features.size, len(labels), N_MELS).eval()
     if model.row is not None:
         torch.nn.init.normal_(model.row.weight)
-    stats = Statistics(torch.zeros(N_MELS), torch.ones(N_MELS))
+    stats = Statistics(np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32))
     about = LabelConfig("phone")
     bundle = Bundle(features, config, labels, about, "ctc", model, stats=stats)
     export(bundle, tmp_path / "model.onnx", streaming=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from asr.audio.features import mask_padding
 from asr.nets.acoustic import AcousticModel
+from asr.nets.frames import mask_padding
 from asr.nets.quantized import quantized
 from asr.nets.recurrent import RecurrentConfig
 

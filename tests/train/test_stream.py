@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import SMALL, asr
@@ -666,7 +665,7 @@ def test_long_utterances_and_utterances_without_text_are_left_out(tmp_path):
     soundfile.write(tmp_path / "c.flac", np.zeros(16000), 16000)
     assert stream.example(0, None, 1.0) is None
     assert "the file is empty" in skipped["a"]
-    assert torch.isfinite(stream.example(2, None, 1.0).features).all()
+    assert np.isfinite(stream.example(2, None, 1.0).features).all()
 
 
 def test_train_must_not_hold_dev(shards, tmp_path):
