@@ -204,4 +204,4 @@ def align(
         phones=phones,
     )
     (log_probs,) = recognizer.emissions([waveform])
-    return aligner.align(utterance, log_probs)
+    return aligner.align(utterance, log_probs, waveform)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asr.audio.read import load_audio
 from asr.audio.sources import Source
 from asr.decode.lexicon import Lexicon
 from asr.decode.paths import WordAlignment, ctc_align_words, frame_align_words
@@ -89,14 +90,17 @@ class Aligner:
             unit = "word" if spelled or found is not None else "phone"
         return cls(bundle, unit, found)
 
-    def align(self, utterance: Utterance, log_probs: np.ndarray) -> Transcript:
+    def align(
+        self, utterance: Utterance, log_probs: np.ndarray, waveform: np.ndarray | None = None
+    ) -> Transcript:
         """Align an utterance's ``text`` (or, by phones, its ``phones``) to the model's output.
 
         Words may be said in any of their pronunciations, with silence (one of the model's silences,
         in character models the space) before, between and after them. Phones are said as they
         stand; only where no silence is among them may there be some between any two.
 
-        log_probs: (T, V).
+        log_probs: (T, V). waveform: (N,) at the features' rate; the boundaries of phones are then
+        moved to where the sound changes, see `settled`.
 
         Raises:
             InputError: no text, a word that the lexicon lacks, a phone that the model lacks, or
@@ -116,7 +120,9 @@ class Aligner:
                 word_confidences=tuple(round(float(c), 4) for c in of_words),
             )
         source = Source(utterance.audio, utterance.id)
-        found = timed(self.bundle, hypothesis, log_probs, source, utterance.duration_s)
+        heard = waveform if self.bundle.labels.unit == "phone" else None
+        duration_s = utterance.duration_s
+        found = timed(self.bundle, hypothesis, log_probs, source, duration_s, waveform=heard)
         return replace(found, text=" ".join(words))
 
     @cached_property
@@ -222,6 +228,7 @@ def align_corpus(
     normalisation, where all of a speaker's stand together.
     """
     bundle = aligner.bundle
+    rate = bundle.features.sample_rate
     by_speaker = bundle.features.normalize == "speaker"
     with ThreadPoolExecutor(n_threads) as pool:
         for batch in batches(utterances, batch_s, by_speaker):
@@ -236,7 +243,10 @@ def align_corpus(
                 if utterance.id in skipped:
                     return skipped[utterance.id]
                 try:
-                    return aligner.align(utterance, log_probs[utterance.id])
+                    waveform = load_audio(
+                        utterance.audio, rate, utterance.offset_s, utterance.duration_s
+                    )
+                    return aligner.align(utterance, log_probs[utterance.id], waveform)
                 except InputError as error:
                     return str(error)
 
