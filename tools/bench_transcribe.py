@@ -1,13 +1,14 @@
 """`asr transcribe` from files to text: speed, memory, and what each way of computing costs.
 
     python tools/bench_transcribe.py RUN [--pocketsphinx PYTHON] [--every 16]
-        [--minutes 180] [--rounds 2]
+        [--minutes 180] [--rounds 2] [--device cuda]
 
 RUN is a finished `asr train` run with CTC over phones; its test set is transcribed file by file and
 as one recording of so many minutes, by the whole command, start included, with greedy decoding.
 PYTHON is an interpreter that has PocketSphinx, whose en-us model decodes each 16th file. All that
 takes some four minutes. Ways that are compared take turns; of the rounds' times the medians are
-printed, in seconds of the clock and of the processor (the sum over its cores).
+printed, in seconds of the clock and of the processor (the sum over its cores). On a GPU the whole
+command is timed alone.
 """
 
 from __future__ import annotations
@@ -90,16 +91,20 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=180)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
     test = list(read_manifest(args.run / "manifests/test.jsonl"))
     random.Random(0).shuffle(test)
     model = args.run / "model"
-    print(f"{datetime.date.today()}, {N_CORES} cores of {processor_name()}, ", end="")
+    gpu = f"{torch.cuda.get_device_name()}, " if args.device == "cuda" else ""
+    print(f"{datetime.date.today()}, {gpu}{N_CORES} cores of {processor_name()}, ", end="")
     print(f"torch {torch.__version__}; model {args.run.name}, greedy.\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bench_command(model, test, folder, args.minutes, args.rounds)
+        bench_command(model, test, folder, args)
+        if args.device != "cpu":
+            return
         bench_stages(model, test)
         bench_windows(model, test)
         if args.pocketsphinx:
@@ -134,7 +139,7 @@ def audio_s(utterances: Sequence[Utterance]) -> float:
 def command(model: Path, files: Sequence[Path], out: Path, *options: str) -> Done:
     """Run `asr transcribe`, with JSON into ``out``."""
     words = ["transcribe", "--model", str(model), "--decoder", "greedy", "--format", "json"]
-    words += ["--out", str(out), "--redo", *options, "-"]
+    words += ["--out", str(out), "--redo", *options, "--list", "-"]
     begun = time.perf_counter()
     # Waited for by hand: the peak is this child's alone.
     child = subprocess.Popen([sys.executable, "-m", "asr", *words], stdin=subprocess.PIPE)
@@ -171,27 +176,29 @@ def write_recording(path: Path, utterances: Sequence[Utterance], minutes: float)
 
 
 def bench_command(
-    model: Path, test: Sequence[Utterance], folder: Path, minutes: float, rounds: int
+    model: Path, test: Sequence[Utterance], folder: Path, args: argparse.Namespace
 ) -> None:
-    """The whole command on many files and on a long one, in each precision."""
+    """The whole command on many files and on a long one, in each precision of the device."""
+    precisions = [p for p in PRECISIONS if p != "int8" or args.device == "cpu"]
+    minutes, device = args.minutes, f"--device={args.device}"
     files, recording = [u.audio for u in test], folder / "recording.wav"
     said = write_recording(recording, test, minutes)
-    short: dict[str, list[Done]] = {precision: [] for precision in PRECISIONS}
+    short: dict[str, list[Done]] = {precision: [] for precision in precisions}
     long, start = {}, []
-    for number in range(rounds):
-        start.append(command(model, files[:1], folder / "start"))
-        for precision in PRECISIONS:
-            option = f"--precision={precision}"
-            short[precision].append(command(model, files, folder / "short", option))
+    for number in range(args.rounds):
+        start.append(command(model, files[:1], folder / "start", device))
+        for precision in precisions:
+            options = f"--precision={precision}", device
+            short[precision].append(command(model, files, folder / "short", *options))
             if not number:
-                long[precision] = command(model, [recording], folder / "long", option)
+                long[precision] = command(model, [recording], folder / "long", *options)
     start_s = statistics.median(d.wall_s for d in start)
     start_processor_s = statistics.median(d.processor_s for d in start)
     print(f"One file takes {start_s:.1f} s, {start_processor_s:.1f} of the processor: the start,")
     print(
         "with torch and the model. Above its memory there is, with the recording, in MB: ", end=""
     )
-    peaks = ((p, (long[p].peak - start[0].peak) / 1e6) for p in PRECISIONS)
+    peaks = ((p, (long[p].peak - start[0].peak) / 1e6) for p in precisions)
     print(", ".join(f"{precision} {peak:.0f}" for precision, peak in peaks) + ".\n")
     print(
         "| | precision | s | of the processor | files/s | times real time | a core, without start ",
@@ -199,7 +206,7 @@ def bench_command(
     )
     print("| phone error rate |\n|---|---|---:|---:|---:|---:|---:|---:|")
     references = [phones([u]) for u in test]
-    for precision in PRECISIONS:
+    for precision in precisions:
         done = short[precision]
         wall_s = statistics.median(d.wall_s for d in done)
         processor_s = statistics.median(d.processor_s for d in done)
@@ -214,7 +221,7 @@ def bench_command(
             f"{audio_s(test) / (processor_s - start_processor_s):.0f}",
             f"{rate:.2f} %",
         )
-    for precision in PRECISIONS:
+    for precision in precisions:
         one = long[precision]
         print_row(
             f"one file, {minutes:g} min",
