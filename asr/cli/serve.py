@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app, tell
+from asr.cli import app, loading, tell
 from asr.cli.options import COMPUTING, DeviceOption, read_keys
 from asr.errors import InputError
+
+if TYPE_CHECKING:
+    from asr.recognize.recognizer import Recognizer
 
 
 @app.command()
@@ -58,20 +62,36 @@ def serve(
     Answers are logged on standard output, a JSON object each.
     """
     try:
-        from asr.serve.app import Limits, Settings, names_of
-        from asr.serve.run import bound, is_loopback
-        from asr.serve.run import serve as serve_at
+        with loading():
+            from asr.serve.app import Limits, Settings, names_of
+            from asr.serve.run import bound, is_loopback
+            from asr.serve.run import serve as serve_at
     except ModuleNotFoundError as error:
         raise InputError(
             f"asr serve needs {error.name}: install carousel-asr with the extra serve"
         ) from error
-    from asr.recognize.files import Loading, load_for_files
 
     keys = read_keys(key_file)
     if not is_loopback(host) and not keys and not open_to_all:
         raise InputError(f"--host {host}: anybody could use the server: add --key-file, or --open")
     named = names_of(model)
     listening = bound(host, port)
+    with loading():
+        models = _those_that_load(named, device, threads)
+    limits = Limits(max_upload_mb << 20, max_audio_s, max_requests, max_streams)
+    try:
+        serve_at(models, listening, Settings(limits, keys, tuple(origin or ()), log_text))
+    except KeyboardInterrupt:
+        # Everything is answered by now.
+        print("asr: stopped", file=sys.stderr)
+
+
+def _those_that_load(
+    named: Mapping[str, str], device: str, threads: int | None
+) -> dict[str, Recognizer]:
+    """The models by their names; one that cannot be used is told and left out."""
+    from asr.recognize.files import Loading, load_for_files
+
     models = {}
     for name, where in named.items():
         try:
@@ -80,9 +100,4 @@ def serve(
             tell(f"model {name} is left out: {error}")
     if not models:
         raise InputError(f"none of the {len(named)} models can be used")
-    limits = Limits(max_upload_mb << 20, max_audio_s, max_requests, max_streams)
-    try:
-        serve_at(models, listening, Settings(limits, keys, tuple(origin or ()), log_text))
-    except KeyboardInterrupt:
-        # Everything is answered by now.
-        print("asr: stopped", file=sys.stderr)
+    return models

@@ -439,8 +439,8 @@ class Server:
         status = "ok" if is_ready else f"no answer within {READY_S:g} s"
         return JSONResponse({"status": status}, 200 if is_ready else 503)
 
-    async def recognises_noise(self) -> bool:
-        """Whether every model takes a second of noise on in time."""
+    def submit_noise(self) -> list[Work]:
+        """Let every model recognise a second of noise."""
         works = []
         for recognizer in self.models.values():
             rate = recognizer.bundle.features.sample_rate
@@ -448,6 +448,11 @@ class Server:
             work = Work(recognizer, Source(Path("noise"), "noise"), (n for n in [noise]))
             works.append(work)
             self.engine.submit(work)
+        return works
+
+    async def recognises_noise(self) -> bool:
+        """Whether every model takes a second of noise on in time."""
+        works = self.submit_noise()
         waiting = [asyncio.wrap_future(work.done) for work in works]
         _, late = await asyncio.wait(waiting, timeout=READY_S)
         for work in works:

@@ -181,8 +181,11 @@ def is_loopback(host: str) -> bool:
 
 def serve(models: Mapping[str, Recognizer], listening: socket.socket, settings: Settings) -> None:
     """Serve until a signal comes, and then until the requests that are there are answered."""
+    server = Server(models, settings)
+    # So that the first client need not wait until compiled code is there.
+    server.submit_noise()
     config = uvicorn.Config(
-        Server(models, settings).app,
+        server.app,
         http=Protocol,
         ws=LiveProtocol,
         ws_max_size=MOST_MESSAGE,

@@ -16,8 +16,10 @@ from asr.decode.config import DecoderConfig
 from asr.decode.decoder import Decoder
 from asr.decode.lexicon import Lexicon, parse_hotwords
 from asr.decode.search.beam import BeamOptions, beam_search
-from asr.decode.search.state import roomy
+from asr.decode.search.state import SETTLED, roomy
 from asr.decode.search.words import (
+    ENTRY,
+    HISTORY,
     ROOM,
     Scoring,
     Search,
@@ -705,6 +707,10 @@ def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, width, s
     advance(whole, log_probs, tops, search)
     assert as_lists(found(state, search)) == as_lists(found(whole, search))
     assert state.reached == whole.reached
+    # By the address of a dtype numba knows a record: it must be one that stays.
+    assert whole.work.entries.dtype is ENTRY
+    assert whole.work.tree.dtype is HISTORY
+    assert whole.work.settled.dtype is SETTLED
 
 
 def as_lists(finals):

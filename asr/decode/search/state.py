@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decode.search.kernels import fill_hash, hash_table, resized
+from asr.decode.search.kernels import fill_hash, hash_table
 from asr.lm.ngram import advance
 from asr.system.jit import compiled, inner
 
@@ -138,10 +138,22 @@ def begun(search: Searched, entry: Any, root: Any, width: int, room: int) -> Sta
 
 def roomy(work: Work, n_nodes: int, width: int, room: int, search: Searched) -> Work:
     """Return a copy with room to go on from ``width`` hypotheses, and for ``room`` nodes."""
-    entries = resized(work.entries, min(search.beam, width * (1 + search.most_new(1))))
-    tree = resized(work.tree, room)
+    entries = longer(work.entries, min(search.beam, width * (1 + search.most_new(1))))
+    tree = longer(work.tree, room)
     table = hash_table(tree["parent"], tree["code"], n_nodes)
     return Work(entries, tree, table, work.settled, width, search.scratch(width))
+
+
+def longer(array: NDArray[np.void], room: int) -> NDArray[np.void]:
+    """Return a copy of ``array`` with ``room`` places, and its very dtype.
+
+    Compiled code would give it a dtype of its own, and numba knows records by the address of their
+    dtype: where that is gone, another one may come to lie there.
+    """
+    larger = np.empty(room, array.dtype)
+    n = min(len(array), room)
+    larger[:n] = array[:n]
+    return larger
 
 
 def run(
@@ -159,7 +171,7 @@ def run(
             return
         work, width, room = state.work, state.work.width, len(state.work.tree)
         if n_settled + n > len(work.settled):
-            state.work = work._replace(settled=resized(work.settled, 2 * (n_settled + n)))
+            state.work = work._replace(settled=longer(work.settled, 2 * (n_settled + n)))
             continue
         if n_beam > width:
             width = min(search.beam, 2 * n_beam)
