@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import signal
 import socket
 import threading
@@ -24,6 +25,7 @@ from asr.audio.read import load_audio
 from asr.recognize.files import Loading, load_for_files
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import to_srt, to_vtt
+from asr.serve.app import FOLDER, INDEX, PAGE
 
 
 @pytest.fixture(scope="module")
@@ -441,10 +443,13 @@ def test_the_command_line_as_a_client(server, model, heard, tmp_path, monkeypatc
 def test_the_page_asks_nothing_of_others(server):
     answer = httpx.get(server)
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    for name in ("page.css", "page.js", "live.js", "recorder.js", "icon.svg"):
-        assert name in answer.text or name in ("live.js", "recorder.js")
+    assert {"page.css", "page.js", "icon.svg"} <= set(re.findall(r'="(\w+\.\w+)"', answer.text))
+    names = set(PAGE)
+    assert names == {path.name for path in FOLDER.iterdir()}
+    for name in names - {INDEX}:
         content = httpx.get(f"{server}/{name}").text
         assert "://" not in content.replace("http://www.w3.org/2000/svg", "")
+        assert set(re.findall(r"from '\./(.*)'", content)) <= names
     assert httpx.get(f"{server}/../app.py").status_code == 404
 
 
