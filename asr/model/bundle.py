@@ -143,6 +143,19 @@ def save_tensors(
             save_file(kept, aside, {**metadata, CHECKSUM: checksum(kept, metadata)})
         except SafetensorError as error:
             raise InputError(f"{path}: cannot be written ({error})") from error
+        _sort_metadata(aside)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give a file that safetensors wrote its metadata in order: there it is drawn by chance."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -17,7 +17,7 @@ from asr.errors import InputError
 from asr.model.bundle import Bundle, load_tensors, load_weights, save_tensors
 from asr.train.averaging import MovingAverage, Snapshots
 from asr.train.config import RunConfig
-from asr.train.rundir import checkpoint_path, checkpoints, has_trained, log
+from asr.train.rundir import checkpoint_path, checkpoints, log, read_metrics
 from asr.train.sets import TrainingSet, digest_of
 from asr.train.world import World
 
@@ -246,7 +246,8 @@ def load_state(run: Path) -> Checkpoint | None:
         for spoilt in corrupt:
             spoilt.rename(spoilt.with_name(spoilt.name + ".corrupt"))
         return Checkpoint(path, State(**values), groups, about)
-    if corrupt or has_trained(run):
+    # The first epoch's figures are written just before its checkpoint.
+    if corrupt or len(read_metrics(run)) > 1:
         raise InputError(
             f"{run}: no whole checkpoint left in {run / 'checkpoints'} to go on from; "
             f"begin anew in another run_dir"

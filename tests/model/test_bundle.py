@@ -69,3 +69,12 @@ def test_a_cut_file_is_noticed(saved, length):
     cut.write_bytes(whole[: int(length * len(whole))])
     with pytest.raises(InputError, match=r"cut.safetensors"):
         load_tensors(cut)
+
+
+def test_the_same_is_the_same_byte_for_byte(tmp_path):
+    many = {**METADATA, **{f"key {n}": f'"ä\n{n}' for n in range(20)}}
+    paths = [tmp_path / f"{n}.safetensors" for n in range(4)]
+    for path in paths:
+        save_tensors(path, TENSORS, many)
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert load_tensors(paths[0])[1] == many

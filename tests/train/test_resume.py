@@ -174,6 +174,17 @@ def test_only_corrupt_checkpoints_left(tones, tmp_path):
             run(DEMO, tones, run_dir, *QUICK, resume=True)
 
 
+def test_killed_between_the_first_epochs_figures_and_its_checkpoint(whole, tones, tmp_path):
+    run_dir = tmp_path / "cut"
+    overrides = (*QUICK, "model.dropout=0.2")
+    interrupt(1, tones, run_dir, *overrides)
+    assert len(metrics_of(run_dir)) == 1
+    for path in checkpoints(run_dir):
+        path.unlink()
+    run(DEMO, tones, run_dir, *overrides, resume=True)
+    assert_same_run(whole, run_dir)
+
+
 def test_old_checkpoints_are_pruned_and_leftovers_removed(tones, tmp_path):
     run_dir = tmp_path / "cut"
     interrupt(9, tones, run_dir, *QUICK, EACH_STEP)
