@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n logical --dist worksteal
 TRAIN_NOTHING := tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
-.PHONY: demo test quick lint browser bench clean
+.PHONY: demo test quick lint docs browser bench clean
 
 demo: .venv/demo.stamp
 	$(BIN)/asr demo --out demo
@@ -19,6 +19,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/dev.stamp
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 # SCREENSHOTS=DIR keeps pictures of the page.
 browser: .venv/browser.stamp
@@ -51,4 +55,4 @@ bench: .venv/dev.stamp
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo
+	rm -rf .venv build dist demo docs/_build docs/generated

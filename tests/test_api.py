@@ -16,8 +16,7 @@ import asr
 from asr.errors import InputError
 
 CHECKOUT = Path(__file__).parents[1]
-sys.path.insert(0, str(CHECKOUT / "tools"))
-import make_api_docs  # noqa: E402
+NOTEBOOKS = (CHECKOUT / "docs/notebooks").glob("*.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -211,25 +210,18 @@ def test_one_sample_is_transcribed(recognizer):
     assert recognizer.transcribe(np.zeros(1, np.float32)).duration_s == 1 / 16_000
 
 
-def test_api_page_is_fresh():
-    documented = [name for members in make_api_docs.SECTIONS.values() for name in members]
-    assert sorted([*documented, "__version__"]) == sorted(asr.__all__)
-    stale = "docs/api.md is stale: run python tools/make_api_docs.py"
-    assert make_api_docs.API.read_text(encoding="utf-8") == make_api_docs.page(), stale
-
-
-def test_notebook_runs(tones, tone_run, tmp_path):
+@pytest.mark.parametrize("name", sorted(NOTEBOOKS), ids=lambda path: path.stem)
+def test_notebook_runs(name, tones, tone_run, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    notebook = nbformat.read(CHECKOUT / "docs/example.ipynb", as_version=4)
+    notebook = nbformat.read(name, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
-    (tmp_path / "docs").mkdir()
     shutil.copytree(tone_run, tmp_path / "demo/run")
     shutil.copytree(tones, tmp_path / "demo/corpus")
     client = nbclient.NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path / "docs")}}
+        notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
     shown = [
@@ -239,4 +231,3 @@ def test_notebook_runs(tones, tone_run, tmp_path):
         if output.get("name") != "stderr"
     ]
     assert any("image/png" in text for text in shown)
-    assert any("errors in" in text for text in shown)
