@@ -28,12 +28,28 @@ def checked_with_best(
     if log_probs.ndim != 2:
         raise InputError(f"log-probabilities must be (frames, labels), found {log_probs.shape}")
     log_probs = np.ascontiguousarray(log_probs, np.float32)
-    best = log_probs.max(axis=1, initial=-np.inf)  # NaN where there is one
-    bad = np.flatnonzero(~np.isfinite(best))
-    if len(bad):
-        what = "are all -inf" if best[bad[0]] == -np.inf else "hold NaN or inf"
-        raise InputError(f"log-probabilities {what} in frame {bad[0]} of {len(log_probs)}")
+    best, bad = _best_values(log_probs)
+    if bad < len(best):
+        what = "are all -inf" if best[bad] == -np.inf else "hold NaN or inf"
+        raise InputError(f"log-probabilities {what} in frame {bad} of {len(log_probs)}")
     return log_probs, best
+
+
+@compiled
+def _best_values(log_probs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """The best value of each frame, NaN where there is one; the first frame whose is not finite, or
+    their number."""
+    best = np.empty(len(log_probs), np.float32)
+    bad = len(log_probs)
+    for t in range(len(log_probs) - 1, -1, -1):
+        most = np.float32(-np.inf)
+        for v in range(log_probs.shape[1]):
+            if most == most and not log_probs[t, v] <= most:
+                most = log_probs[t, v]
+        best[t] = most
+        if not np.isfinite(most):
+            bad = t
+    return best, bad
 
 
 def only_blanks(log_probs: NDArray[np.float32], share: float) -> NDArray[np.float32]:

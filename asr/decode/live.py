@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import takewhile
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from asr.decode.emission import checked_with_best
 from asr.decode.greedy import greedy
 from asr.decode.search import labels, words
 from asr.decode.search.beam import hypotheses_of, label_hypotheses, summed_anew
-from asr.decode.search.state import Horizon, State, end_scores, settled
+from asr.decode.search.state import Found, Horizon, State, end_scores, settled, steady
 from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
 
@@ -118,26 +119,19 @@ class LabelSearch:
 
     Those that differ from the best one in what it said ``n_open`` frames ago are given up. That is
     looked at after each `EVERY` frames of the stream, in which the search's is the ``first``.
-    Steady is what the best one says before the last ``n_unsteady`` frames and said when that was
-    looked at the time before last, too.
+    Steady is what the best one says before the last ``n_unsteady`` frames and said the last two
+    times, too.
     """
 
     def __init__(self, decoder: Decoder, n_open: int, n_unsteady: int, first: int = 0) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
         self._n_unsteady, self._horizon = n_unsteady, Horizon(EVERY, first, n_open)
-        self._said: tuple[list[int], list[int]] = [], []
         self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
         log_probs, tops = checked_with_best(self.decoder.weighed(log_probs))
         self.rows.append(log_probs)
-        first = 0
-        while first < len(log_probs):
-            end = first + EVERY - (self._horizon.first + self._state.reached.t) % EVERY
-            self._advance(log_probs[first:end], tops[first:end])
-            if (self._horizon.first + self._state.reached.t) % EVERY == 0:
-                self._said = self._said[1], self._says()
-            first = end
+        self._advance(log_probs, tops)
 
     def best(self) -> Hypothesis:
         return self._nbest(1)[0]
@@ -146,7 +140,8 @@ class LabelSearch:
         return self._n_labels(best, settled(self._state)[0])
 
     def n_steady(self, best: Hypothesis) -> int:
-        both = zip(self._said[0], self._says(), strict=False)
+        said: list[int] = next((found.codes for found in self._found()), [])
+        both = zip(steady(self._state, self._horizon), said, strict=False)
         same = [code for code, _ in takewhile(lambda two: two[0] == two[1], both)]
         n_before = sum(end <= self.rows.n - self._n_unsteady for _, end in best.spans)
         return min(self._n_labels(best, same), n_before)
@@ -167,9 +162,9 @@ class LabelSearch:
     def _advance(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> None:
         labels.advance(self._state, log_probs, tops, self.decoder.label_search, self._horizon)
 
-    def _says(self) -> list[int]:
-        """The codes of the best hypothesis."""
-        return next((f.codes for f in labels.found(self._state, self.decoder.label_search)), [])
+    def _found(self) -> Iterator[Found]:
+        """The hypotheses, if this is the end, best first."""
+        return labels.found(self._state, self.decoder.label_search)
 
     def _n_labels(self, best: Hypothesis, codes: list[int]) -> int:
         """How many labels of a hypothesis its first ``codes`` are."""
@@ -185,8 +180,7 @@ class LabelSearch:
 
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, seen = self.rows.all, self.decoder.seen
-        found = labels.found(self._state, self.decoder.label_search)
-        summed = summed_anew(found, rows, rows.max(axis=1, initial=-np.inf), n, seen)
+        summed = summed_anew(self._found(), rows, rows.max(axis=1, initial=-np.inf), n, seen)
         nbest = label_hypotheses(summed, rows, n, seen)
         return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
 
@@ -200,8 +194,8 @@ class WordSearch(LabelSearch):
     def _advance(self, log_probs: NDArray[np.float32], tops: NDArray[np.float32]) -> None:
         words.advance(self._state, log_probs, tops, self.decoder.word_search, self._horizon)
 
-    def _says(self) -> list[int]:
-        return next((f.codes for f in words.found(self._state, self.decoder.word_search)), [])
+    def _found(self) -> Iterator[Found]:
+        return words.found(self._state, self.decoder.word_search)
 
     def _n_labels(self, best: Hypothesis, codes: list[int]) -> int:
         search, spans = self.decoder.word_search, best.word_spans or ()
@@ -227,7 +221,7 @@ class WordSearch(LabelSearch):
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, lexicon = self.rows.all, self.decoder.lexicon
         assert lexicon is not None
-        found = list(words.found(self._state, self.decoder.word_search))
+        found = list(self._found())
         if not found:
             # Noise that no words fit must not end a stream.
             return [NOTHING]

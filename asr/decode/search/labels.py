@@ -19,6 +19,7 @@ from asr.decode.search.kernels import (
     resized,
 )
 from asr.decode.search.state import (
+    NEVER,
     Found,
     Frames,
     Horizon,
@@ -27,7 +28,7 @@ from asr.decode.search.state import (
     begun,
     codes_to,
     end_scores,
-    give_up,
+    look,
     make_room,
     run,
 )
@@ -55,7 +56,8 @@ MOST_STATES = 50_000
 #: lm_score: the language model's state after it and its weighted score. factor: exp of what the
 #: last label alone got from model and bonus; reach: no next label will have a greater one.
 PREFIX = np.dtype(
-    [(name, int) for name in ("parent", "code", "born", "seen", "slot", "lm_state")]
+    [(name, int) for name in ("parent", "code", "born", "seen", "since", "said", "slot")]
+    + [("lm_state", int)]
     + [(name, float) for name in ("lm_score", "factor", "reach")]
 )
 #: One of the beam: a prefix, and the probabilities of its paths that end in blank (pb), in its last
@@ -141,7 +143,8 @@ def begin(search: Search) -> State:
     if search.lm_scale > 0.0:
         best = float(search.lm.trie.log10_best[search.lm.start])
         reach *= math.exp(max(search.lm_scale * best, LEAST))
-    root = np.array([(-1, BLANK, 0, 0, -1, search.lm.start, 0.0, 1.0, reach)], PREFIX)
+    start = search.lm.start
+    root = np.array([(-1, BLANK, 0, 0, NEVER, NEVER, -1, start, 0.0, 1.0, reach)], PREFIX)
     width = min(search.beam, ROOM)
     return begun(search, np.array([(0, 1.0, 0.0, 1.0)], ENTRY), root, width, 32 * width + 1024)
 
@@ -216,8 +219,8 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
                 standing = extend(t, n_beam, n_kept, standing, search, work, candidates)
                 n_beam, n_nodes = survive(t, n_beam, n_nodes, standing, search, work, candidates)
             t += 1
-            if (horizon.first + t) % horizon.every == 0:
-                n_beam = give_up(t, n_beam, horizon.n_open, work)
+            if n_beam > 0 and (horizon.first + t) % horizon.every == 0:
+                n_beam = look(t, n_beam, horizon, work)
             reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
     return reached
 
@@ -403,6 +406,7 @@ def survive(t, n_beam, n_nodes, standing, search, work, candidates):  # type: ig
                 table[place] = w
                 new = tree[w]
                 new.parent, new.code, new.born, new.slot = v, candidate.label, t, -1
+                new.since, new.said = NEVER, NEVER
                 if search.lm_scale > 0.0:
                     gain, state = candidate.lm_gain, candidate.lm_state
                     most_gain = weighted(search.lm_scale, search.lm.trie.log10_best[state])

@@ -21,7 +21,8 @@ class Work(NamedTuple):
     """What compiled code works on, with room to spare.
 
     entries: the hypotheses, best first, each at a ``node`` of the tree. tree: a node is its
-    ``parent`` and then ``code``, a label or word, in the beam from frame ``born`` to ``seen``; all
+    ``parent`` and then ``code``, a label or word, in the beam from frame ``born`` to ``seen``, and
+    of the times that a `Horizon` looks, from ``since`` to ``said`` on the way to the best one; all
     hypotheses begin with node 0. table: the tree's hash. settled: what they began with
     before, the empty prefix first. width: hypotheses that a frame may begin with. scratch: what
     each frame fills anew.
@@ -68,7 +69,8 @@ class State:
 
 class Horizon(NamedTuple):
     """Each time after ``every`` frames of a stream, in which the search's is the ``first``,
-    hypotheses are given up that differ from the best one in what it said ``n_open`` frames ago.
+    hypotheses are given up that differ from the best one in what it said ``n_open`` frames ago, and
+    what it says is marked.
 
     Nothing later tells such hypotheses apart, so that in long utterances they would fill the beam,
     and the tree would hold each one's whole way.
@@ -78,9 +80,15 @@ class Horizon(NamedTuple):
     first: int
     n_open: int
 
+    def last(self, t: int) -> int:
+        """When, before frame ``t``, it was last looked; in frames of the search."""
+        return t - (self.first + t) % self.every
+
 
 #: Nothing is given up.
 OPEN = Horizon(1 << 62, 0, 0)
+#: When what was never looked at was: before any frame.
+NEVER = -(1 << 40)
 
 
 class Frames(NamedTuple):
@@ -192,6 +200,15 @@ def settled(state: State) -> tuple[list[int], NDArray[np.int64]]:
     return codes_to(state, shared_by(state.work.tree, state.entries, state.reached.n_beam))
 
 
+def steady(state: State, horizon: Horizon) -> list[int]:
+    """Return the codes with which the best hypothesis began the last two times that it was looked,
+    and does now; those that are settled are among them."""
+    last = horizon.last(state.reached.t)
+    node = int(state.entries["node"][0]) if state.reached.n_beam else 0
+    node = marked(state.work.tree, node, last - horizon.every, last)
+    return codes_to(state, node)[0]
+
+
 def forget(state: State) -> None:
     """Forget the codes that all hypotheses are known to begin with, which makes no other
     difference; so a search may go on for days."""
@@ -227,6 +244,14 @@ def told(tree, settled, n_settled, node):  # type: ignore[no-untyped-def]
         if u > 0:
             codes[u - 1] = code
     return codes, current
+
+
+@compiled
+def marked(tree, node, since, said):  # type: ignore[no-untyped-def]
+    """Return the last node on the way to ``node`` that is marked with these times; 0 if none is."""
+    while node > 0 and (tree[node].since > since or tree[node].said != said):
+        node = tree[node].parent
+    return node
 
 
 @compiled
@@ -303,12 +328,19 @@ def prune(n_beam, n_nodes, n_settled, work):  # type: ignore[no-untyped-def]
 
 
 @inner
-def give_up(t, n_beam, n_open, work):  # type: ignore[no-untyped-def]
-    """Keep, in place, the hypotheses that agree with the best one in what it said ``n_open`` frames
-    before ``t``; return how many they are."""
+def look(t, n_beam, horizon, work):  # type: ignore[no-untyped-def]
+    """Do at ``t`` what is done each time after ``horizon.every`` frames: mark what the best
+    hypothesis says, and keep, in place, those that agree with it in what it said ``n_open`` frames
+    ago; return how many they are."""
     entries, tree = work.entries, work.tree
+    v = entries[0].node
+    while v >= 0:
+        if tree[v].said != t - horizon.every:
+            tree[v].since = t
+        tree[v].said = t
+        v = tree[v].parent
     old = entries[0].node
-    while old > 0 and tree[old].born > t - n_open:
+    while old > 0 and tree[old].born > t - horizon.n_open:
         old = tree[old].parent
     n = 0
     for i in range(n_beam):

@@ -22,6 +22,7 @@ from asr.decode.search.kernels import (
     sort_descending,
 )
 from asr.decode.search.state import (
+    NEVER,
     OPEN,
     Found,
     Frames,
@@ -31,7 +32,7 @@ from asr.decode.search.state import (
     begun,
     codes_to,
     end_scores,
-    give_up,
+    look,
     make_room,
     run,
 )
@@ -65,7 +66,8 @@ class Scoring(NamedTuple):
 #: ext: what the probabilities hold of both, and factor: what the last word alone adds. reach: no
 #: next word has a larger factor.
 HISTORY = np.dtype(
-    [(name, int) for name in ("parent", "code", "born", "seen", "lm_state", "hot_state")]
+    [(name, int) for name in ("parent", "code", "born", "seen", "since", "said", "lm_state")]
+    + [("hot_state", int)]
     + [(name, float) for name in ("lm_score", "bonus", "ext", "factor", "reach")]
 )
 #: One of the beam: history, place and last label; the probability of its paths that end in blank
@@ -213,7 +215,8 @@ def begin(search: Search) -> State:
         reach += float(search.words.hot.best[0])
     bounded = math.exp(min(max(reach, -MOST), MOST))
     start = search.words.lm.start
-    root = np.array([(-1, -1, 0, 0, start, 0, 0.0, 0.0, 0.0, 0.0, bounded)], HISTORY)
+    whole = (-1, -1, 0, 0, NEVER, NEVER, start, 0, 0.0, 0.0, 0.0, 0.0, bounded)
+    root = np.array([whole], HISTORY)
     entry = np.array([(0, 0, 0, 1.0, 0.0, 1.0, 1.0)], ENTRY)
     # There is room for all that one frame may bring to `width` hypotheses.
     width = min(search.beam, ROOM)
@@ -321,7 +324,7 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
             n_beam = select(t, standing, search, work)
             t += 1
             if n_beam > 0 and (horizon.first + t) % horizon.every == 0:
-                n_beam = give_up(t, n_beam, horizon.n_open, work)
+                n_beam = look(t, n_beam, horizon, work)
             reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
     return reached
 
@@ -562,6 +565,7 @@ def add_history(new, old, h, w, goes_on, words):  # type: ignore[no-untyped-def]
     if len(words.hot.end) > 0:
         most_gain += words.hot.best[hot_to]
     new.parent, new.code, new.born = h, w, -1
+    new.since, new.said = NEVER, NEVER
     new.lm_state, new.hot_state = state, hot_to
     new.lm_score = old.lm_score + added
     new.bonus = old.bonus + gain
