@@ -490,7 +490,9 @@ async def spoken(url: str, talk: Talk, wait_s: float) -> list[float]:
     texts: dict[str, str] = {}
     committed: list[str] = []
     n_updated = 0
-    async with connect(url, max_size=None, compression=None, open_timeout=60) as socket:
+    async with connect(
+        url, max_size=None, compression=None, open_timeout=60, ping_interval=None
+    ) as socket:
         ours = {"type": "transcription", "include": ["carousel.tentative"]}
         update = json.dumps({"type": "session.update", "session": ours})
         await socket.send(update)

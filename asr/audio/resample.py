@@ -93,13 +93,29 @@ class Resampling:
     def of(self, samples: np.ndarray) -> np.ndarray:
         """Take samples (N,) and give those that can be told by now."""
         self._held = np.concatenate([self._held, samples])
-        found = [np.zeros(0, np.float32)]
-        while (ready := len(self._held) // self.unit - 2 * self._margin) >= max(self._at_once, 1):
-            n = self._at_once or ready
-            piece = self._resampled(self._held[: (n + 2 * self._margin) * self.unit])
-            found.append(piece[: n * self.new_unit])
-            self._held = self._held[n * self.unit :]
-        return found[-1] if len(found) == 2 else np.concatenate(found)
+        ready = len(self._held) // self.unit - 2 * self._margin
+        n = ready // self._at_once * self._at_once if self._at_once else ready
+        if n <= 0:
+            return np.zeros(0, np.float32)
+        if self._at_once:
+            found = self._in_pieces(n // self._at_once)
+        else:
+            found = self._resampled(self._held[: (n + 2 * self._margin) * self.unit])
+        self._held = self._held[n * self.unit :]
+        return found[: n * self.new_unit]
+
+    def _in_pieces(self, n: int) -> np.ndarray:
+        """The first ``n`` pieces, each multiplied with the kernel by itself."""
+        kernel = _kernel(self.unit, self.new_unit)
+        first = self._margin * self.unit - (len(kernel) - self.unit) // 2
+        windows = sliding_window_view(self._held[first:], len(kernel))[:: self.unit]
+        found = np.empty((n, self._at_once, self.new_unit), np.float32)
+        step = max(1, AT_ONCE // (self._at_once * len(kernel)))
+        for begin in range(0, n, step):
+            end = min(begin + step, n)
+            rows = windows[begin * self._at_once : end * self._at_once]
+            found[begin:end] = rows.reshape(end - begin, self._at_once, -1) @ kernel
+        return found.reshape(-1)
 
     def rest(self) -> np.ndarray:
         """Give what is left at the end of the waveform."""
