@@ -59,7 +59,7 @@ if [ -f "$run/results.json" ]; then
     say "" "\`asr train recipes/so762/ctc.yaml\`:" ""
     try "results" "$python" tools/results_table.py "$run"
     say "" "\`python tools/bench_transcribe.py RUN --device cuda\`:" ""
-    try "transcription" "$python" tools/bench_transcribe.py "$run" --device cuda --minutes 60
+    try "transcription" "$python" tools/bench_transcribe.py "$run" --device cuda --minutes 60 --rounds 1
 else
     say "" "Neither a corpus nor a run: no training, no transcription."
 fi
