@@ -149,12 +149,15 @@ def table(systems: Sequence[str]) -> Iterator[tuple[str, ...]]:
         name, _, folders = named.rpartition("=")
         runs = [Path(folder) for folder in folders.split(",")]
         results = [json.loads((run / "results.json").read_text(encoding="utf-8")) for run in runs]
-        seeds = ", ".join(str(r["seed"]) for r in results)
-        minutes = statistics.mean(r["training_s"] for r in results) / 60
+        # What judge_model.py judged was not trained there.
+        trained = [r for r in results if "seed" in r]
+        seeds = ", ".join(str(r["seed"]) for r in trained)
+        minutes = [r["training_s"] / 60 for r in trained]
+        spent = f"{statistics.mean(minutes):.0f} min" if minutes else ""
         date = max(r["environment"]["date"] for r in results)[:10]
         for row in rows_of(runs, results):
             of = rows.setdefault((row.decoder, row.rate), [])
-            of.append((row, (name or runs[0].name, seeds), (f"{minutes:.0f} min", date)))
+            of.append((row, (name or runs[0].name, seeds), (spent, date)))
     for (decoder, rate), of in rows.items():
         before = None
         for row, names, rest in of:

@@ -1,0 +1,68 @@
+"""Judge a model as the end of a training judges its own: for an ensemble, or other language models.
+
+    python tools/judge_model.py MODEL RUN OUT [--lm WORDS.arpa]
+
+MODEL is a model directory (`asr combine` writes one of several), RUN a finished training whose
+manifests are judged on. Every decoder's weights are chosen on its dev set; dev and test are decoded
+once with them. OUT becomes a folder that `tools/results_table.py` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from asr.data.manifest import read_manifest
+from asr.lm.ngram import NGram
+from asr.model.emissions import emissions_of
+from asr.model.pretrained import load_model
+from asr.nets.recurrent import count_parameters
+from asr.recognize.evaluate import decoders_of, policy
+from asr.recognize.tuning import searches, tune_all
+from asr.system.files import write_text
+from asr.system.progress import progress_bar
+from asr.train.results import score_set
+from asr.train.rundir import RESULTS, environment
+
+
+def main() -> None:
+    """Tune, decode, score, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--lm", type=Path, metavar="WORDS.arpa")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    bundle = load_model(args.model)
+    if args.lm:
+        bundle.word_lm = NGram.read_arpa(args.lm)
+    shutil.copytree(args.run / "manifests", args.out / "manifests")
+    sets = {name: read_manifest(args.out / f"manifests/{name}.jsonl") for name in ("dev", "test")}
+    skipped: dict[str, str] = {}
+    log_probs = {name: emissions_of(bundle, of, skipped) for name, of in sets.items()}
+    heard = {name: [u for u in of if u.id not in skipped] for name, of in sets.items()}
+    with progress_bar() as progress:
+        tune_all(heard["dev"], log_probs["dev"], bundle, searches(bundle), progress)
+    results = {
+        "sets": {
+            name: score_set(args.out, name, heard[name], log_probs[name], bundle) for name in sets
+        },
+        "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
+        "policy": policy(bundle.label_config),
+        "parameters": count_parameters(bundle.model),
+        "skipped": skipped,
+        "environment": environment(),
+    }
+    write_text(args.out / RESULTS, json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
