@@ -294,17 +294,23 @@ def list_viterbi(emission, min_durations, weighted, nbest):  # type: ignore[no-u
     n_best = 0
     while n_best < nbest and best[0, n_best] > -np.inf:
         n_best += 1
-    lengths = np.zeros(n_best, np.int64)
+    return labels_to(best_history[0, :n_best], parent, label)
+
+
+@compiled
+def labels_to(histories, parent, label):  # type: ignore[no-untyped-def]
+    """Return labels (N, longest) and lengths (N,) of histories (N,), nodes of a tree."""
+    lengths = np.zeros(len(histories), np.int64)
     longest = 0
-    for n in range(n_best):
-        v = best_history[0, n]
+    for n in range(len(histories)):
+        v = histories[n]
         while v > 0:
             lengths[n] += 1
             v = parent[v]
         longest = max(longest, lengths[n])
-    labels = np.zeros((n_best, longest), np.int64)
-    for n in range(n_best):
-        v = best_history[0, n]
+    labels = np.zeros((len(histories), longest), np.int64)
+    for n in range(len(histories)):
+        v = histories[n]
         for u in range(lengths[n] - 1, -1, -1):
             labels[n, u] = label[v]
             v = parent[v]

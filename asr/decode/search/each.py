@@ -78,7 +78,7 @@ def _search_each(log_probs, lens, search, horizon, work, found):  # type: ignore
         frames = log_probs[i, : lens[i]]
         tops = best_values(frames)
         _begin(work)
-        start = Reached(0, 1, 1, 0, 0.0)
+        start = Reached(0, 1, 1, 0, 0.0, False)
         reached = search_frames(Frames(frames, tops, 0, False), search, horizon, work, start)
         order, scores = _ranked(work, reached.n_beam, search)
         for k in range(min(found.n_labels.shape[1], reached.n_beam)):

@@ -197,7 +197,7 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
         most_new = min(search.beam, reached.n_beam * search.most_labels)
         has_room, reached = make_room(work, reached, most_new, most)
         if has_room:
-            t, n_beam, n_nodes, n_settled, log_scale = reached
+            t, n_beam, n_nodes, n_settled, log_scale, _ = reached
             frame, top = log_probs[t - first], tops[t - first]
             if frame[BLANK] > search.skip:
                 log_scale += frame[BLANK]
@@ -221,7 +221,7 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
             t += 1
             if n_beam > 0 and (horizon.first + t) % horizon.every == 0:
                 n_beam = look(t, n_beam, horizon, work)
-            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
+            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale, False)
     return reached
 
 

@@ -40,14 +40,15 @@ class Work(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """The next frame, the numbers of hypotheses, of the tree's nodes and of settled rows, and the
-    logarithm of the scale of the probabilities."""
+    """The next frame, the numbers of hypotheses, of the tree's nodes and of settled rows, the
+    logarithm of the scale of the probabilities, and whether the frame waits for a neural model."""
 
     t: int
     n_beam: int
     n_nodes: int
     n_settled: int
     log_scale: float
+    waits: bool
 
 
 @dataclass
@@ -141,7 +142,7 @@ def begun(search: Searched, entry: Any, root: Any, width: int, room: int) -> Sta
     """Return the state before the first frame, with one hypothesis at the root of the tree."""
     settled = np.empty(256, SETTLED)
     one = Work(entry, root, np.empty(0, np.int64), settled, 0, None)
-    return State(roomy(one, 1, width, room, search), Reached(0, 1, 1, 0, 0.0))
+    return State(roomy(one, 1, width, room, search), Reached(0, 1, 1, 0, 0.0, False))
 
 
 def roomy(work: Work, n_nodes: int, width: int, room: int, search: Searched) -> Work:
@@ -171,11 +172,12 @@ def run(
     horizon: Horizon,
     search_frames: Callable[[Frames, Any, Horizon, Work, Reached], Reached],
 ) -> None:
-    """Go on to the end of the frames. search_frames: does so as far as there is room."""
+    """Go on to the end of the frames, or to one that waits. search_frames: does so as far as there
+    is room."""
     while True:
         state.reached = Reached(*search_frames(frames, search, horizon, state.work, state.reached))
-        t, n_beam, n, n_settled, _ = state.reached
-        if t == frames.first + len(frames.log_probs) or n_beam == 0:
+        t, n_beam, n, n_settled, _, waits = state.reached
+        if t == frames.first + len(frames.log_probs) or n_beam == 0 or waits:
             return
         work, width, room = state.work, state.work.width, len(state.work.tree)
         if n_settled + n > len(work.settled):
@@ -276,14 +278,14 @@ def make_room(work, reached, most_new, most):  # type: ignore[no-untyped-def]
     most: nodes that a frame may bring to all hypotheses that there is room for: half of the tree
     is to be left for them. Returns whether there is room, and what is reached.
     """
-    t, n_beam, n_nodes, n_settled, log_scale = reached
+    t, n_beam, n_nodes, n_settled, log_scale, waits = reached
     room, fits = len(work.tree), n_beam <= work.width
     if fits and n_nodes + most_new <= room:
         return True, reached
     if n_settled + n_nodes > len(work.settled):
         return False, reached
     n_nodes, n_settled = prune(n_beam, n_nodes, n_settled, work)
-    reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
+    reached = Reached(t, n_beam, n_nodes, n_settled, log_scale, waits)
     return fits and 2 * n_nodes + most <= room, reached
 
 

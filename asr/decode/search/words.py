@@ -62,7 +62,9 @@ class Scoring(NamedTuple):
     unknown_label: float
 
 
-#: Words said, as of `Work.tree`. lm_score: weighted. bonus: of words, hotwords and unknown words.
+#: Words said, as of `Work.tree`. lm_state: of the n-gram, or the row of `Neural`; ~row where that
+#: of the words but for the last one is all that is known. lm_score: weighted. bonus: of words,
+#: hotwords and unknown words.
 #: ext: what the probabilities hold of both, and factor: what the last word alone adds. reach: no
 #: next word has a larger factor.
 HISTORY = np.dtype(
@@ -105,22 +107,39 @@ CHOICE = np.dtype([("prob", float), ("stamp", int), ("opened", int), ("opened_p"
 
 class Scratch(NamedTuple):
     """Room that each frame fills anew. counts: see `count_in`. table: the hash of the candidates,
-    left empty."""
+    left empty. wanted: entries whose histories' rows of `Neural` the frame takes."""
 
     counts: NDArray[np.int64]
     candidates: NDArray[np.void]
     table: NDArray[np.int64]
     choice: NDArray[np.void]
     steps: NDArray[np.void]
+    wanted: NDArray[np.bool_]
+
+
+class Neural(NamedTuple):
+    """What a neural language model says of histories, a row each.
+
+    log_probs (R, W + 1 + M): natural, of each of the lexicon's W words as the next, of the end, and
+    of the best word at or below each of the M nodes of the lexicon's tree where words part
+    (look-ahead, Ortmanns et al. 1996, here by the model's own probabilities). column (N,): where in
+    a row each node of the tree has its best word.
+    """
+
+    weight: float
+    log_probs: NDArray[np.float32]
+    column: NDArray[np.int64]
 
 
 class Words(NamedTuple):
-    """What scores words; the first ``n_words`` codes are words of the lexicon."""
+    """What scores words, by an n-gram or a neural model; the first ``n_words`` codes are words of
+    the lexicon."""
 
     scoring: Scoring
     lm: BoundNGram
     hot: Hotwords
     n_words: int
+    neural: Neural | None = None
 
 
 class Search(NamedTuple):
@@ -164,7 +183,8 @@ class Search(NamedTuple):
         choice["stamp"] = -1
         table = hash_table(candidates["node"], candidates["place"], 0)
         steps = np.empty(self.most_steps, STEP)
-        return Scratch(np.zeros(N_BUCKETS, np.int64), candidates, table, choice, steps)
+        wanted = np.zeros(width, np.bool_)
+        return Scratch(np.zeros(N_BUCKETS, np.int64), candidates, table, choice, steps, wanted)
 
 
 class Places(NamedTuple):
@@ -254,12 +274,15 @@ def found(state: State, search: Search) -> Iterator[Found]:
         np.log(entries["total"]).tolist(),
         len(search.tree.label),
     )
-    histories = state.work.tree[nodes]
+    histories, neural = state.work.tree[nodes], search.words.neural
     acoustic = sums + state.reached.log_scale - histories["ext"]
     lm_score, bonus = histories["lm_score"], histories["bonus"]
     if search.words.scoring.lm_scale > 0.0:
         ends = end_scores(lm.trie, histories["lm_state"], lm.end_token)
         lm_score = lm_score + search.words.scoring.lm_scale * ends
+    if neural is not None:
+        ends = neural.log_probs[histories["lm_state"], search.words.n_words].astype(float)
+        lm_score = lm_score + neural.weight * ends
     if len(search.words.hot.end):
         bonus = bonus + search.words.hot.end[histories["hot_state"]]
     for j in np.argsort(-(acoustic + lm_score + bonus), kind="stable").tolist():
@@ -301,21 +324,24 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
     best = 0.0
     for i in range(reached.n_beam):
         best = max(best, work.entries[i].total * work.entries[i].judge)
-    has_room = True
-    while has_room and reached.n_beam > 0 and reached.t < first + len(log_probs):
+    goes_on = True
+    while goes_on and reached.n_beam > 0 and reached.t < first + len(log_probs):
         most_new = reached.n_beam * most_steps
-        has_room, reached = make_room(work, reached, most_new, work.width * most_steps)
-        if has_room:
-            t, n_beam, n_nodes, n_settled, log_scale = reached
+        goes_on, reached = make_room(work, reached, most_new, work.width * most_steps)
+        if goes_on:
+            t, n_beam, n_nodes, n_settled, log_scale, _ = reached
             frame = log_probs[t - first]
             shift = frame[BLANK]
             for c in range(1, len(frame)):
                 shift = max(shift, frame[c])
             shift += np.log(best)
-            log_scale += shift
             floor = tops[t - first] - np.float32(search.label_prune)
             n_open = open_labels(frame, floor, shift, scratch.choice)
             standing = carry_over(frame, shift, n_beam, search, work)
+            waits = wants_rows(n_beam, n_open, standing, search, work, search.words.neural)
+            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale, waits)
+            goes_on = not waits
+        if goes_on:
             for i in range(n_beam):
                 stamp = t * search.beam + i
                 n_steps = ways_on(i, stamp, n_open, standing.threshold, places, search, work)
@@ -325,7 +351,7 @@ def search_frames(frames, search, horizon, work, reached):  # type: ignore[no-un
             t += 1
             if n_beam > 0 and (horizon.first + t) % horizon.every == 0:
                 n_beam = look(t, n_beam, horizon, work)
-            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale)
+            reached = Reached(t, n_beam, n_nodes, n_settled, log_scale + shift, False)
     return reached
 
 
@@ -378,7 +404,7 @@ def open_labels(frame, floor, shift, choice):  # type: ignore[no-untyped-def]
 @inner
 def carry_over(frame, shift, n_beam, search, work):  # type: ignore[no-untyped-def]
     """Make every entry a candidate: blank, or its last label again."""
-    counts, candidates, table, choice, _ = work.scratch
+    counts, candidates, table, choice, _, _ = work.scratch
     blank = np.exp(frame[BLANK] - shift)
     best = 0.0
     for i in range(n_beam):
@@ -404,23 +430,59 @@ def carry_over(frame, shift, n_beam, search, work):  # type: ignore[no-untyped-d
 
 
 @inner
+def wants_rows(n_beam, n_open, standing, search, work, neural):  # type: ignore[no-untyped-def]
+    """Whether there are histories whose next word may survive the frame, whatever its probability,
+    and which lack a row of the neural model. They are marked, and nothing is carried over then."""
+    if neural is None:
+        return False
+    counts, candidates, table, choice, _, wanted = work.scratch
+    after, best, second, first = len(search.tree.label), 0.0, 0.0, -1
+    for k in range(n_open):
+        if search.root_child[choice[k].opened] > 0 and second == 0.0:
+            if first < 0:
+                first, best = choice[k].opened, choice[k].opened_p
+            else:
+                second = choice[k].opened_p
+    most = np.exp(max(search.words.scoring.bonus, 0.0))
+    waits = False
+    for i in range(n_beam):
+        entry = work.entries[i]
+        said = after <= entry.place < 2 * after
+        p = entry.total * best
+        if said and entry.last == first:
+            # The same label again needs a blank between.
+            p = max(entry.pb * best, entry.total * second)
+        wanted[i] = work.tree[entry.node].lm_state < 0 and p * most > standing.threshold
+        if said and search.tree.required:
+            wanted[i] = False
+        waits = waits or wanted[i]
+    if waits:
+        for j in range(standing.n):
+            table[candidates[j].at] = -1
+            counts[bucket(candidates[j].score)] = 0
+    return waits
+
+
+@inner
 def ways_on(i, stamp, n_open, threshold, places, search, work):  # type: ignore[no-untyped-def]
     """List the ways on from entry ``i`` that may be above the threshold; return how many."""
     entry = work.entries[i]
-    _, candidates, _, choice, steps = work.scratch
+    _, candidates, _, choice, steps, _ = work.scratch
     after, separator, any_, letter, spelling, filler, spelled, ending, root_judge, _ = places
-    label, first_child, first_word, ends_word, _, required, _ = search.tree
+    label, first_child, first_word, _, _, required, _ = search.tree
     unknown_label = search.words.scoring.unknown_label
     p, last, in_blank, total = entry.place, entry.last, entry.pb, entry.total
     n_labels = len(choice)
     inside = 0 < p < after
     in_unknown = p >= any_
     whole = after <= p < separator or in_unknown
-    begins = not inside and not (required and whole)
+    begins = not inside and not (required and whole) and work.tree[entry.node].lm_state >= 0
     separates = p == 0 or whole or (inside and first_word[p] == first_word[p + 1])
-    # The most that a whole word, or any step into or within a word, can add.
-    reach = work.tree[entry.node].reach
-    most = total * max(1.0, reach, entry.judge if inside else root_judge)
+    # The most that a whole word, any step into or within a word, or another step can add.
+    most = most_ahead(entry, inside, root_judge, search, work, search.words.neural)
+    if separator < any_ or filler or spelled:
+        most = max(most, 1.0)
+    most *= total
     n_steps = 0
     if ending and inside and separates:
         p_c = candidates[i].pb + candidates[i].pnb
@@ -442,10 +504,7 @@ def ways_on(i, stamp, n_open, threshold, places, search, work):  # type: ignore[
                 break
         p_c = (in_blank if c == last else total) * choice[c].prob
         if n > 0:
-            if spelled or first_child[n] < first_child[n + 1]:
-                n_steps = put(steps, n_steps, n, c, -1, p_c)
-            for at in range(first_word[n], first_word[n + 1]):
-                n_steps = put(steps, n_steps, after + n, c, ends_word[at], p_c)
+            n_steps = put_node(steps, n_steps, n, p_c, spelled, search.tree)
         if k < n_children:
             continue
         s = search.separator_of[c]
@@ -480,7 +539,7 @@ def take_steps(  # type: ignore[no-untyped-def]
     Returns the standing and the number of histories.
     """
     entry, histories, history_table = work.entries[i], work.tree, work.table
-    counts, candidates, table, _, steps = work.scratch
+    counts, candidates, table, _, steps, _ = work.scratch
     scoring = search.words.scoring
     n_candidates, best, least, n_counted, threshold = standing
     h, inside = entry.node, 0 < entry.place < places.after
@@ -492,10 +551,12 @@ def take_steps(  # type: ignore[no-untyped-def]
             if p_c * max(1.0, judge) <= threshold:
                 continue
             if to < places.after:
-                judge_to = max(places.unknown_judge, promised(search.ahead[to], scoring))
+                promise = promise_at(to, histories[h], search, search.words.neural)
+                judge_to = max(places.unknown_judge, promise)
         else:
             goes_on = places.letter <= w < places.spelling
-            if p_c * (1.0 if goes_on else histories[h].reach) <= threshold:
+            most = 1.0 if goes_on else most_factor(histories[h], w, scoring, search.words.neural)
+            if p_c * most <= threshold:
                 continue
             at = find_child(history_table, histories.parent, histories.code, h, w)
             h_to = history_table[at]
@@ -504,6 +565,8 @@ def take_steps(  # type: ignore[no-untyped-def]
                 n_histories += 1
                 history_table[at] = h_to
                 add_history(histories[h_to], histories[h], h, w, goes_on, search.words)
+            if histories[h_to].lm_state < 0:
+                histories[h_to].lm_state = next_state(histories[h], search.words.neural)
             p_c *= histories[h_to].factor
         score = p_c * judge_to
         if score <= threshold:
@@ -538,6 +601,45 @@ def put(steps, n, to, by, code, p):  # type: ignore[no-untyped-def]
 
 
 @inner
+def promise_at(to, history, search, neural):  # type: ignore[no-untyped-def]
+    """Return the factor by which place ``to`` in a word after a history is judged."""
+    if neural is None:
+        return promised(search.ahead[to], search.words.scoring)
+    return bounded_exp(neural.weight * neural.log_probs[history.lm_state, neural.column[to]])
+
+
+@inner
+def most_ahead(entry, inside, root_judge, search, work, neural):  # type: ignore[no-untyped-def]
+    """Return a factor that no next word after an entry exceeds, nor the judgement of a place in
+    one; ``root_judge`` is that of places in which words begin."""
+    history = work.tree[entry.node]
+    if neural is None:
+        return max(history.reach, entry.judge if inside else root_judge)
+    if history.lm_state < 0:
+        return 0.0
+    ahead = neural.log_probs[history.lm_state, neural.column[entry.place if inside else 0]]
+    return bounded_exp(neural.weight * ahead + max(search.words.scoring.bonus, 0.0))
+
+
+@inner
+def most_factor(history, w, scoring, neural):  # type: ignore[no-untyped-def]
+    """Return a factor that word ``w`` after a history does not exceed."""
+    if neural is None:
+        return history.reach
+    return bounded_exp(weighted(history, w, neural) + scoring.bonus)
+
+
+@inner
+def put_node(steps, n_steps, n, p, spelled, tree):  # type: ignore[no-untyped-def]
+    """`put` the ways to tree node ``n``: on in a word, and the ends of words."""
+    if spelled or tree.first_child[n] < tree.first_child[n + 1]:
+        n_steps = put(steps, n_steps, n, tree.label[n], -1, p)
+    for at in range(tree.first_word[n], tree.first_word[n + 1]):
+        n_steps = put(steps, n_steps, len(tree.label) + n, tree.label[n], tree.word[at], p)
+    return n_steps
+
+
+@inner
 def promised(ahead, scoring):  # type: ignore[no-untyped-def]
     """Return the factor by which a place in a word is judged whose best word counts ``ahead``."""
     return bounded_exp(scoring.ahead_scale * ahead + scoring.bonus)
@@ -548,7 +650,7 @@ def add_history(new, old, h, w, goes_on, words):  # type: ignore[no-untyped-def]
     """Make a history of history ``h``, the ``old`` one, and code ``w``, which may be a letter that
     goes on."""
     lm_scale, _, bonus, unknown, _ = words.scoring
-    known, state, hot_to = w < words.n_words, old.lm_state, old.hot_state
+    known, state, hot_to = w < words.n_words, next_state(old, words.neural), old.hot_state
     added, gain, most_gain = 0.0, 0.0, bonus
     if not goes_on:
         gain = bonus if known else bonus + unknown
@@ -556,6 +658,7 @@ def add_history(new, old, h, w, goes_on, words):  # type: ignore[no-untyped-def]
             token = words.lm.token_of[w] if known else 0  # <unk>
             added, state = advance_lm(words.lm.trie, state, token)
             added *= lm_scale
+        added += weighted(old, w, words.neural)
         if len(words.hot.end) > 0:
             hot_w = words.hot.token[w] if known else 0
             gain += words.hot.gain[hot_to, hot_w]
@@ -575,9 +678,21 @@ def add_history(new, old, h, w, goes_on, words):  # type: ignore[no-untyped-def]
 
 
 @inner
+def weighted(history, w, neural):  # type: ignore[no-untyped-def]
+    """Return what the neural model counts for word ``w`` after a history."""
+    return 0.0 if neural is None else neural.weight * neural.log_probs[history.lm_state, w]
+
+
+@inner
+def next_state(history, neural):  # type: ignore[no-untyped-def]
+    """Return the state after another word, as long as no model has read it."""
+    return history.lm_state if neural is None else ~history.lm_state
+
+
+@inner
 def select(t, standing, search, work):  # type: ignore[no-untyped-def]
     """Make the best candidates the beam after frame ``t``; return how many they are."""
-    counts, candidates, table, _, _ = work.scratch
+    counts, candidates, table, _, _, _ = work.scratch
     order, ranked = candidates.order, candidates.ranked
     n, best, least, _, _ = standing
     n_beam = best_first(counts, least, best, candidates.score, n, order, ranked)
