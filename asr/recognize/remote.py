@@ -27,6 +27,7 @@ from asr.types import Transcript
 #: Files that are on their way at once; seconds of silence after which a server is given up, and
 #: for how long one is asked again that has no place.
 AT_ONCE, SILENT_S, BUSY_S = 8, 3600.0, 600.0
+STRANGER = "what answers there is no asr serve"
 
 
 def check_loading(url: str, loading: Loading, on_ray: bool) -> None:
@@ -54,8 +55,13 @@ class RemoteRecognizer:
         self.where = urlsplit(url)
         if self.where.scheme not in ("http", "https") or not self.where.hostname:
             raise InputError(f"--server {url}: expected an address such as http://localhost:8765")
-        self.url, self.headers = url, {"Authorization": f"Bearer {key}"} if key else {}
-        names = [each["id"] for each in self._asked("GET", "/v1/models", [])["data"]]
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            names = [each["id"] for each in self._asked("GET", "/v1/models", [])["data"]]
+        except InputError as error:
+            raise InputError(f"--server {url}: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"--server {url}: {STRANGER}") from error
         if model is None and len(names) == 1:
             model = names[0]
         if model is None or model not in names:
@@ -86,12 +92,14 @@ class RemoteRecognizer:
             return source, InputError(error)
         try:
             with standard_input() if path == STDIN else path.open("rb") as audio:
-                found = self._upload(path, audio)
+                found = from_json(self._upload(path, audio))
         except InputError as error:
-            return source, error
+            # The server begins with the name alone.
+            told = str(error).removeprefix(f"{path.name}: ")
+            return source, InputError(f"{path}: {told}")
         except OSError as error:
             return source, InputError(f"{path}: cannot be read ({error.strerror or error})")
-        return source, replace(from_json(found), id=source.id, audio=path)
+        return source, replace(found, id=source.id, audio=path)
 
     def _upload(self, path: Path, audio: BinaryIO) -> Any:
         boundary = uuid.uuid4().hex
@@ -138,13 +146,19 @@ class RemoteRecognizer:
                 if answer.status == 503 and time.monotonic() - begun < BUSY_S:
                     time.sleep(float(answer.headers.get("retry-after", 1)))
                     continue
-                found = json.loads(body)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "strerror", None) or error or type(error).__name__
-                raise InputError(f"{self.url}: no answer from a server ({reason})") from error
-            if answer.status == 200:
-                return found
-            raise InputError(f"{self.url}: {found['error']['message']}")
+                raise InputError(f"no answer from a server ({reason})") from error
+            if answer.status == 401:
+                raise InputError("the server wants a key that it knows; see --key-file")
+            try:
+                found = json.loads(body)
+                told = None if answer.status == 200 else str(found["error"]["message"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{STRANGER} (status {answer.status})") from error
+            if told is not None:
+                raise InputError(told)
+            return found
 
     def _connection(self) -> http.client.HTTPConnection:
         assert self.where.hostname

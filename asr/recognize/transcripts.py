@@ -383,8 +383,9 @@ def _in_order(segments: Sequence[Segment], tick_s: float) -> list[tuple[int, int
     """Spans in ticks, sorted, each a tick at least, none beginning before the last one's end."""
     spans: list[tuple[int, int, str]] = []
     for segment in sorted(segments, key=_start_s):
-        first = max(0, round(_start_s(segment) / tick_s))
-        last = round(_end_s(segment) / tick_s)
+        # Rounded as in JSON first, so that what is read from that is written alike.
+        first = max(0, round(round(_start_s(segment), 4) / tick_s))
+        last = round(round(_end_s(segment), 4) / tick_s)
         if spans:
             begun, ended, label = spans[-1]
             first = max(first, begun + 1)

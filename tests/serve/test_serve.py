@@ -19,7 +19,7 @@ import soundfile
 import srt
 import torch
 import webvtt
-from running import asr, serving
+from running import serving
 
 from asr.audio.read import load_audio
 from asr.recognize.files import Loading, load_for_files
@@ -407,37 +407,6 @@ def test_clients_that_leave_take_nothing_with_them(server, heard):
         time.sleep(0.05)
     else:
         pytest.fail("places are lost")
-
-
-def test_the_command_line_as_a_client(server, model, heard, tmp_path, monkeypatch, capsys):
-    paths = list(heard)
-    (tmp_path / "no.wav").write_bytes(b"no audio")
-    for format in ("json", "textgrid", "srt", "ctm"):
-        own, remote = tmp_path / "own", tmp_path / "remote"
-        for out, where in ((own, ["--model", model]), (remote, ["--server", server])):
-            words = ["transcribe", *where, *paths, "--format", format, "--out", out]
-            code, _, err = asr(monkeypatch, capsys, *words)
-            assert code == 0, err
-        for path in own.rglob("*.*"):
-            assert (remote / path.relative_to(own)).read_text() == path.read_text()
-    words = ["transcribe", "--server", server, paths[0], tmp_path / "no.wav"]
-    code, out, err = asr(monkeypatch, capsys, *words)
-    assert code == 1
-    assert out.startswith(f"{paths[0]}\t{heard[paths[0]].text}")
-    assert "no.wav: not audio that can be read" in err
-    code, _, err = asr(monkeypatch, capsys, *words, "--model", "other")
-    assert code == 2
-    assert "has no model 'other'; name --model tones" in err
-    code, _, err = asr(monkeypatch, capsys, *words, "--beam", "5")
-    assert code == 2
-    assert "--beam is the server's to choose" in err
-    code, _, err = asr(monkeypatch, capsys, "transcribe", paths[0])
-    assert code == 2
-    assert "name a model with --model" in err
-    nobody = "http://127.0.0.1:9"
-    code, _, err = asr(monkeypatch, capsys, "transcribe", "--server", nobody, paths[0])
-    assert code == 2
-    assert "no answer from a server (Connection refused)" in err
 
 
 def test_the_page_asks_nothing_of_others(server):
