@@ -57,7 +57,7 @@ from asr.train.setup import (
     report_audit,
     with_plain_texts,
 )
-from asr.train.start import hold, read_start, take
+from asr.train.start import hold, read_start, take, tell_learning
 from asr.train.state import State, Totals, Training
 from asr.train.step import Step, StepConfig, out_of_memory, step
 from asr.train.telling import board, epoch_metrics, how_it_goes, log_epoch
@@ -116,6 +116,7 @@ def train_in(
     tell_model(config, bundle, world)
     if start:
         take(start, bundle)
+        tell_learning(config.init, bundle)
     elif found:
         bundle.start = found.start
     training = begin(run, config, prepared, world)

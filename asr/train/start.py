@@ -170,6 +170,19 @@ def shares(config: InitConfig, bundle: Bundle) -> dict[str, float]:
     }
 
 
+def tell_learning(config: InitConfig, bundle: Bundle) -> None:
+    """Log how what came with the model learns, where that is otherwise than the rest does."""
+    if config.freeze_epochs:
+        log.info(
+            "start: what came with the model stays as it is for init.freeze_epochs=%d, but the "
+            "output layer",
+            config.freeze_epochs,
+        )
+    if config.depth_decay < 1:
+        rates = (f"{layer} {share:.2g}" for layer, share in shares(config, bundle).items())
+        log.info("start: shares of the learning rate: %s", ", ".join(rates))
+
+
 def hold(training: Training) -> None:
     """Let the coming epoch train what it is to: all, or not yet what came with the model."""
     is_early = training.state.epoch < training.config.init.freeze_epochs

@@ -17,7 +17,7 @@ from asr.nets.recurrent import RecurrentConfig
 from asr.train import state as training_state
 from asr.train.config import InitConfig, OptimConfig
 from asr.train.optim import Schedule, new_optimizer
-from asr.train.start import Start, read_start, shares, take
+from asr.train.start import Start, read_start, shares, take, tell_learning
 
 DEMO = "recipes/demo/ctc.yaml"
 QUICK = ["trainer.max_epochs=2", "trainer.tune=false", "lm=none"]
@@ -88,7 +88,7 @@ def test_cells_that_only_look_alike_stay_out():
         started(bundle_of("ab", cell="gru"), bundle_of("ab", cell="gru_before"))
 
 
-def test_rates_fall_with_depth():
+def test_rates_fall_with_depth(caplog):
     source = bundle_of("ab", conv=(2,), layer_norm=True)
     target = bundle_of("ab", conv=(2,), layer_norm=True, layers=3, seed=1)
     started(source, target)
@@ -100,6 +100,10 @@ def test_rates_fall_with_depth():
         "stack.layers.1": 1 / 4,
         "stack.norms.1": 1 / 4,
     }
+    with caplog.at_level("INFO", "asr.train"):
+        tell_learning(InitConfig("somewhere", freeze_epochs=3, depth_decay=0.5), target)
+    assert "stays as it is for init.freeze_epochs=3" in caplog.text
+    assert "conv.layers.0 0.062, stack.layers.0 0.12, stack.layers.1 0.25" in caplog.text
     optimizer = new_optimizer(OptimConfig(), target.model, found)
     schedule = Schedule(OptimConfig(lr=0.16, schedule="constant", warmup_epochs=0), 1)
     schedule.apply(optimizer, 1.0, 1.0)
