@@ -60,6 +60,9 @@ def train(
     frames: Annotated[int, typer.Option(help="Frames that a letter becomes.")] = 2,
     dropout: Annotated[float, typer.Option(help="Of what each layer puts out.")] = 0.3,
     order: Annotated[int, typer.Option(help="Phones in an n-gram.")] = 8,
+    joint_order: Annotated[
+        int, typer.Option(help="Letters with their phones in another n-gram.")
+    ] = 7,
     epochs: Annotated[int, typer.Option(help="Passes over the lexicon.")] = 40,
     minutes: Annotated[
         float | None,
@@ -70,7 +73,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 1,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a net on LEXICON: recurrent layers over letters, with CTC and an n-gram over phones.
+    """Train a net on LEXICON: recurrent layers over letters, with CTC and n-grams.
 
     Written is the epoch with the fewest wrong words among those of --dev.
     """
@@ -88,6 +91,7 @@ def train(
     config = TrainConfig(
         net=NetConfig(cell, layers, hidden, embedding, frames, dropout),
         order=order,
+        joint_order=joint_order,
         epochs=epochs,
         batch=batch,
         lr=lr,

@@ -5,7 +5,8 @@ A model directory holds:
     config.json          its nets and its search
     letters.txt          the letters, one a line
     phones.txt           the phones, as a model's labels
-    spoken.txt.gz        the pronunciations that its n-gram is estimated from, one a line
+    spoken.txt.gz        what its n-grams are estimated from: a word a line, and the phones of each
+                         of its letters, tabs between
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ from asr.decode.config import MOST_WEIGHT
 from asr.decode.search.beam import BeamOptions, label_search
 from asr.decode.search.each import NBest, acoustic_scores, search_each
 from asr.errors import InputError
+from asr.g2p.joint import Cut, Joint, UnitGram
 from asr.g2p.net import LettersToPhones, NetConfig
 from asr.g2p.words import Letters, padded
 from asr.labels import Labels
@@ -38,35 +41,44 @@ from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
 
-FORMAT = "carousel-g2p-1"
+FORMAT = "carousel-g2p-2"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 LETTERS, PHONES, SPOKEN = "letters.txt", "phones.txt", "spoken.txt.gz"
 #: Words that a net sees at once, at most, and letters: few where words are long.
 MOST_WORDS, MOST_LETTERS = 512, 16_384
 #: Pronunciations of a word that are compared at least; what they share is their probability.
-COMPARED = 4
+COMPARED = 8
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """Pronunciations, and the n-gram of that order that is estimated from them."""
+    """Words cut letter by letter, and the orders of the n-grams that are estimated from them."""
 
-    pronunciations: Sequence[tuple[str, ...]]
+    cuts: Sequence[Cut]
     order: int
+    joint_order: int
 
     @cached_property
     def ngram(self) -> NGram:
-        """Estimated in less time than it takes to read one."""
-        return NGram.estimate(self.pronunciations, self.order)
+        """Over phones; estimated in less time than it takes to read one."""
+        return NGram.estimate((tuple(chain(*cut.phones)) for cut in self.cuts), self.order)
+
+    @cached_property
+    def joint(self) -> UnitGram:
+        """Over letters with their phones."""
+        return UnitGram.estimate(self.cuts, self.joint_order)
 
 
 @dataclass
 class SearchConfig:
-    """The search for pronunciations, in which an n-gram over phones has its say."""
+    """The search for pronunciations, in which n-grams have their say."""
 
     beam: int = setting(16, "prefixes that the search keeps", 1, 1000)
-    lm_weight: float = setting(0.5, "of the n-gram", 0, MOST_WEIGHT)
+    lm_weight: float = setting(0.5, "of the n-gram over phones", 0, MOST_WEIGHT)
     bonus: float = setting(0.0, "for each phone", -MOST_WEIGHT, MOST_WEIGHT)
+    joint_weight: float = setting(
+        0.5, "of the n-gram over letters with their phones, in a second pass", 0, MOST_WEIGHT
+    )
 
     def __post_init__(self) -> None:
         check(self, "g2p search")
@@ -80,16 +92,30 @@ class Pronunciation(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a net says of some words: their places, log_probs (N, T, V), and lens (N,) of frames."""
+    """What a net says of some words.
+
+    places: theirs among all; letters (N, L) with n_letters (N,), edges included; log_probs
+    (N, T, V) with lens (N,) of frames.
+    """
 
     places: list[int]
+    letters: NDArray[np.int64]
+    n_letters: NDArray[np.int64]
     log_probs: NDArray[np.float32]
     lens: NDArray[np.int64]
 
 
+class Found(NamedTuple):
+    """Pronunciations of some words that are compared. joint: of the n-gram over letters, (N, K)."""
+
+    places: list[int]
+    nbest: NBest
+    joint: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Pronouncer:
-    """Nets over the same letters and phones, which are heard together, and their n-gram."""
+    """Nets over the same letters and phones, which are heard together, and their n-grams."""
 
     letters: Letters
     phones: Labels
@@ -102,18 +128,24 @@ class Pronouncer:
 
         None of a word with letters that the model does not know.
         """
-        return self.ways(len(words), self.hear(words), nbest)
+        return self.ways(len(words), self.found(self.hear(words), nbest), nbest)
+
+    def found(self, heard: Iterable[Sequence[Said]], nbest: int = 1) -> Iterator[Found]:
+        """What is compared of words that were heard."""
+        for said in heard:
+            compared = self._nbest(said, max(nbest, COMPARED))
+            letters, n_letters = said[0].letters[:, 1:], said[0].n_letters - 2
+            yield Found(said[0].places, compared, self._joint.scores(letters, n_letters, compared))
 
     def ways(
-        self, n_words: int, heard: Iterable[Sequence[Said]], nbest: int = 1
+        self, n_words: int, found: Iterable[Found], nbest: int = 1
     ) -> list[list[Pronunciation]]:
-        """`pronounce` of words that were heard."""
-        found: list[list[Pronunciation]] = [[] for _ in range(n_words)]
-        for said in heard:
-            nbests = self._nbest(said, max(nbest, COMPARED))
-            for place, ways in zip(said[0].places, self._read(nbests, nbest), strict=True):
-                found[place] = ways
-        return found
+        """`pronounce` of words for which pronunciations were found."""
+        all_ways: list[list[Pronunciation]] = [[] for _ in range(n_words)]
+        for some in found:
+            for place, ways in zip(some.places, self._read(some, nbest), strict=True):
+                all_ways[place] = ways
+        return all_ways
 
     @torch.inference_mode()
     def hear(self, words: Sequence[str]) -> Iterator[list[Said]]:
@@ -131,7 +163,7 @@ class Pronouncer:
                 device = device_of(net)
                 inputs = (torch.from_numpy(values).to(device) for values in (table, lens))
                 log_probs = net.eval()(*inputs)[-1].cpu().numpy()
-                said.append(Said(places, log_probs, lens * net.config.frames))
+                said.append(Said(places, table, lens, log_probs, lens * net.config.frames))
             yield said
 
     def _nbest(self, heard: Sequence[Said], n: int) -> NBest:
@@ -157,11 +189,13 @@ class Pronouncer:
         sums = [acoustic_scores(s.log_probs, s.lens, joined.labels, joined.n_labels) for s in heard]
         return joined._replace(acoustic=np.mean(sums, axis=0))
 
-    def _read(self, found: NBest, n: int) -> Iterator[list[Pronunciation]]:
+    def _read(self, found: Found, n: int) -> Iterator[list[Pronunciation]]:
         """Each word's ``n`` best, best first."""
-        scores = np.where(found.n_labels < 0, -np.inf, found.acoustic + found.added)
+        nbest = found.nbest
+        scores = nbest.acoustic + nbest.added + self.search.joint_weight * found.joint
+        scores[nbest.n_labels < 0] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")
-        for labels, n_labels, score, best in zip(*found[:2], scores, order, strict=True):
+        for labels, n_labels, score, best in zip(*nbest[:2], scores, order, strict=True):
             ways: dict[tuple[int, ...], float] = {}
             for k in best.tolist():
                 if n_labels[k] > 0:
@@ -177,6 +211,10 @@ class Pronouncer:
     def _bound(self) -> BoundNGram:
         return self.spoken.ngram.bind(self.phones.symbols)
 
+    @cached_property
+    def _joint(self) -> Joint:
+        return Joint.of(self.spoken.joint, self.letters, self.phones)
+
     def to(self, device: torch.device) -> Pronouncer:
         """This model with its nets on a device, moved in place."""
         for net in self.nets:
@@ -190,13 +228,17 @@ class Pronouncer:
             "format": FORMAT,
             "folded": self.letters.folded,
             "order": self.spoken.order,
+            "joint_order": self.spoken.joint_order,
             "search": asdict(self.search),
             "nets": [asdict(net.config) for net in self.nets],
         }
         write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
         write_text(folder / LETTERS, "".join(letter + "\n" for letter in self.letters.symbols))
         self.phones.save(folder / PHONES)
-        spoken = "".join(" ".join(phones) + "\n" for phones in sorted(self.spoken.pronunciations))
+        spoken = "".join(
+            "\t".join((cut.word, *map(" ".join, cut.phones))) + "\n"
+            for cut in sorted(self.spoken.cuts)
+        )
         with write_aside(folder / SPOKEN) as aside:
             aside.write_bytes(gzip.compress(spoken.encode(), mtime=0))
         self.save_weights(folder)
@@ -230,14 +272,15 @@ class Pronouncer:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["format"] != FORMAT:
                 raise InputError(f"{path}: expected a model of format {FORMAT!r}")
-            search, order = SearchConfig(**values["search"]), int(values["order"])
+            search = SearchConfig(**values["search"])
+            orders = int(values["order"]), int(values["joint_order"])
             configs = [NetConfig(**net) for net in values["nets"]]
             path = folder / LETTERS
             letters = Letters(
                 tuple(path.read_text(encoding="utf-8").split("\n")[:-1]), values["folded"]
             )
             path = folder / SPOKEN
-            lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+            spoken = Spoken(_cuts(gzip.decompress(path.read_bytes()).decode()), *orders)
             path = folder / WEIGHTS
             tensors = safetensors.torch.load(path.read_bytes())
         except InputError as error:
@@ -257,10 +300,21 @@ class Pronouncer:
                 f"{path}: not a file of a model from letters to phones ({error})"
             ) from error
         phones = Labels.load(folder / PHONES)
-        spoken = Spoken([tuple(line.split()) for line in lines], order)
         nets = []
         for i, config in enumerate(configs):
             own = {k.removeprefix(f"{i}."): t for k, t in tensors.items() if k.startswith(f"{i}.")}
             make = partial(LettersToPhones, config, len(letters.symbols), len(phones))
             nets.append(filled(make, own, path, f"{CONFIG}, {LETTERS} and {PHONES}").eval())
         return cls(letters, phones, tuple(nets), spoken, search)
+
+
+def _cuts(text: str) -> list[Cut]:
+    """Read the lines of words cut letter by letter. What letters share is split once."""
+    split = cache(lambda phones: tuple(phones.split()))
+    cuts = []
+    for line in text.split("\n")[:-1]:
+        word, *parts = line.split("\t")
+        if len(word) != len(parts):
+            raise ValueError(f"expected the phones of each letter of {word!r}")
+        cuts.append(Cut(word, tuple(map(split, parts))))
+    return cuts

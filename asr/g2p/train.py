@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from asr.decode.pronunciations import Entry
 from asr.errors import InputError
+from asr.g2p.joint import cut
 from asr.g2p.model import Pronouncer, Spoken
 from asr.g2p.net import LettersToPhones, NetConfig
 from asr.g2p.score import Rates, rates
@@ -29,8 +31,10 @@ from asr.system.settings import check, setting
 INNER = 0.5
 #: Share of the training in which the learning rate rises.
 WARMUP = 0.05
-#: What is tried on dev: weights of the n-gram, then what a phone gets beside.
+#: What is tried on dev: weights of the n-gram over phones with each of that over letters with their
+#: phones, then what a phone gets beside.
 LM_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+JOINT_WEIGHTS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 BONUSES = (-0.5, 0.5, 1.0)
 #: Each of so many words is held out where there is no dev dictionary.
 HELD_OUT = 20
@@ -42,6 +46,7 @@ class TrainConfig:
 
     net: NetConfig = field(default_factory=NetConfig)
     order: int = setting(8, "phones in an n-gram", 1, 16)
+    joint_order: int = setting(7, "letters with their phones in an n-gram", 1, 16)
     epochs: int = setting(40, "passes over the dictionary", 1, 1_000_000)
     batch: int = setting(256, "words that are trained side by side", 1, 1_000_000)
     lr: float = setting(3e-3, "learning rate of AdamW, at its highest", above=0, most=100)
@@ -123,7 +128,8 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         net = LettersToPhones(config.net, len(letters.symbols), len(phones)).to(device)
-        spoken = Spoken([entry.phones for entry in dictionary.entries], config.order)
+        cuts = cut(dictionary.entries, letters, phones)
+        spoken = Spoken(cuts, config.order, config.joint_order)
         model = Pronouncer(letters, phones, (net,), spoken)
         data = examples_of(dictionary, model, taught)
         optimizer = torch.optim.AdamW(
@@ -237,7 +243,7 @@ def best_paths(model: Pronouncer, words: Sequence[str]) -> list[list[str]]:
 
 
 def joined(models: Sequence[Pronouncer], dev: Dictionary) -> tuple[Pronouncer, Rates]:
-    """The nets of several models as one, with the n-gram of the first, `tuned` on ``dev``.
+    """The nets of several models as one, with the n-grams of the first, `tuned` on ``dev``.
 
     Raises:
         InputError: the models have different letters or phones.
@@ -252,14 +258,17 @@ def tuned(model: Pronouncer, dev: Dictionary) -> tuple[Pronouncer, Rates]:
     """The model with the weights of its search that are best on ``dev``, and its rates there."""
     heard = list(model.hear(list(dev.by_word)))
 
-    def tried(lm_weight: float, bonus: float) -> tuple[Pronouncer, Rates]:
-        trial = replace(model, search=replace(model.search, lm_weight=lm_weight, bonus=bonus))
-        ways = trial.ways(len(dev.by_word), heard)
-        return trial, rates([best[0].phones if best else () for best in ways], dev)
+    def tried(lm_weight: float, bonus: float) -> Iterator[tuple[Pronouncer, Rates]]:
+        search = replace(model.search, lm_weight=lm_weight, bonus=bonus)
+        found = list(replace(model, search=search).found(heard))
+        for joint_weight in JOINT_WEIGHTS:
+            trial = replace(model, search=replace(search, joint_weight=joint_weight))
+            ways = trial.ways(len(dev.by_word), found)
+            yield trial, rates([best[0].phones if best else () for best in ways], dev)
 
     def errors(found: tuple[Pronouncer, Rates]) -> tuple[float, float]:
         return found[1].word_error_rate, found[1].phone_error_rate
 
-    best = min((tried(weight, 0.0) for weight in LM_WEIGHTS), key=errors)
+    best = min(chain(*(tried(weight, 0.0) for weight in LM_WEIGHTS)), key=errors)
     lm_weight = best[0].search.lm_weight
-    return min((best, *(tried(lm_weight, bonus) for bonus in BONUSES)), key=errors)
+    return min(chain([best], *(tried(lm_weight, bonus) for bonus in BONUSES)), key=errors)
