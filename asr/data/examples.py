@@ -239,10 +239,12 @@ def collate(
     augment: WaveformAugment | None = None,
     seed: int = 0,
     epoch: int = 0,
+    joint: bool = False,
 ) -> Batch:
     """Normalise, pad, augment (where told how) and assemble examples into a `Batch`.
 
-    What an utterance draws follows from ``seed``, ``epoch`` and its id alone.
+    What an utterance draws follows from ``seed``, ``epoch`` and its id alone. joint: with the
+    labels of frames beside the targets, where all examples have them.
 
     Raises:
         InputError: audio to augment with cannot be read.
@@ -271,7 +273,7 @@ def collate(
         feature_lens=lens,
         targets=padded(targets),
         target_lens=torch.tensor([len(t) for t in targets]),
-        frames=padded(timed) if len(timed) == len(examples) else None,
+        frames=padded(timed) if joint and len(timed) == len(examples) else None,
     )
 
 

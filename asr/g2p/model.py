@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property, partial
@@ -25,7 +24,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from asr.decode.config import MOST_WEIGHT
 from asr.decode.search.beam import BeamOptions, label_search
@@ -36,12 +34,12 @@ from asr.g2p.net import LettersToPhones, NetConfig
 from asr.g2p.words import Letters, padded
 from asr.labels import Labels
 from asr.lm.ngram import BoundNGram, NGram
-from asr.nets.acoustic import filled
+from asr.nets.acoustic import filled, read_part
 from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
 
-FORMAT = "carousel-g2p-2"
+FORMAT, WHAT = "carousel-g2p-2", "a model from letters to phones"
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 LETTERS, PHONES, SPOKEN = "letters.txt", "phones.txt", "spoken.txt.gz"
 #: Words that a net sees at once, at most, and letters: few where words are long.
@@ -264,41 +262,17 @@ class Pronouncer:
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
             raise InputError(
-                f"{folder}: not a model from letters to phones: expected {CONFIG} there, as "
-                "asr g2p train writes"
+                f"{folder}: not {WHAT}: expected {CONFIG} there, as asr g2p train writes"
             )
-        path = folder / CONFIG
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise InputError(f"{path}: expected a model of format {FORMAT!r}")
-            search = SearchConfig(**values["search"])
-            orders = int(values["order"]), int(values["joint_order"])
-            configs = [NetConfig(**net) for net in values["nets"]]
-            path = folder / LETTERS
-            letters = Letters(
-                tuple(path.read_text(encoding="utf-8").split("\n")[:-1]), values["folded"]
-            )
-            path = folder / SPOKEN
-            spoken = Spoken(_cuts(gzip.decompress(path.read_bytes()).decode()), *orders)
-            path = folder / WEIGHTS
-            tensors = safetensors.torch.load(path.read_bytes())
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            zlib.error,
-            RecursionError,
-            SafetensorError,
-        ) as error:
-            raise InputError(
-                f"{path}: not a file of a model from letters to phones ({error})"
-            ) from error
+        path = folder / WEIGHTS
+        folded, orders, search, configs = read_part(folder / CONFIG, WHAT, _configured)
+        letters = read_part(
+            folder / LETTERS,
+            WHAT,
+            lambda path: Letters(tuple(path.read_text("utf-8").split("\n")[:-1]), folded),
+        )
+        spoken = Spoken(read_part(folder / SPOKEN, WHAT, _cuts), *orders)
+        tensors = read_part(path, WHAT, lambda path: safetensors.torch.load(path.read_bytes()))
         phones = Labels.load(folder / PHONES)
         nets = []
         for i, config in enumerate(configs):
@@ -308,11 +282,21 @@ class Pronouncer:
         return cls(letters, phones, tuple(nets), spoken, search)
 
 
-def _cuts(text: str) -> list[Cut]:
+def _configured(path: Path) -> tuple[bool, tuple[int, int], SearchConfig, list[NetConfig]]:
+    """Whether letters are folded, the orders of the n-grams, and the other settings."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values["format"] != FORMAT:
+        raise InputError(f"expected a model of format {FORMAT!r}")
+    search = SearchConfig(**values["search"])
+    nets = [NetConfig(**net) for net in values["nets"]]
+    return values["folded"], (int(values["order"]), int(values["joint_order"])), search, nets
+
+
+def _cuts(path: Path) -> list[Cut]:
     """Read the lines of words cut letter by letter. What letters share is split once."""
     split = cache(lambda phones: tuple(phones.split()))
     cuts = []
-    for line in text.split("\n")[:-1]:
+    for line in gzip.decompress(path.read_bytes()).decode().split("\n")[:-1]:
         word, *parts = line.split("\t")
         if len(word) != len(parts):
             raise ValueError(f"expected the phones of each letter of {word!r}")

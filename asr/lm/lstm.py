@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,12 +32,12 @@ from asr.labels import FOLDINGS, UNITS
 from asr.lm.arpa import BOS, EOS, UNK
 from asr.lm.net import START, LanguageModel, LanguageModelConfig
 from asr.lm.text import vocabulary
-from asr.nets.acoustic import filled
+from asr.nets.acoustic import filled, read_part
 from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
 from asr.system.settings import check, setting
 
-FORMAT = "carousel-lm-1"
+FORMAT, WHAT = "carousel-lm-1", "a language model"
 WEIGHTS, CONFIG, VOCABULARY = "weights.safetensors", "config.json", "vocabulary.txt"
 END = 2
 """Id of ``</s>``; that of ``<s>`` is START."""
@@ -246,27 +245,12 @@ class NeuralLM:
                 f"{folder}: not a language model directory: expected {CONFIG} there, as "
                 "asr lm train --kind lstm writes"
             )
-        path = folder / CONFIG
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.pop("format", None) != FORMAT:
-                raise InputError(f"{path}: expected a language model of format {FORMAT!r}")
-            config = _configured(values, path)
-            path = folder / VOCABULARY
-            tokens = tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
-            path = folder / WEIGHTS
-            tensors = safetensors.torch.load(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-            SafetensorError,
-        ) as error:
-            raise InputError(f"{path}: not a file of a language model ({error})") from error
+        config = read_part(folder / CONFIG, WHAT, _configured)
+        tokens = read_part(
+            folder / VOCABULARY, WHAT, lambda path: tuple(path.read_text("utf-8").split("\n")[:-1])
+        )
+        path = folder / WEIGHTS
+        tensors = read_part(path, WHAT, lambda path: safetensors.torch.load(path.read_bytes()))
         if tokens[:3] != (UNK, BOS, EOS) or len(set(tokens)) != len(tokens):
             raise InputError(
                 f"{folder / VOCABULARY}: expected {UNK}, {BOS}, {EOS} first, and each token once"
@@ -276,11 +260,11 @@ class NeuralLM:
         return cls(config, tokens, model.eval())
 
 
-def _configured(values: dict[str, Any], path: Path) -> NeuralConfig:
-    try:
-        return NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+def _configured(path: Path) -> NeuralConfig:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.pop("format", None) != FORMAT:
+        raise InputError(f"expected a language model of format {FORMAT!r}")
+    return NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
 
 
 def perplexity(scores: Iterable[Sequence[float]]) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +21,7 @@ from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_p
 #: Ten times the largest recurrent nets; training takes 16 bytes for each.
 MOST_PARAMETERS = 1_000_000_000
 Net = TypeVar("Net", bound=nn.Module)
+Part = TypeVar("Part")
 
 
 class AcousticModel(nn.Module):
@@ -94,6 +97,31 @@ def sketched(make: Callable[[], Net]) -> Net:
             f"{MOST_PARAMETERS / 1e6:.0f} M: make its layers fewer or narrower"
         )
     return net
+
+
+def read_part(path: Path, what: str, parse: Callable[[Path], Part]) -> Part:
+    """What ``parse`` reads from a file of ``what``, such as "a language model".
+
+    Raises:
+        InputError: the file cannot be read, or is no such file; the line names it.
+    """
+    try:
+        return parse(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zlib.error,
+        RecursionError,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{path}: not a file of {what} ({error})") from error
 
 
 def filled(

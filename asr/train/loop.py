@@ -258,6 +258,7 @@ def batch_maker(training: Training, criterion: str, epoch: Epoch) -> Callable[[i
             augment if part else None,
             config.seed,
             number_of_epoch,
+            criterion == "ctc" and config.loss.framewise_weight > 0,
         )
         batch = batch if part else replace(batch, ids=())
         return pinned(batch) if on_gpu else batch

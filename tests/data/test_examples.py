@@ -120,6 +120,15 @@ def test_framewise_batches_carry_frame_labels():
     assert batch.targets.tolist() == [[7, 7, IGNORE], [6, IGNORE, IGNORE]]
 
 
+def test_frame_labels_come_beside_the_labels_where_both_are_trained_on():
+    config = FeatureConfig(n_mels=4, stack=1)
+    examples = [example(3, (7,), (7, 7, IGNORE)), example(1, (6,), (6,))]
+    batch = collate(examples, config, False, joint=True)
+    assert batch.targets.tolist() == [[7], [6]]
+    assert batch.frames.tolist() == [[7, 7, IGNORE], [6, IGNORE, IGNORE]]
+    assert collate(examples, config, False).frames is None
+
+
 def test_augmentation_follows_seed_epoch_and_utterance_not_the_batch():
     config = FeatureConfig(n_mels=4, stack=1)
     augment = WaveformAugment(AugmentConfig(freq_width=2, time_width=5), FeatureConfig())

@@ -173,7 +173,7 @@ def found(state: State, search: Search) -> Iterator[Found]:
         lm_score, scores = lm_score + end, scores + end
     for j in np.argsort(-scores, kind="stable").tolist():
         codes, current = codes_to(state, nodes[j])
-        lm, bonus = float(lm_score[j]), search.bonus * (state.n_forgotten + len(codes))
+        lm, bonus = float(lm_score[j]), search.bonus * len(codes)
         yield Found(codes, 0, float(scores[j]) - (lm + bonus), lm, bonus, current)
 
 

@@ -53,14 +53,10 @@ class Reached(NamedTuple):
 
 @dataclass
 class State:
-    """How far a search has come; going on changes it, so that only a deep copy keeps what it is.
-
-    n_forgotten: prefixes that stood before those settled.
-    """
+    """How far a search has come; going on changes it, so that only a deep copy keeps what it is."""
 
     work: Work
     reached: Reached
-    n_forgotten: int = 0
 
     @property
     def entries(self) -> NDArray[np.void]:
@@ -209,13 +205,6 @@ def steady(state: State, horizon: Horizon) -> list[int]:
     node = int(state.entries["node"][0]) if state.reached.n_beam else 0
     node = marked(state.work.tree, node, last - horizon.every, last)
     return codes_to(state, node)[0]
-
-
-def forget(state: State) -> None:
-    """Forget the codes that all hypotheses are known to begin with, which makes no other
-    difference; so a search may go on for days."""
-    state.n_forgotten += state.reached.n_settled
-    state.reached = state.reached._replace(n_settled=0)
 
 
 @compiled
