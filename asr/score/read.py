@@ -341,7 +341,8 @@ def _ids(transcripts: Transcripts, position: int) -> list[str]:
     if transcripts.format != "txt":
         # As they would stand in the lines of the other side.
         return [f"({i})" if position else i for i in transcripts.lines]
-    words = [line.text.split() for line in transcripts.lines.values() if line.text]
+    cut = str.rsplit if position else str.split
+    words = [cut(line.text, maxsplit=1) for line in transcripts.lines.values() if line.text]
     ids = [of[position] for of in words if of]
     return ids if len(set(ids)) == len(ids) else []
 
