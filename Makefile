@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n logical --dist worksteal
 TRAIN_NOTHING := tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
-.PHONY: demo test quick lint docs browser bench clean
+.PHONY: demo test quick lint docs browser bench dist clean
 
 demo: .venv/demo.stamp
 	$(BIN)/asr demo --out demo
@@ -33,6 +33,13 @@ bench: .venv/dev.stamp
 	$(BIN)/python tools/bench_recurrent.py
 	$(BIN)/python tools/bench_training.py
 	$(BIN)/python tools/bench_score.py
+
+# The same commit gives the same bytes.
+dist: .venv/dev.stamp
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[release]'
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
