@@ -18,7 +18,6 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -27,22 +26,15 @@ import numpy as np
 
 from asr.cli import tell
 from asr.errors import InputError
-from asr.labels import FOLDINGS, SILENCE_POLICIES
 from asr.score.alignment import Alignments
-from asr.score.error_rate import RATE_NAMES, UNIT_NAMES, policy_name
+from asr.score.error_rate import RATE_NAMES
 from asr.score.significance import compare, intervals
-from asr.score.systems import Choices, System, score_files
+from asr.score.systems import BY_POLICY, Choices, System, score_files
 
 HEAD = (
     *("decoder", "system", "seeds", "dev", "test", "S / D / I", "95 % by speaker"),
     *("against the row before", "training", "date"),
 )
-#: What results.json says of how a rate was made, and the choices that make it so again.
-CHOICES = {
-    policy_name(unit, *way): Choices(unit, "edit", *way, ())
-    for unit in UNIT_NAMES
-    for way in (product(FOLDINGS, SILENCE_POLICIES) if unit == "phone" else [("none", "count")])
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def rows_of(runs: Sequence[Path], results: Sequence[dict[str, Any]]) -> Iterator
                 dev, test = (
                     [r["sets"][name][decoder][rate] for r in results] for name in ("dev", "test")
                 )
-                choices = CHOICES[found[rate]["policy"]]
+                choices = BY_POLICY[found[rate]["policy"]]
                 scored = [
                     scored_again(run, decoder, choices, known["error_rate"])
                     for run, known in zip(runs, test, strict=True)

@@ -25,6 +25,7 @@ from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
 from asr.model.bundle import Bundle, load_bundle, read_settings
 from asr.model.ensemble import combined
+from asr.model.hub import HUB, fetched
 from asr.nets.recurrent import RecurrentConfig
 from asr.system.device import OF_CPU, device_of, pick_device
 
@@ -74,8 +75,9 @@ def load_model(name: str | Path, device: str = "cpu") -> Bundle:
 
     A model (or run) directory; ``torchaudio:BUNDLE``, whose weights torchaudio fetches if it has
     not done so before, or ``torchaudio:BUNDLE=FILE`` with its weights in a file; or ``FILE.onnx``,
-    exported by `asr.model.onnx` or described by a `Sidecar`. Several model directories, with commas
-    between, become an ensemble.
+    exported by `asr.model.onnx` or described by a `Sidecar`; ``hf:USER/NAME`` or
+    ``hf:USER/NAME@REVISION``, a model directory on the Hugging Face hub. Several model directories,
+    with commas between, become an ensemble.
 
     Raises:
         InputError: there is no such model or device, or it cannot be read or fetched.
@@ -84,6 +86,8 @@ def load_model(name: str | Path, device: str = "cpu") -> Bundle:
     if name.startswith(TORCHAUDIO):
         bundle, _, weights = name.removeprefix(TORCHAUDIO).partition("=")
         found = torchaudio_model(bundle, Path(weights) if weights else None)
+    elif name.startswith(HUB):
+        found = load_bundle(fetched(name))
     elif name.endswith(".onnx"):
         if device not in OF_CPU:
             raise InputError(f"device {device}: {name} computes on the CPU; use auto or cpu")

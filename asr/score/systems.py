@@ -6,14 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import InputError
+from asr.labels import FOLDINGS, SILENCE_POLICIES
 from asr.score import show
 from asr.score.alignment import Alignments
-from asr.score.error_rate import total
+from asr.score.error_rate import UNIT_NAMES, policy_name, total
 from asr.score.lines import Matched, Transcripts
 from asr.score.pairs import align_matched, checked_policy
 from asr.score.read import identified, match, read_transcripts
@@ -31,6 +32,14 @@ class Choices(NamedTuple):
     fold: str
     silence: str
     normalise: Sequence[str]
+
+
+#: What makes a figure again, by the policy that stands beside it.
+BY_POLICY = {
+    policy_name(unit, *way): Choices(unit, "edit", *way, ())
+    for unit in UNIT_NAMES
+    for way in (product(FOLDINGS, SILENCE_POLICIES) if unit == "phone" else [("none", "count")])
+}
 
 
 @dataclass(frozen=True)
