@@ -68,15 +68,23 @@ def decoding_options(
         SearchOption(metavar="LM|none", help="Language model that sorts the best hypotheses anew."),
     ] = None,
     rescore_weight: Annotated[float | None, SearchOption(min=0, help="Of that LM.")] = None,
+    pronounced: Annotated[
+        str | None,
+        SearchOption(
+            metavar="FILE|none",
+            help="Words of --lexicon, --lm and --hotword without pronunciation, as they are "
+            "pronounced: taken from FILE where they stand, else by their letters (English), and "
+            "written there; none: leave them out.",
+        ),
+    ] = None,
 ) -> DecodingOptions:
     """What a user changes of a model's search, an option each."""
     if lexicon is not None and no_lexicon:
         raise InputError(f"--lexicon {lexicon} and --no-lexicon: choose one")
     lexicon = "none" if no_lexicon else lexicon
     words = tuple(hotword or ())
-    return DecodingOptions(
-        decoder, beam, nbest, lexicon, lm, lm_weight, bonus, unknown, words, rescore, rescore_weight
-    )
+    first = decoder, beam, nbest, lexicon, lm, lm_weight, bonus, unknown, words
+    return DecodingOptions(*first, rescore, rescore_weight, pronounced)
 
 
 def searching(*left_out: str) -> Callable[[Command], Command]:

@@ -69,7 +69,9 @@ class DecodingOptions:
     file or a neural model's folder, over words where words of a lexicon are searched, else over
     labels; or ``none``. lm_weight and bonus: of that search. unknown: the price of a word outside
     the lexicon, in natural logarithms. hotword: ``word:boost``. rescore: a language model for a
-    second pass, or ``none``.
+    second pass, or ``none``. pronounced: a file of pronunciations of words that a lexicon lacks,
+    read where it is there, and written with those that are guessed by letters; ``none`` guesses
+    none.
     """
 
     decoder: str | None = None
@@ -83,6 +85,7 @@ class DecodingOptions:
     hotword: Sequence[str] = ()
     rescore: str | Path | None = None
     rescore_weight: float | None = None
+    pronounced: str | Path | None = None
 
     @property
     def given(self) -> list[str]:

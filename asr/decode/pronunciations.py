@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from asr.errors import InputError
 from asr.labels import SILENCES
-from asr.system.text import decoded, nfc, plain_words, read_bytes
+from asr.system.text import counted, decoded, nfc, plain_words, read_bytes
 
 #: What dictionaries name silence, spoken and other noise; what consists of it is no word.
 NO_SPEECH = frozenset((*SILENCES, "sp", "spn", "nsn", "lau", "noise"))
@@ -166,7 +166,8 @@ def sum_up(missing: Mapping[str, Sequence[str]], lack: str = "that are not in th
     told = [f"{word} ({n}, first in {first[word]})" for word, n in times.most_common(MOST_TOLD)]
     n_places = sum(map(bool, missing.values()))
     return (
-        f"words {lack}: {len(times)}, said {times.total()} times in {n_places} utterances: "
+        f"words {lack}: {len(times)}, said {counted(times.total(), 'time')} in "
+        f"{counted(n_places, 'utterance')}: "
         f"{', '.join(told)}{', ...' if len(times) > MOST_TOLD else ''}"
     )
 

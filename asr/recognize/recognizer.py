@@ -68,6 +68,7 @@ class Recognizer:
     ) -> None:
         """``n_threads`` compute at once, each with as many threads as torch uses."""
         self.bundle, hotwords = fitted(bundle, options, tell)
+        self.pronounced = options.pronounced
         self.windowing, self.precision, self.n_threads = windowing, precision, n_threads
         if precision not in PRECISIONS:
             raise InputError(
@@ -100,7 +101,7 @@ class Recognizer:
             InputError: no words are searched, or a word of one has no pronunciation.
         """
         other = copy(self)
-        other.bundle, found = with_hotwords(self.bundle, hotwords)
+        other.bundle, found = with_hotwords(self.bundle, hotwords, self.pronounced)
         boosts = {**self.decoder.hotwords, **found}
         other.decoder = other.bundle.make_decoder(other.bundle.decoder, boosts)
         return other

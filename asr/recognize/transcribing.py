@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from asr.audio.read import STDIN
 from asr.audio.sources import Failed, Source, distinct, each_channel, find_sources, read_list
 from asr.errors import InputError, one_line
+from asr.g2p.unknown import PRONOUNCED
 from asr.recognize.files import (
     Loading,
     Transcriber,
@@ -87,7 +89,10 @@ def transcribe_named(
     def load() -> Transcriber:
         if server is not None:
             return server()
-        recognizer = load_for_files(loading, tell)
+        options = loading.options
+        if out is not None and options.pronounced is None:
+            options = replace(options, pronounced=out / PRONOUNCED)
+        recognizer = load_for_files(loading._replace(options=options), tell)
         if "wrd" in formats and not recognizer.finds_words:
             raise InputError("--format wrd: this model finds phones, no words; add --lexicon")
         return recognizer

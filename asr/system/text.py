@@ -144,3 +144,8 @@ def _table(kept: str) -> dict[int, str]:
             return self[code]
 
     return Table(dict.fromkeys(map(ord, _GONE), ""))
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 word``, ``2 words``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -25,6 +25,7 @@ from asr.data.examples import (
 )
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
+from asr.g2p.unknown import PRONOUNCED
 from asr.model.bundle import load_bundle, save_bundle, save_lexicon, save_weights
 from asr.model.emissions import is_out_of_memory
 from asr.score.error_rate import RATE_NAMES
@@ -101,7 +102,7 @@ def train_in(
     found = find_checkpoint(run, world) if resume else None
     # A run that has got to a checkpoint has all that it started from.
     start = None if found else read_start(config.init, config.features)
-    said = pronounced(config.labels, with_plain_texts(sets, lexicon), lexicon)
+    said = pronounced(config.labels, with_plain_texts(sets, lexicon), lexicon, run / PRONOUNCED)
     if world.is_main:
         if not resume:
             write_text(run / "config.yaml", resolved)

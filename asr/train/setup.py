@@ -23,7 +23,17 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
-from asr.labels import LabelConfig, Labels, fold, folding_named, inventory, unit_symbols
+from asr.g2p.unknown import Spoken, noted
+from asr.g2p.unknown import pronounced as by_letters
+from asr.labels import (
+    BLANK_SYMBOL,
+    LabelConfig,
+    Labels,
+    fold,
+    folding_named,
+    inventory,
+    unit_symbols,
+)
 from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel, sketched
@@ -148,14 +158,18 @@ class Pronounced:
 
 
 def pronounced(
-    config: LabelConfig, sets: Mapping[str, Utterances], lexicon: Path | None
+    config: LabelConfig,
+    sets: Mapping[str, Utterances],
+    lexicon: Path | None,
+    corrected: Path | None = None,
 ) -> Pronounced:
     """Give utterances of words alone their phones: the first pronunciation of each word.
 
-    Words are looked up as `look_up` does, and become what the lexicon calls them.
+    Words are looked up as `look_up` does, and become what the lexicon calls them. Words that it
+    lacks are taken from the file ``corrected``, or pronounced by their letters and written there.
 
     Whether there is silence between words nobody knows, so there is none among the labels: CTC's
-    blank takes its place. Words that the lexicon lacks are summed up.
+    blank takes its place. Words that cannot be pronounced are summed up.
 
     Raises:
         InputError: the corpus is streamed, or the lexicon cannot be read or has stray phones.
@@ -178,6 +192,8 @@ def pronounced(
     for where, word, symbols, _ in read_entries(lexicon, folding_named(config.fold) or ()):
         fold(symbols, config.fold, where)
         first.setdefault(word, tuple(map(Segment, symbols)))
+    for word, spoken in _guessed(first, sets, corrected):
+        first.setdefault(word, tuple(map(Segment, spoken)))
     found: dict[str, Utterances] = {}
     left_out: dict[str, dict[str, str]] = {}
     for name, utterances in sets.items():
@@ -204,6 +220,21 @@ def pronounced(
             )
         found[name] = kept
     return Pronounced(found, left_out, sorted({p.label for said in first.values() for p in said}))
+
+
+def _guessed(
+    known: Mapping[str, tuple[Segment, ...]],
+    sets: Mapping[str, Utterances],
+    corrected: Path | None,
+) -> list[Spoken]:
+    """Words that are said and not ``known``, in the phones of those that are."""
+    said = (u for s in sets.values() for u in s if u.phones is None)
+    missing = [word for u in said for word in look_up(u.text or "", known.get)[1]]
+    phones = sorted({phone.label for segments in known.values() for phone in segments})
+    guessed = by_letters(missing, Labels("phone", (BLANK_SYMBOL, *phones)), "none", corrected)
+    if line := noted(guessed, corrected):
+        log.warning("corpus: %s", line)
+    return guessed.entries
 
 
 def with_phones(sets: Mapping[str, Utterances]) -> Pronounced:

@@ -232,13 +232,13 @@ def test_n_best_of_a_greedy_model_needs_a_search(model, said, tmp_path, monkeypa
         ("--lm gone.arpa", "no such language model"),
         ("--lm lexicon.txt", "lexicon.txt:"),
         ("--lexicon gone.txt", "gone.txt"),
-        ("--lexicon words.arpa", "words.arpa:1"),
+        ("--lexicon words.arpa", "words.arpa:2"),
         ("--lexicon lm", "use --lexicon cmudict"),
         ("--lexicon model --no-lexicon", "choose one"),
         ("--no-lexicon --hotword ma:3", "add --lexicon"),
         ("--no-lexicon --unknown 3", "add --lexicon"),
         ("--lexicon model --hotword ma", "WORDS:BOOST"),
-        ("--lexicon model --hotword xyzzy:2", "xyzzy"),
+        ("--lexicon model --hotword x1zzy:2", "x1zzy"),
         ("--lm none --lm-weight 1", "--lm"),
         ("--rescore-weight 1", "--rescore"),
         ("--decoder viterbi", "framewise"),
@@ -766,3 +766,24 @@ def test_one_signal_ends_the_waiting_for_standard_input(model):
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(60) == 130
         assert b"Error" not in waiting.stderr.read()
+
+
+def test_words_without_pronunciation_are_guessed_and_can_be_corrected(
+    model, said, tmp_path, monkeypatch, capsys, caplog
+):
+    lexicon, out = tmp_path / "lexicon.txt", tmp_path / "out"
+    lexicon.write_text("ma\tm aa\nseagull\n")
+    words = ("transcribe", "--model", model, said[0].audio, "--lexicon", lexicon, "--out", out)
+    code, _, err = asr(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "1 word without a pronunciation, taken by the letters: seagull (" in err
+    assert (out / "pronounced.txt").read_text().startswith("seagull\t")
+    (out / "pronounced.txt").write_text("seagull\ts iy\n")
+    code, _, err = asr(monkeypatch, capsys, *words, "--redo")
+    assert code == 0
+    assert "letters" not in err
+    assert (out / "pronounced.txt").read_text() == "seagull\ts iy\n"
+    code, _, err = asr(monkeypatch, capsys, *words, "--redo", "--pronounced", "none")
+    assert code == 0
+    assert "letters" not in err
+    assert "1 of 2 entries do not fit" in caplog.text

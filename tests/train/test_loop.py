@@ -405,7 +405,7 @@ def test_phones_come_from_words_and_a_lexicon(tones, tmp_path):
     assert results["sets"]["test"]["greedy"]["PER"]["error_rate"] < 0.3
     assert results["sets"]["test"]["beam+lexicon"]["WER"]["error_rate"] < 0.3
     told = (tmp_path / "run/train.log").read_text()
-    assert "left out: 1, said 2 times in 1 utterances: zork (2, first in U000" in told
+    assert "left out: 1, said 2 times in 1 utterance: zork (2, first in U000" in told
     said = read_manifest(tmp_path / "run/manifests/train.jsonl")[0]
     phones = [p for word in said.text.split() for p in LEXICON[word.lower()].split()]
     assert [p.label for p in said.phones] == phones
