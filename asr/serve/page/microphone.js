@@ -5,9 +5,10 @@ import { listen } from './live.js';
 // Seconds of sound that are one level.
 const LEVEL_S = 0.03;
 
-// live: what `listen` asks, or null. heard(seconds, level): all that was heard by now, and how loud it
+// name: of the file. live: what `listen` asks, or null. heard(seconds, level): all that was heard by now, and how loud it
 // is. shown, failed: see `listen`. ended(file): the recording, when `end` of what is returned is called.
-export async function record({ live, heard, shown, failed, ended }) {
+export async function record({ name, live, heard, shown, failed, ended }) {
+  if (!navigator.mediaDevices) throw new Error('browsers give it only to pages of this machine, or over https');
   const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
   // At the device's own rate: the server resamples, as browsers do not agree on who may.
   const context = new AudioContext();
@@ -44,7 +45,6 @@ export async function record({ live, heard, shown, failed, ended }) {
       node.port.onmessage = null;
       context.close();
       words?.end();
-      const name = `recording ${new Date().toTimeString().slice(0, 8).replaceAll(':', '-')}.wav`;
       ended(new File([wav(blocks, n, rate)], name, { type: 'audio/wav' }));
     },
   };

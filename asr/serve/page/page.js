@@ -193,16 +193,21 @@ async function speak() {
     recording.end();
     return;
   }
-  const result = enter(`recording ${new Date().toTimeString().slice(0, 8)}`);
+  const name = `recording ${new Date().toTimeString().slice(0, 8)}`;
   const model = $('model').value;
+  let result = null;
+  // Nothing to end while the browser asks whether it may.
+  recording = { end() {} };
+  say('');
   try {
     recording = await record({
+      name: `${name.replaceAll(':', '-')}.wav`,
       live: streaming.has(model) ? { model, keywords: keywords(), key: key() } : null,
-      heard: (seconds, level) => {
+      heard(seconds, level) {
         $('record-text').textContent = `Stop (${clock(seconds)})`;
-        result.view.heard(level);
+        result?.view.heard(level);
       },
-      shown: (committed, tentative) => result.view.spoken(committed, tentative),
+      shown: (committed, tentative) => result?.view.spoken(committed, tentative),
       failed: (message) => say(`words come when you stop: ${message}`),
       ended(file) {
         recording = null;
@@ -214,10 +219,11 @@ async function speak() {
       },
     });
   } catch (error) {
-    drop(result);
+    recording = null;
     say(`no microphone: ${error.message}`);
     return;
   }
+  result = enter(name);
   result.abort.signal.addEventListener('abort', () => recording?.end());
   $('record').setAttribute('aria-pressed', 'true');
   set(result, 'live');

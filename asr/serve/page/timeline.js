@@ -111,7 +111,6 @@ export function makeTimeline(root, { hear, jump, emissions, say }) {
     placed = [];
     put(lanes.words, content.words);
     put(lanes.labels, content.transcript.labels);
-    drawWave();
     follow(now, false);
     drawHeat();
   }

@@ -85,7 +85,10 @@ export function makeView(result, { ask, say, again }) {
     part('.busy p').textContent = state === 'running' ? 'Recognising …' : 'Waiting for its turn …';
     for (const selector of ['.words', '.legend', '.sound']) part(selector).hidden = !isDone;
     part('.facts').textContent = '';
-    if (!isDone) return;
+    if (!isDone) {
+      audio.pause();
+      return;
+    }
     const speed = Math.round(transcript.duration / result.took);
     const facts = [clock(transcript.duration), `${words.length || spoken().length} ${unitOf()}`, result.model, `${speed} × real time`];
     if (result.ignored) facts.push('this model searches no words: those to listen for have no effect');
