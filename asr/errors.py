@@ -25,3 +25,8 @@ def one_line(text: str) -> str:
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
         for c in text
     )
+
+
+def first_line(error: Exception) -> str:
+    """What another library says of an error, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ from torch import nn
 from asr.audio.features import FeatureConfig
 from asr.labels import LabelConfig, Labels
 from asr.model.bundle import Bundle
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 
 RATE = 16_000
 #: Samples to a frame of 30 ms.

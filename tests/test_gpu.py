@@ -26,13 +26,14 @@ from asr.g2p.words import Dictionary
 from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel
-from asr.model.bundle import Bundle, load_bundle
+from asr.model.bundle import Bundle
 from asr.model.emissions import emissions
 from asr.model.stream import EmissionStream, advance
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
+from asr.nets.config import RecurrentConfig
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
-from asr.nets.recurrent import RecurrentConfig
 from asr.recognize.recognizer import Recognizer
 from asr.train import loop as training
 from asr.train.begin import begin

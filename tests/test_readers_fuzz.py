@@ -24,7 +24,7 @@ from asr.decode.lexicon import Lexicon
 from asr.errors import InputError
 from asr.labels import CMU_40, Labels
 from asr.lm.ngram import NGram
-from asr.model.bundle import load_bundle
+from asr.model.weights import load_bundle
 from asr.recognize.transcripts import FORMATS
 from asr.train.recipe import load_config, read_config
 from asr.types import Segment, Transcript

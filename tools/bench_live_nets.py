@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.model.bundle import load_bundle
 from asr.model.stream import EmissionStream, advance
-from asr.nets.recurrent import Latency, RecurrentConfig, RecurrentStack
+from asr.model.weights import load_bundle
+from asr.nets.config import Latency, RecurrentConfig
+from asr.nets.recurrent import RecurrentStack
 from asr.train.rundir import processor_name
 
 B, T, F, H, LAYERS = 16, 132, 320, 256, 3

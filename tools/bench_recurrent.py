@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from asr.nets.cells import CELLS, LSTM, GRUResetAfter, TanhRNN, to_torch
-from asr.nets.recurrent import RecurrentConfig, RecurrentLayer, RecurrentStack
+from asr.nets.config import RecurrentConfig
+from asr.nets.recurrent import RecurrentLayer, RecurrentStack
 from asr.train.rundir import processor_name
 
 THREADS, B, T, F, H, LAYERS = 2, 16, 400, 256, 256, 3

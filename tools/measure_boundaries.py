@@ -35,8 +35,8 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import read_entries
 from asr.errors import InputError
 from asr.labels import fold_segments, folding_named
-from asr.model.bundle import load_bundle
 from asr.model.emissions import emissions_of
+from asr.model.weights import load_bundle
 from asr.recognize.aligner import Aligner
 from asr.recognize.times import label_times, settled
 from asr.types import Segment, Utterance

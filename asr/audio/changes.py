@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import torchaudio
 from numpy.typing import NDArray
+
+from asr.audio.features import band_edges, triangles
 
 #: Shorter windows than those of the features a net hears: a burst lasts 10 ms.
 WINDOW_S, HOP_S = 0.010, 0.0025
@@ -52,5 +53,4 @@ def _log_mel(samples: NDArray[np.float64], rate: int, size: int, hop: int) -> ND
 def _bank(rate: int, size: int) -> NDArray[np.float64]:
     """Mel filters (bins of a spectrum at least three windows long, N_MELS)."""
     n_bins = (1 << (3 * size - 1).bit_length()) // 2 + 1
-    bank = torchaudio.functional.melscale_fbanks(n_bins, LOWEST_HZ, rate / 2, N_MELS, rate)
-    return bank.numpy().astype(np.float64)
+    return triangles(np.linspace(0, rate / 2, n_bins), band_edges(LOWEST_HZ, rate / 2, N_MELS))

@@ -202,18 +202,26 @@ def mel_filters(config: FeatureConfig) -> NDArray[np.float64]:
     the spectrum has no part.
     """
     hz = np.arange(config.n_fft // 2 + 1) * config.sample_rate / config.n_fft
-    low, high = mels(np.array([config.min_hz, config.max_hz]))
-    edges = np.linspace(low, high, config.n_mels + 2)
-    if config.log_mel == "kaldi":
-        hz = mels(hz)
-    else:
-        edges = hertz(edges)
+    if config.log_mel == "librosa":
+        return triangles(hz, band_edges(config.min_hz, config.max_hz, config.n_mels))
+    edges = mels(band_edges(config.min_hz, config.max_hz, config.n_mels))
+    filters = triangles(mels(hz), edges)
+    filters[config.n_fft // 2 :] = 0
+    return filters
+
+
+def band_edges(min_hz: float, max_hz: float, n: int) -> NDArray[np.float64]:
+    """Where ``n`` bands of equal widths in mels begin, have their middles and end: (n + 2,) Hz."""
+    low, high = mels(np.array([min_hz, max_hz]))
+    return hertz(np.linspace(low, high, n + 2))
+
+
+def triangles(at: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How high bands with these ``edges`` (n + 2,) are ``at`` places (m,): (m, n), at most 1."""
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    at = hz[:, None]
-    filters = np.minimum((at - left) / (centre - left), (right - at) / (right - centre)).clip(0)
-    if config.log_mel == "kaldi":
-        filters[config.n_fft // 2 :] = 0
-    found: NDArray[np.float64] = filters
+    up = (at[:, None] - left) / (centre - left)
+    down = (right - at[:, None]) / (right - centre)
+    found: NDArray[np.float64] = np.minimum(up, down).clip(0)
     return found
 
 

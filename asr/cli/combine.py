@@ -22,8 +22,9 @@ def combine(
     do; their nets may differ. Decoder, lexicon and language models are the first one's: choose the
     decoder's weights anew with asr tune.
     """
-    from asr.model.bundle import load_bundle, save_bundle, save_lexicon
+    from asr.model.bundle import save_lexicon
     from asr.model.ensemble import combined
+    from asr.model.weights import load_bundle, save_bundle
     from asr.nets.recurrent import count_parameters
 
     if out.exists():

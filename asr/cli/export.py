@@ -14,30 +14,49 @@ from asr.errors import InputError
 @app.command()
 def export(
     model: Annotated[Path, typer.Option(help="Model (or run) directory.")],
-    onnx: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    onnx: Annotated[Path | None, typer.Option(help="The .onnx file to write.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder to write, for all commands that use models without PyTorch."),
+    ] = None,
     streaming: Annotated[
         bool,
         typer.Option(
             "--streaming",
-            help="For audio that comes piece by piece: the net's states go in and out. For models "
-            "of one direction that need not see the whole utterance.",
+            help="With --onnx, for audio that comes piece by piece: the net's states go in and "
+            "out. For models of one direction that need not see the whole utterance.",
         ),
     ] = False,
 ) -> None:
-    """Write the model as ONNX: waveforms in, log-probabilities out, features inside.
+    """Write the model as ONNX, for other programs or for a small installation of this one.
 
-    The labels, the sample rate and the settings of the decoder are in the file's metadata. Lexicon
-    and language models are not: give them to asr transcribe --model FILE.onnx.
+    --out: all that a model directory holds, the net in ONNX: --model FOLDER then needs onnxruntime
+    and no PyTorch.
+
+    --onnx: waveforms in, log-probabilities out, features inside. The labels, the sample rate and
+    the settings of the decoder are in the file's metadata. Lexicon and language models are not:
+    give them to asr transcribe --model FILE.onnx.
     """
-    from asr.model.bundle import load_bundle
     from asr.model.onnx import export as write
+    from asr.model.onnx_folder import write_runtime
+    from asr.model.weights import load_bundle
 
-    if onnx.suffix != ".onnx":
+    if (onnx is None) == (out is None):
+        raise InputError("name either a file with --onnx, or a folder with --out")
+    if onnx is not None and onnx.suffix != ".onnx":
         raise InputError(f"--onnx {onnx}: expected a name that ends in .onnx")
+    if streaming and onnx is None:
+        raise InputError("--streaming is for --onnx: a folder streams where the model does")
     bundle = load_bundle(model)
-    write(bundle, onnx, streaming)
+    if onnx is not None:
+        write(bundle, onnx, streaming)
+        size, name = onnx.stat().st_size, onnx
+    else:
+        assert out is not None
+        write_runtime(bundle, out)
+        size, name = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()), out
     rate, shift_s = bundle.features.sample_rate, bundle.clock.shift_s
     print(
-        f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {rate} Hz -> {len(bundle.labels)} labels "
+        f"{name}: {size / 1e6:.1f} MB, {rate} Hz -> {len(bundle.labels)} labels "
         f"every {shift_s * 1000:g} ms"
     )

@@ -114,7 +114,6 @@ def transcribe(
     no option changes them. Weights and boosts are in natural logarithms.
     """
     from asr.recognize.files import Loading
-    from asr.recognize.remote import RemoteRecognizer, check_loading
     from asr.recognize.transcribing import Output, transcribe_named
 
     if model is None and server is None:
@@ -123,6 +122,8 @@ def transcribe(
     output = Output(format, out, redo, channels == "each", engine == "ray")
     remote = None
     if server is not None:
+        from asr.recognize.remote import RemoteRecognizer, check_loading
+
         check_loading(server, loading, output.on_ray)
         key = read_keys(key_file)[0] if key_file else None
         remote = partial(RemoteRecognizer, server, model, key)

@@ -27,6 +27,7 @@ from asr.audio.normalize import normalize
 from asr.data.matrices import Matrix
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels, fold_segments, unit_symbols
+from asr.nets.frames import padded_frames
 from asr.nets.losses import IGNORE, ctc_frames_needed, frame_targets
 from asr.system.ahead import made_by
 from asr.types import Batch, Segment, Utterance
@@ -275,14 +276,6 @@ def collate(
         target_lens=torch.tensor([len(t) for t in targets]),
         frames=padded(timed) if joint and len(timed) == len(examples) else None,
     )
-
-
-def padded_frames(
-    matrices: Sequence[NDArray[np.float32]],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices (T, F) -> (B, T, F), zeros beyond their lengths (B,)."""
-    lens = torch.tensor([len(m) for m in matrices])
-    return pad_sequence([torch.from_numpy(m) for m in matrices], batch_first=True), lens
 
 
 def padded(targets: Sequence[Sequence[int]]) -> torch.Tensor:

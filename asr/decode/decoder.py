@@ -20,12 +20,10 @@ from asr.decode.rescore import rescore
 from asr.decode.search import labels as of_labels
 from asr.decode.search import words as of_words
 from asr.decode.search.beam import BeamOptions, beam_search, label_search, word_search
-from asr.decode.search.fusion import fused_search
 from asr.decode.viterbi import Transitions, viterbi
 from asr.errors import InputError
 from asr.labels import SPACE, Labels
-from asr.lm.lstm import NeuralLM
-from asr.lm.ngram import NO_LM, BoundNGram
+from asr.lm.ngram import NO_LM, BoundNGram, NGram
 from asr.lm.query import LanguageModel, unit_of
 from asr.types import Hypothesis
 
@@ -62,7 +60,7 @@ class Decoder:
             self.lexicon.check(len(self.labels))
         if self.hotwords and not self.searches_words:
             raise InputError("hotwords need a beam search with a lexicon")
-        if isinstance(self.lm, NeuralLM) and (
+        if self.fuses and (
             self.hotwords or (config.unknown_penalty is not None and self.searches_words)
         ):
             raise InputError(
@@ -73,6 +71,11 @@ class Decoder:
             raise InputError(
                 "hotwords and rescoring do not go together: the second pass would undo their boosts"
             )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether a neural language model has part in the search."""
+        return self.lm is not None and not isinstance(self.lm, NGram)
 
     @property
     def searches_words(self) -> bool:
@@ -125,7 +128,10 @@ class Decoder:
                 )
         log_probs = [self.weighed(frames) for frames in log_probs]
         lm = self.lm
-        if isinstance(lm, NeuralLM):
+        if lm is not None and not isinstance(lm, NGram):
+            # It needs PyTorch, which n-grams do without.
+            from asr.decode.search.fusion import fused_search
+
             found = fused_search(
                 log_probs,
                 lm,
@@ -204,7 +210,7 @@ class Decoder:
     @cached_property
     def _bound_lm(self) -> BoundNGram | None:
         lm = self.lm
-        if lm is None or isinstance(lm, NeuralLM):
+        if not isinstance(lm, NGram):
             return None
         lexicon = self._searched_lexicon
         return lm.bind(self.labels.symbols) if lexicon is None else lexicon.bind(lm)

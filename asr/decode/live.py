@@ -15,7 +15,6 @@ from asr.decode.greedy import greedy
 from asr.decode.search import labels, words
 from asr.decode.search.beam import hypotheses_of, label_hypotheses, summed_anew
 from asr.decode.search.state import Found, Horizon, State, end_scores, settled, steady
-from asr.lm.lstm import NeuralLM
 from asr.types import Hypothesis
 
 #: Seconds after which alternatives are given up, and the frames after which that is looked at.
@@ -233,7 +232,7 @@ def begin(decoder: Decoder, shift_s: float, first: int = 0) -> Search:
     """The search of a decoder in frames of ``shift_s`` seconds, before frame ``first``."""
     if decoder.config.name == "greedy":
         return GreedySearch(decoder)
-    if decoder.config.name != "beam" or decoder.rescores or isinstance(decoder.lm, NeuralLM):
+    if decoder.config.name != "beam" or decoder.rescores or decoder.fuses:
         return WholeSearch(decoder)
     n_open, n_unsteady = round(OPEN_S / shift_s), round(UNSTEADY_S / shift_s)
     kind = WordSearch if decoder.searches_words else LabelSearch

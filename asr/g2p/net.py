@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from asr.nets.cells import CELLS
-from asr.nets.recurrent import (
-    MOST_LAYERS,
-    MOST_UNITS,
-    Dropout,
-    RecurrentConfig,
-    RecurrentStack,
-)
+from asr.nets.config import MOST_LAYERS, MOST_UNITS, RecurrentConfig
+from asr.nets.recurrent import Dropout, RecurrentStack
 from asr.system.settings import check, setting
 
 #: Beyond, no frame is left to learn anything from.
 MOST_FRAMES = 16
-EDGE = 0
-"""The letter before the first and after the last of a word."""
 
 
 @dataclass

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asr.decode.lexicon import Lexicon, Pronounce
 from asr.decode.pronunciations import MOST_TOLD, Entry, as_known, read_entries
-from asr.g2p.model import Pronouncer
 from asr.g2p.words import lexicon_line
 from asr.labels import Labels, fold, folding_named
 from asr.system.files import write_text
 from asr.system.text import counted
+
+if TYPE_CHECKING:
+    from asr.g2p.model import Pronouncer
+
+log = logging.getLogger(__name__)
 
 #: The model that comes along, trained on CMUdict's words.
 ENGLISH = Path(__file__).parent / "english"
@@ -29,7 +34,15 @@ def folder_of(model: str) -> Path:
 
 
 @cache
-def _english() -> Pronouncer:
+def _english() -> Pronouncer | None:
+    try:
+        from asr.g2p.model import Pronouncer
+    except ModuleNotFoundError as error:
+        log.warning(
+            "%s is not installed: words that the lexicon lacks are not pronounced by their letters",
+            error.name,
+        )
+        return None
     return Pronouncer.load(ENGLISH)
 
 
@@ -53,7 +66,7 @@ def pronounced(
     """Words and their pronunciations in a model's phones, as English has them.
 
     corrected: a lexicon whose words are taken from there. Words in other letters, and all where
-    the model has other phones, are left out.
+    the model has other phones or PyTorch is missing, are left out.
 
     Raises:
         InputError: ``corrected`` cannot be read, or has phones that the model lacks.
@@ -69,11 +82,12 @@ def pronounced(
             (taken if word in wanted else others).append((word, symbols))
     there = {word for word, _ in taken}
     rest = [word for word in wanted if word not in there]
-    if not rest:
+    pronouncer = _english() if rest else None
+    if pronouncer is None:
         return Pronounced((), taken, others)
     said = [
         Entry("asr g2p", word, ways[0].phones)
-        for word, ways in zip(rest, _english().pronounce(rest), strict=True)
+        for word, ways in zip(rest, pronouncer.pronounce(rest), strict=True)
         if ways
     ]
     guessed: list[Spoken] = []

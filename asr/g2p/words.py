@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from asr.decode.pronunciations import STRESS, Entry, read_entries
 from asr.errors import InputError
-from asr.g2p.net import EDGE
 from asr.labels import BLANK_SYMBOL, CMU_40, Labels
 from asr.system.text import nfc
 
 #: What stands for the edge in a list of letters: no letter of a word, which has no white space.
+#: The letter before the first and after the last of a word.
+EDGE = 0
 EDGE_SYMBOL = " "
 
 

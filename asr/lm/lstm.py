@@ -30,7 +30,8 @@ from torch.nn import functional as F
 from asr.errors import InputError
 from asr.labels import FOLDINGS, UNITS
 from asr.lm.arpa import BOS, EOS, UNK
-from asr.lm.net import START, LanguageModel, LanguageModelConfig
+from asr.lm.net import LanguageModel, LanguageModelConfig
+from asr.lm.ngram import END, START, perplexity
 from asr.lm.text import vocabulary
 from asr.nets.acoustic import filled, read_part
 from asr.system.device import device_of
@@ -39,8 +40,6 @@ from asr.system.settings import check, setting
 
 FORMAT, WHAT = "carousel-lm-1", "a language model"
 WEIGHTS, CONFIG, VOCABULARY = "weights.safetensors", "config.json", "vocabulary.txt"
-END = 2
-"""Id of ``</s>``; that of ``<s>`` is START."""
 PAD = -100
 """Target where a row has ended; the loss leaves it out."""
 SCORED_AT_ONCE = 1024
@@ -265,13 +264,6 @@ def _configured(path: Path) -> NeuralConfig:
     if values.pop("format", None) != FORMAT:
         raise InputError(f"expected a language model of format {FORMAT!r}")
     return NeuralConfig(**values | {"model": LanguageModelConfig(**values["model"])})
-
-
-def perplexity(scores: Iterable[Sequence[float]]) -> float:
-    """10 to the mean negative log10 probability of a token, the ends of sentences included."""
-    every = [score for sentence in scores for score in sentence]
-    mean = -math.fsum(every) / len(every)
-    return 10.0**mean if mean < 300 else math.inf
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.errors import InputError
+from asr.lm.ngram import START
 from asr.nets.cells import CELLS, Cell, find_cell
-from asr.nets.recurrent import MOST_LAYERS, MOST_UNITS
+from asr.nets.config import MOST_LAYERS, MOST_UNITS
 from asr.system.settings import check, setting
 
-START = 1
-"""The token that begins a sentence: it is read and never predicted."""
 FEWEST_ROWS = 8
 """Products of fewer rows round differently: filled up, a row does not depend on those beside it."""
 

@@ -23,6 +23,10 @@ from asr.lm import arpa
 from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS, Grams
 from asr.system.jit import compiled
 
+#: Ids in every language model: of what begins a sentence, which is read and never predicted, and of
+#: what ends it. 0 is what it does not know.
+START, END = 1, 2
+
 log = logging.getLogger(__name__)
 
 #: D1, D2, D3+ where the counts give none, as ``lmplz --discount_fallback``.
@@ -376,3 +380,10 @@ def _trie(grams: Grams) -> Trie:
         after.astype(np.int32),
         best,
     )
+
+
+def perplexity(scores: Iterable[Sequence[float]]) -> float:
+    """10 to the mean negative log10 probability of a token, the ends of sentences included."""
+    every = [score for sentence in scores for score in sentence]
+    mean = -math.fsum(every) / len(every)
+    return 10.0**mean if mean < 300 else math.inf

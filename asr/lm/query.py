@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from asr.errors import InputError
 from asr.labels import SPACE
 from asr.lm.arpa import EOS
-from asr.lm.lstm import END, NeuralLM, perplexity
-from asr.lm.net import START
-from asr.lm.ngram import NGram, advance
+from asr.lm.ngram import END, START, NGram, advance, perplexity
 
-LanguageModel = NGram | NeuralLM
+if TYPE_CHECKING:
+    from asr.lm.lstm import NeuralLM
+
+#: An `NGram`, or a `NeuralLM`, whose module needs PyTorch.
+LanguageModel: TypeAlias = "NGram | NeuralLM"
 
 
 def load_lm(path: Path) -> LanguageModel:
@@ -30,12 +32,28 @@ def load_lm(path: Path) -> LanguageModel:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such language model; expected an ARPA file or a directory")
-    return NeuralLM.load(path) if path.is_dir() else NGram.read_arpa(path)
+    return load_neural(path) if path.is_dir() else NGram.read_arpa(path)
+
+
+def load_neural(folder: Path) -> NeuralLM:
+    """Read a language model directory.
+
+    Raises:
+        InputError: it is none, or PyTorch is not installed.
+    """
+    try:
+        from asr.lm.lstm import NeuralLM
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{folder}: a neural language model needs {error.name}, which is not installed; take "
+            "an n-gram"
+        ) from error
+    return NeuralLM.load(folder)
 
 
 def unit_of(lm: LanguageModel) -> str:
     """The unit of the model's tokens; an n-gram with ``<space>`` is one of characters."""
-    if isinstance(lm, NeuralLM):
+    if not isinstance(lm, NGram):
         return lm.config.unit
     return "char" if lm.id(SPACE) else "word"
 
@@ -63,7 +81,7 @@ def token_scores(
 
     alone: no sentence counts as what came before the next.
     """
-    if isinstance(lm, NeuralLM):
+    if not isinstance(lm, NGram):
         return lm.scores_alone(sentences) if alone else lm.scores(sentences)
     return [lm.scores(sentence) for sentence in sentences]
 
@@ -125,7 +143,7 @@ def sample(
             f"more, found {temperature:g}, {count}, {max_tokens} and {top_k}"
         )
     rng = np.random.default_rng(seed)
-    primed: Any = lm.initial_state() if isinstance(lm, NeuralLM) else 0
+    primed: Any = 0 if isinstance(lm, NGram) else lm.initial_state()
     for token in (START, *map(lm.id, prime)):
         primed_log_probs, primed = _read(lm, primed, token)
     drawn: list[list[str]] = []
@@ -157,7 +175,7 @@ def _tempered(
 
 def _read(lm: LanguageModel, state: Any, token: int) -> tuple[NDArray[np.float64], Any]:
     """Read a token: the log-probabilities (V,) of the next one, and the state after."""
-    if isinstance(lm, NeuralLM):
+    if not isinstance(lm, NGram):
         log_probs, state = lm.advance(state, [token])
         return log_probs[0].numpy(), state
     _, state = advance(lm.trie, state, token)

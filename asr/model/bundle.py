@@ -1,7 +1,8 @@
 """Model directories and training states: safetensors and JSON, written whole or not at all.
 
 A model directory holds everything that using the model takes:
-    weights.safetensors  the model, its feature statistics, its framewise transitions
+    weights.safetensors  the model, its feature statistics, its framewise transitions (without
+        PyTorch: what `asr.model.runtime` says)
     config.json          settings of features, model, labels and decoder
     labels.txt           the label inventory, blank first
     lexicon.txt          (optional) word TAB labels
@@ -12,7 +13,6 @@ A model directory holds everything that using the model takes:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -21,13 +21,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
+from numpy.typing import NDArray
 
 from asr.audio.features import ONCE, FeatureConfig, FrameClock, LogMel, Statistics, frame_clock
 from asr.decode.confidence import Calibration
@@ -37,19 +34,15 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.viterbi import Transitions
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels
-from asr.lm.lstm import NeuralLM
 from asr.lm.ngram import NGram
-from asr.lm.query import LanguageModel
-from asr.nets.acoustic import AcousticModel, Ensemble, sketched
-from asr.nets.losses import LossConfig
-from asr.nets.recurrent import RecurrentConfig
-from asr.system.device import device_of
-from asr.system.files import sync_folder, write_aside, write_text
+from asr.lm.query import LanguageModel, load_neural
+from asr.model.waveform import WaveformModel
+from asr.nets.config import LossConfig, RecurrentConfig
+from asr.system.files import sync_folder, write_text
 
+T = TypeVar("T")
 FORMAT = "carousel-model-1"
-CHECKSUM = "checksum"
-WEIGHTS, CONFIG, LABELS = "weights.safetensors", "config.json", "labels.txt"
-LEXICON = "lexicon.txt"
+CONFIG, LABELS, LEXICON = "config.json", "labels.txt", "lexicon.txt"
 #: The `Bundle`'s language models, and how their files' names begin.
 LANGUAGE_MODELS = {"label_lm": "labels", "word_lm": "words", "rescore_lm": "rescore"}
 #: What `replaced_together` leaves where a process is killed: half written, and wholly.
@@ -60,11 +53,12 @@ HALF_WRITTEN, WRITTEN = ".new.part", ".new"
 class Bundle:
     """A model and what belongs to it, in memory.
 
-    model: an `AcousticModel`, an `Ensemble` of ``architecture`` and ``others``, or a
-    `pretrained.WaveformModel`; of ``features`` and ``architecture`` only the sample rate and the
-    hop are true of the last, and ``frames`` says where its frames lie. criterion: the loss it was
-    trained with. calibrations: of confidences, by `Decoder.title`. log_priors: (V,) of `Decoder`.
-    start: the model that its training started from, if any, and what came with that.
+    model: in PyTorch an `AcousticModel`, or an `Ensemble` of ``architecture`` and ``others``;
+    without it a `runtime.OnnxNet`, which has their ``log_probs``; or a `waveform.WaveformModel`: of
+    ``features`` and ``architecture`` only the sample rate and the hop are true of that one, and
+    ``frames`` says where its frames lie. criterion: the loss it was trained with. calibrations: of
+    confidences, by `Decoder.title`. log_priors: (V,) of `Decoder`. start: the model that its
+    training started from, if any, and what came with that.
     """
 
     features: FeatureConfig
@@ -72,7 +66,7 @@ class Bundle:
     labels: Labels
     label_config: LabelConfig
     criterion: str
-    model: nn.Module
+    model: Any
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     stats: Statistics | None = None
     transitions: Transitions | None = None
@@ -99,17 +93,14 @@ class Bundle:
     def streams(self) -> bool:
         """Whether it can go along with speech: neither net nor features need the whole."""
         whole = self.features.normalize in ("utterance", "speaker")
-        return isinstance(self.model, AcousticModel) and self.architecture.streams and not whole
+        from_elsewhere = isinstance(self.model, WaveformModel)
+        one = not self.others and not from_elsewhere
+        return one and self.architecture.streams and not whole
 
     @cached_property
     def log_mel(self) -> LogMel:
         """What computes the features, before they are normalised."""
         return LogMel(self.features)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return device_of(self.model)
 
     def make_decoder(
         self, config: DecoderConfig, hotwords: Mapping[tuple[str, ...], float] | None = None
@@ -127,76 +118,6 @@ class Bundle:
             calibrations=self.calibrations,
             log_priors=np.array(self.log_priors, np.float32) if self.log_priors else None,
         )
-
-
-def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
-) -> None:
-    """Write a safetensors file, with a checksum among its metadata, aside; sync and rename it.
-
-    Raises:
-        InputError: the disk is full or the folder not writable; an older file at ``path`` survives.
-    """
-    kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with write_aside(path) as aside:
-        try:
-            save_file(kept, aside, {**metadata, CHECKSUM: checksum(kept, metadata)})
-        except SafetensorError as error:
-            raise InputError(f"{path}: cannot be written ({error})") from error
-        _sort_metadata(aside)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Give a file that safetensors wrote its metadata in order: there it is drawn by chance."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(text) <= size:
-            file.seek(8)
-            file.write(text.ljust(size))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors and metadata.
-
-    Raises:
-        InputError: missing, truncated, not safetensors, or not what was saved.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected weights saved by asr train")
-    try:
-        with safe_open(path, framework="pt") as handle:
-            tensors = {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
-            metadata = dict(handle.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from error
-    # Files from elsewhere have none.
-    expected = metadata.pop(CHECKSUM, None)
-    if expected is not None and expected != checksum(tensors, metadata):
-        raise InputError(f"{path}: corrupt: its contents are not what was saved (checksum)")
-    return tensors, metadata
-
-
-def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    """A digest of contiguous tensors on the CPU and of texts, names and shapes included."""
-    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def save_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write a model directory; each file is replaced whole, the weights last."""
-    settle(folder)
-    bundle.labels.save(folder / LABELS)
-    for name in LANGUAGE_MODELS:
-        save_own_lm(folder, bundle, name)
-    save_config(folder, bundle)
-    save_weights(folder, bundle)
 
 
 @contextmanager
@@ -286,20 +207,20 @@ def save_own_lm(folder: Path, bundle: Bundle, name: str) -> None:
     """Replace a language model of a model directory by the bundle's, if that has one."""
     lm: LanguageModel | None = getattr(bundle, name)
     arpa, neural = _lm_places(folder, name)
-    if isinstance(lm, NeuralLM):
-        lm.save(neural)
-        arpa.unlink(missing_ok=True)
-    elif lm is not None:
+    if isinstance(lm, NGram):
         lm.write_arpa(arpa)
         if neural.is_dir():
             shutil.rmtree(neural)
+    elif lm is not None:
+        lm.save(neural)
+        arpa.unlink(missing_ok=True)
 
 
 def load_own_lm(folder: Path, name: str) -> LanguageModel | None:
     """Read a language model of a model directory, where it has one."""
     arpa, neural = _lm_places(folder, name)
     if neural.is_dir():
-        return NeuralLM.load(neural)
+        return load_neural(neural)
     return NGram.read_arpa(arpa) if arpa.is_file() else None
 
 
@@ -322,21 +243,6 @@ def save_lexicon(folder: Path, bundle: Bundle) -> None:
     write_text(folder / LEXICON, "\n".join(lines) + "\n")
 
 
-def save_weights(
-    folder: Path, bundle: Bundle, weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
-    """Replace the weights of a model directory, nothing else: the model's own, or ``weights``."""
-    weights = bundle.model.state_dict() if weights is None else weights
-    tensors = {f"model.{k}": t for k, t in weights.items()}
-    if bundle.stats is not None:
-        for name in ("mean", "std"):
-            tensors[f"features.{name}"] = torch.from_numpy(getattr(bundle.stats, name))
-    if bundle.transitions is not None:
-        for name, array in bundle.transitions.to_arrays().items():
-            tensors[f"transitions.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    save_tensors(folder / WEIGHTS, tensors, {"format": FORMAT})
-
-
 def model_folder(folder: Path) -> Path:
     """The model directory itself, or that of a run directory.
 
@@ -349,14 +255,21 @@ def model_folder(folder: Path) -> Path:
     return folder / "model" if is_run else folder
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a model directory, or the model of a run directory.
+def save_parts(folder: Path, bundle: Bundle) -> None:
+    """Write all of a model directory but what computes, and the lexicon."""
+    settle(folder)
+    bundle.labels.save(folder / LABELS)
+    for name in LANGUAGE_MODELS:
+        save_own_lm(folder, bundle, name)
+    save_config(folder, bundle)
+
+
+def load_parts(folder: Path) -> dict[str, Any]:
+    """The fields of a `Bundle` that a model directory holds in texts.
 
     Raises:
-        InputError: something is missing, of another version, or of another shape than the
-            configuration says; the line names the file.
+        InputError: something is missing, broken or of another version; the line names the file.
     """
-    folder = model_folder(folder)
     settle(folder)
     path = folder / CONFIG
     try:
@@ -365,41 +278,40 @@ def load_bundle(folder: Path) -> Bundle:
         raise InputError(f"{path}: no readable model configuration ({error})") from error
     found = read_settings(config, path)
     labels = Labels.load(folder / LABELS)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    features = found["features"]
-    architectures = (found["architecture"], *found["others"])
-
-    def make() -> nn.Module:
-        nets = [
-            AcousticModel(a, features.size, len(labels), features.n_mels) for a in architectures
-        ]
-        return Ensemble(nets) if len(nets) > 1 else nets[0]
-
-    weights = _under("model.", tensors)
-    # Settings come from outside: nothing is allocated for a net that the weights do not fill.
-    try:
-        sketch = sketched(make)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    check_weights(sketch, weights, folder / WEIGHTS)
     if (n := len(found["log_priors"])) not in (0, len(labels)):
         raise InputError(f"{path}: expected {len(labels)} log_priors, one a label, found {n}")
-    model = make()
-    model.load_state_dict(weights)
-    stats = {k: t.numpy() for k, t in _under("features.", tensors).items()}
-    transitions = {k: t.numpy() for k, t in _under("transitions.", tensors).items()}
     lexicon, fold = folder / LEXICON, found["label_config"].fold
-    return Bundle(
+    return {
         **found,
-        labels=labels,
-        model=model.eval(),
+        "labels": labels,
+        "lexicon": Lexicon.read(lexicon, labels, fold) if lexicon.is_file() else None,
+        **{name: load_own_lm(folder, name) for name in LANGUAGE_MODELS},
+    }
+
+
+def arrays_of(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """What a model directory holds of numbers beside the net's, by name."""
+    stats, transitions = bundle.stats, bundle.transitions
+    found = {"features.mean": stats.mean, "features.std": stats.std} if stats else {}
+    for name, array in (transitions.to_arrays() if transitions else {}).items():
+        found[f"transitions.{name}"] = np.ascontiguousarray(array)
+    return found
+
+
+def with_arrays(parts: Mapping[str, Any], model: Any, arrays: Mapping[str, NDArray[Any]]) -> Bundle:
+    """The model of `load_parts` and `arrays_of`."""
+    stats, transitions = under("features.", arrays), under("transitions.", arrays)
+    return Bundle(
+        **parts,
+        model=model,
         stats=Statistics(stats["mean"], stats["std"]) if stats else None,
         transitions=Transitions.from_arrays(transitions) if transitions else None,
-        lexicon=Lexicon.read(lexicon, labels, fold) if lexicon.is_file() else None,
-        label_lm=load_own_lm(folder, "label_lm"),
-        word_lm=load_own_lm(folder, "word_lm"),
-        rescore_lm=load_own_lm(folder, "rescore_lm"),
     )
+
+
+def under(prefix: str, named: Mapping[str, T]) -> dict[str, T]:
+    """What has a name that begins so, without that."""
+    return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
 
 def read_settings(config: Any, path: Path) -> dict[str, Any]:
@@ -439,35 +351,3 @@ def _finite(values: Any) -> tuple[float, ...]:
     if not all(map(math.isfinite, found)):
         raise InputError("log_priors: expected finite numbers")
     return found
-
-
-def load_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load ``tensors`` into ``model``.
-
-    Raises:
-        InputError: names or shapes differ; the line names the first difference.
-    """
-    check_weights(model, tensors, path)
-    model.load_state_dict(tensors)
-
-
-def check_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse ``tensors`` that are not the weights of ``model``.
-
-    Raises:
-        InputError: names or shapes differ; the line names the first difference.
-    """
-    own = model.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors or name not in own:
-            side = "the file lacks" if name not in tensors else "the model does not have"
-            raise InputError(f"{path}: another architecture than configured: {side} {name!r}")
-        if own[name].shape != tensors[name].shape:
-            raise InputError(
-                f"{path}: {name!r} has shape {tuple(tensors[name].shape)}, "
-                f"the configured model expects {tuple(own[name].shape)}"
-            )
-
-
-def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from asr.audio.features import Statistics, assemble, levels_db, speech, steady
 from asr.audio.normalize import normalize
 from asr.audio.read import load_audio
 from asr.audio.silence import SMOOTHING_S, frames_in, is_quiet, left_out, loudness, smoothed
-from asr.data.examples import Example, padded_frames
 from asr.data.matrices import Matrix, extract, matrix_of, set_statistics
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
-from asr.model.pretrained import WaveformModel
+from asr.model.waveform import WaveformModel
 from asr.types import Utterance
+
+if TYPE_CHECKING:
+    from asr.data.examples import Example
 
 #: What is out of the question has this natural logarithm of a probability.
 LEAST_LOG_PROB = -30.0
@@ -140,7 +142,6 @@ def batches_by_length(lens: Sequence[int], most: float, like: float = 0.0) -> li
     return batches
 
 
-@torch.inference_mode()
 def log_probs_of(
     bundle: Bundle,
     heard: Sequence[Heard],
@@ -157,7 +158,6 @@ def log_probs_of(
     Raises:
         InputError: memory is too small for one of the utterances.
     """
-    bundle.model.eval()
     kept: dict[int, NDArray[np.bool_]] = {}
     if skip_silence and not bundle.streams:
         heard, kept = spared(heard, bundle)
@@ -165,12 +165,11 @@ def log_probs_of(
     speaking = [i for i, each in enumerate(heard) if len(each.features)]
     if len(speaking) < len(heard):
         tick(len(heard) - len(speaking))
-    with torch.autocast(bundle.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        for batch in batches_by_length([len(heard[i].features) for i in speaking], MOST_FRAMES):
-            places = [speaking[i] for i in batch]
-            outputs = _batch_log_probs(bundle, [heard[i] for i in places])
-            found |= zip(places, outputs, strict=True)
-            tick(len(places))
+    for batch in batches_by_length([len(heard[i].features) for i in speaking], MOST_FRAMES):
+        places = [speaking[i] for i in batch]
+        outputs = _batch_log_probs(bundle, [heard[i] for i in places], precision)
+        found |= zip(places, outputs, strict=True)
+        tick(len(places))
     for i, rows in kept.items():
         whole = np.repeat(certain_silence(bundle), len(rows), axis=0)
         if rows.any():
@@ -215,32 +214,23 @@ def certain_silence(bundle: Bundle) -> np.ndarray:
     return scores
 
 
-def _batch_log_probs(bundle: Bundle, heard: Sequence[Heard]) -> list[np.ndarray]:
+def _batch_log_probs(bundle: Bundle, heard: Sequence[Heard], precision: str) -> list[np.ndarray]:
     """`log_probs_of` one batch, or of its halves where memory is too small for it."""
-    device = bundle.device
     try:
         matrices = [normalize(each.features, each.stats, bundle.features) for each in heard]
-        x, lens = padded_frames([assemble(matrix, bundle.features) for matrix in matrices])
-        log_probs, lens = bundle.model(x.to(device), lens.to(device))
-        return [log_probs[i, :n].float().cpu().numpy() for i, n in enumerate(lens.tolist())]
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+        x = [assemble(matrix, bundle.features) for matrix in matrices]
+        found: list[np.ndarray] = bundle.model.log_probs(x, precision)
+        return found
+    except MemoryError as error:
         if len(heard) == 1:
             raise InputError(
-                f"utterance {heard[0].id}: out of memory on {device} with its "
+                f"utterance {heard[0].id}: out of memory {error} with its "
                 f"{len(heard[0].features)} frames alone; cut it, leave it out, or take a "
                 "machine with more memory"
             ) from error
     half = len(heard) // 2
-    return _batch_log_probs(bundle, heard[:half]) + _batch_log_probs(bundle, heard[half:])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the GPU (an own class) or of the machine (told in words)."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in str(error)
-        for words in ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return _batch_log_probs(bundle, heard[:half], precision) + _batch_log_probs(
+        bundle, heard[half:], precision
     )
 
 

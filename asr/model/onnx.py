@@ -40,7 +40,7 @@ from asr.model.emissions import certain_silence
 from asr.model.onnx_graph import Graph, linear, log_probs_output, recurrent
 from asr.model.onnx_live import live_graph, live_metadata
 from asr.model.stream import choose_latency
-from asr.nets.acoustic import AcousticModel
+from asr.nets.acoustic import AcousticModel, Ensemble
 from asr.nets.cells import Cell
 from asr.nets.convolution import Convolutions
 from asr.nets.live import Live
@@ -81,7 +81,7 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
         graph = live_graph(bundle, live)
         about["live"] = json.dumps(live_metadata(bundle, live))
     else:
-        graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle, net)
+        graph = _streaming_graph(bundle, net) if streaming else _whole_graph(bundle)
     model = graph.model(about)
     with write_aside(path) as aside:
         aside.write_bytes(model.SerializeToString())
@@ -113,7 +113,7 @@ def metadata(bundle: Bundle) -> dict[str, str]:
     return texts
 
 
-def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
+def _whole_graph(bundle: Bundle) -> Graph:
     graph, config = Graph(), bundle.features
     waveform = graph.input("waveform", np.float32, "B", "N")
     n_samples = graph.input("n_samples", np.int64, "B")
@@ -128,20 +128,55 @@ def _whole_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     else:
         lens = graph("Add", graph("Div", n_samples, hop), graph.integer(1))
 
+    log_probs, lens = from_log_mel(graph, bundle, x, lens)
+    log_probs_output(graph, bundle, log_probs)
+    graph.output("lens", lens, np.int64, "B")
+    return graph
+
+
+def from_log_mel(graph: Graph, bundle: Bundle, x: str, lens: str) -> tuple[str, str]:
+    """Log-mel (B, T, n_mels) of ``lens`` (B,) frames -> log-probabilities (B, T', V), lengths."""
+    config = bundle.features
     inside = graph("Less", graph.count(graph.size(x, 1)), graph.column(lens))
     inside = graph("Unsqueeze", inside, graph.integer(2))
     speech = _speech(graph, x, inside)
     x = _normalized(graph, bundle, x, speech if config.ignore_silence else inside)
     x = _with_deltas(graph, x, lens, config.deltas)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
+    log_probs, lens = _nets(graph, bundle.model, x, lens)
+    has_speech = graph("Greater", _total(graph, speech, np.float32), graph.constant(0))
+    silence = graph.constant(certain_silence(bundle))
+    return graph("Where", has_speech, log_probs, silence), lens
+
+
+def net_graph(bundle: Bundle) -> Graph:
+    """The net alone: ``features`` (B, T, F) and ``lens`` (B,) to ``log_probs`` and ``lens``."""
+    graph = Graph()
+    x = graph.input("features", np.float32, "B", "T", bundle.features.size)
+    lens = graph.input("lens", np.int64, "B")
+    log_probs, ends = _nets(graph, bundle.model, x, lens)
+    log_probs_output(graph, bundle, log_probs)
+    graph.output("n_frames", ends, np.int64, "B")
+    return graph
+
+
+def _nets(graph: Graph, model: AcousticModel | Ensemble, x: str, lens: str) -> tuple[str, str]:
+    """`AcousticModel` or `Ensemble` that hears a whole: log-probabilities and lengths."""
+    nets = [net for net in model.modules() if isinstance(net, AcousticModel)]
+    found = [_net(graph, net, x, lens) for net in nets]
+    log_probs, ends = found[0]
+    if len(found) > 1:
+        each = [graph("Unsqueeze", one, graph.integer(0)) for one, _ in found]
+        log_probs = graph("ReduceLogSumExp", graph("Concat", *each, axis=0), axes=[0], keepdims=0)
+        log_probs = graph("Sub", log_probs, graph.constant(np.log(len(found))))
+    return log_probs, ends
+
+
+def _net(graph: Graph, net: AcousticModel, x: str, lens: str) -> tuple[str, str]:
     if net.conv is not None:
         x = _convolutions(graph, net.conv, x, lens)
     x, lens, _ = _recurrent_stack(graph, net.stack, x, lens)
-    has_speech = graph("Greater", _total(graph, speech, np.float32), graph.constant(0))
-    silence = graph.constant(certain_silence(bundle))
-    log_probs_output(graph, net, graph("Where", has_speech, _log_probs(graph, net, x), silence))
-    graph.output("lens", lens, np.int64, "B")
-    return graph
+    return _log_probs(graph, net, x), lens
 
 
 def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
@@ -176,7 +211,7 @@ def _streaming_graph(bundle: Bundle, net: AcousticModel) -> Graph:
     x = _normalized(graph, bundle, x)
     x, lens = _stacked(graph, x, lens, config.stack, config.size)
     x, lens, after = _recurrent_stack(graph, net.stack, x, lens, states)
-    log_probs_output(graph, net, _log_probs(graph, net, x))
+    log_probs_output(graph, bundle, _log_probs(graph, net, x))
     for before, values, cell in zip(states, after, cells, strict=True):
         for name, value in zip(before, values, strict=True):
             graph.output(f"next_{name}", value, np.float32, "B", cell.hidden)

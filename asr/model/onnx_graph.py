@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asr.errors import InputError
-from asr.nets.acoustic import AcousticModel
+from asr.model.bundle import Bundle
 from asr.nets.cells import (
     LSTM,
     Cell,
@@ -104,7 +104,7 @@ class Graph:
         """(B,) -> (B, 1)."""
         return self("Unsqueeze", values, self.integer(1))
 
-    def model(self, properties: Mapping[str, str]) -> onnx.ModelProto:
+    def model(self, properties: Mapping[str, str] = {}) -> onnx.ModelProto:
         """The model, checked."""
         helper = self.onnx.helper
         graph = helper.make_graph(
@@ -191,6 +191,6 @@ def linear(graph: Graph, module: nn.Linear, x: str) -> str:
     return graph("Add", product, graph.constant(module.bias))
 
 
-def log_probs_output(graph: Graph, net: AcousticModel, value: str) -> None:
+def log_probs_output(graph: Graph, bundle: Bundle, value: str) -> None:
     """Declare ``value`` to be the log-probabilities."""
-    graph.output("log_probs", value, np.float32, "B", "T", net.output.out_features)
+    graph.output("log_probs", value, np.float32, "B", "T", len(bundle.labels))

@@ -66,7 +66,9 @@ class _Step:
             x = graph("Transpose", x, perm=[0, 2, 1])
             x = graph("Conv", x, graph.constant(model.row.weight), group=size)
             x = graph("Transpose", x, perm=[0, 2, 1])
-        log_probs_output(graph, model, graph("LogSoftmax", linear(graph, model.output, x), axis=-1))
+        log_probs_output(
+            graph, bundle, graph("LogSoftmax", linear(graph, model.output, x), axis=-1)
+        )
 
     def inside(self, x: str, n: int, *axes: int) -> str:
         """`features.mask_outside` of n frames, (B, n, ...) with as many more ``axes``."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from asr.audio.features import (
@@ -20,9 +20,9 @@ from asr.audio.normalize import normalize, normalize_on, nothing_heard, renew
 from asr.audio.read import Resampling, check_rate, checked_waveform
 from asr.errors import InputError
 from asr.model.bundle import Bundle
-from asr.nets.acoustic import AcousticModel, Ensemble
-from asr.nets.live import ENDLESS, Live
-from asr.nets.recurrent import Latency
+from asr.model.runtime import OnnxNet
+from asr.model.waveform import WaveformModel
+from asr.nets.config import ENDLESS, Latency
 
 #: Seconds of audio at another rate than the model's that are resampled at once.
 RESAMPLED_S = 0.01
@@ -31,9 +31,9 @@ RECIPES = "train one with the recipe so762/live.yaml or so762/live_forward.yaml"
 
 
 def _obstacle(bundle: Bundle) -> str | None:
-    if isinstance(bundle.model, Ensemble):
+    if bundle.others:
         return "it is an ensemble of several"
-    if not isinstance(bundle.model, AcousticModel) or not bundle.architecture.streams:
+    if isinstance(bundle.model, WaveformModel) or not bundle.architecture.streams:
         return "it has to hear an utterance as a whole"
     if bundle.features.normalize in ("utterance", "speaker"):
         return (
@@ -57,6 +57,8 @@ def choose_latency(
     if (obstacle := _obstacle(bundle)) is not None:
         raise InputError(f"model: {obstacle} and cannot go along with speech; {RECIPES}")
     shift_ms, known = 1000 * bundle.clock.shift_s, bundle.architecture.latencies
+    if isinstance(bundle.model, OnnxNet):
+        known = bundle.model.latencies
     if not known:
         chunk = max(1, round((chunk_ms or 0) / shift_ms))
         known = (Latency(chunk, 0),)
@@ -69,6 +71,37 @@ def choose_latency(
     raise InputError(
         f"chunk and lookahead of {asked} ms: expected what the model is trained for, {choices} ms"
     )
+
+
+class Steps(Protocol):
+    """A net's steps of streams: `asr.nets.live.Live`, or `asr.model.runtime.OnnxSteps`.
+
+    latency, lead, delay: see `Live`.
+    """
+
+    latency: Latency
+    lead: int
+    delay: int
+
+    def begin(self, n_streams: int) -> Any:
+        """The state of streams that begin."""
+
+    def renewed(self, state: Any) -> Any:
+        """The state with layers that begin."""
+
+    def take(
+        self, frames: Sequence[NDArray[np.float32]], lens: Sequence[int], states: Sequence[Any]
+    ) -> tuple[NDArray[np.float32], list[Any]]:
+        """A step of streams with frames (chunk, F) each: log-probabilities and states."""
+
+
+def steps_of(bundle: Bundle, latency: Latency) -> Steps:
+    """The model's steps in such chunks."""
+    if isinstance(bundle.model, OnnxNet):
+        return bundle.model.steps(latency)
+    from asr.nets.live import Live
+
+    return Live(bundle.model, latency).eval()
 
 
 class EmissionStream:
@@ -94,9 +127,8 @@ class EmissionStream:
         prior: Statistics | None = None,
     ) -> None:
         latency = choose_latency(bundle, chunk_ms, lookahead_ms)
-        assert isinstance(bundle.model, AcousticModel)
         self.bundle = bundle
-        self.live = Live(bundle.model, latency).eval()
+        self.live = steps_of(bundle, latency)
         self.state = self.live.begin(1)
         self._front = _Front(bundle.log_mel, prior or bundle.stats)
         self._n_labels = len(bundle.labels)
@@ -113,7 +145,7 @@ class EmissionStream:
         convolutions, deltas and windows do. Resampling from another rate adds up to 0.03 s.
         """
         config, live = self.bundle.features, self.live
-        n = sum(live.latency) + live.n_conv + live.future
+        n = live.latency.chunk + live.delay - live.lead
         hops = n * config.stack + self._front.margin - 0.5
         return (hops * config.hop_length + config.win_length / 2) / config.sample_rate
 
@@ -183,12 +215,12 @@ class EmissionStream:
             return None
         return self._front.frames(first - self.live.lead, chunk)
 
-    def found(self, log_probs: torch.Tensor, state: tuple[torch.Tensor, ...]) -> None:
-        """Note what a step gave: log-probabilities (chunk, V) on the CPU, state of one stream."""
+    def found(self, log_probs: NDArray[np.float32], state: Any) -> None:
+        """Note what a step gave: log-probabilities (chunk, V), state of one stream."""
         first = self._n_steps * self.live.latency.chunk - self.live.delay
         rows = log_probs[max(0, -first) : max(0, self.end - first)]
         if len(rows):
-            self._found.append(rows.numpy())
+            self._found.append(rows)
         self.state = state
         self._n_steps += 1
 
@@ -293,7 +325,6 @@ def advance(streams: Iterable[EmissionStream]) -> None:
         going = step(going)
 
 
-@torch.inference_mode()
 def step(streams: Iterable[EmissionStream]) -> list[EmissionStream]:
     """Take a step of each stream where one is due, see `advance`; returns these."""
     due = [(stream, x) for stream in streams if (x := stream.next_frames()) is not None]
@@ -301,12 +332,9 @@ def step(streams: Iterable[EmissionStream]) -> list[EmissionStream]:
     for stream, x in due:
         groups.setdefault((id(stream.bundle), stream.live.latency), []).append((stream, x))
     for group in groups.values():
-        state = tuple(map(torch.cat, zip(*(s.state for s, _ in group), strict=True)))
-        device = state[0].device
-        frames = torch.from_numpy(np.stack([x for _, x in group])).to(device)
-        lens = torch.tensor([s.end for s, _ in group], device=device)
-        log_probs, state = group[0][0].live(frames, lens, state)
-        log_probs = log_probs.cpu()
-        for i, (stream, _) in enumerate(group):
-            stream.found(log_probs[i], tuple(part[i : i + 1] for part in state))
+        log_probs, states = group[0][0].live.take(
+            [x for _, x in group], [s.end for s, _ in group], [s.state for s, _ in group]
+        )
+        for (stream, _), rows, state in zip(group, log_probs, states, strict=True):
+            stream.found(rows, state)
     return [stream for stream, _ in due]

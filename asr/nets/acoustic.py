@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 
 from asr.errors import InputError
+from asr.nets.config import RecurrentConfig
 from asr.nets.convolution import Convolutions, RowConvolution
-from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, count_parameters
+from asr.nets.frames import padded_frames
+from asr.nets.recurrent import Dropout, RecurrentStack, count_parameters
+from asr.system.device import device_of, is_out_of_memory
 
 #: Ten times the largest recurrent nets; training takes 16 bytes for each.
 MOST_PARAMETERS = 1_000_000_000
@@ -24,7 +29,35 @@ Net = TypeVar("Net", bound=nn.Module)
 Part = TypeVar("Part")
 
 
-class AcousticModel(nn.Module):
+class AcousticNet(nn.Module):
+    """What `AcousticModel` and `Ensemble` have in common: use outside of training."""
+
+    @torch.inference_mode()
+    def log_probs(
+        self, matrices: Sequence[NDArray[np.float32]], precision: str = "float32"
+    ) -> list[NDArray[np.float32]]:
+        """Features (T, F) of each -> log-probabilities (T', V), computed where the weights are.
+
+        precision: bfloat16 computes in that what it serves; else in what the weights are.
+
+        Raises:
+            MemoryError: there is too little.
+        """
+        self.eval()
+        device = device_of(self)
+        x, lens = padded_frames(matrices)
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                log_probs, lens = self(x.to(device), lens.to(device))
+            rows = zip(log_probs, lens.tolist(), strict=True)
+            return [row[:n].float().cpu().numpy() for row, n in rows]
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(f"on {device}") from error
+            raise
+
+
+class AcousticModel(AcousticNet):
     """A recurrent stack and a softmax over V labels (Graves et al. 2006 for CTC; blank is 0).
 
     n_bins: mel bins, of which a frame's ``n_features`` are a multiple; only convolutions, where
@@ -67,7 +100,7 @@ def depth_of(layer: str) -> str:
     return re.sub(r"\.\w+\.", ".", layer)
 
 
-class Ensemble(nn.Module):
+class Ensemble(AcousticNet):
     """Several nets of the same features, frames and labels, whose probabilities are averaged."""
 
     def __init__(self, nets: Iterable[AcousticModel]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr.errors import InputError
+from asr.nets import config
 from asr.nets.kernels import CoupledKernel, PeepholeKernel, ResetBeforeKernel
 
 State = tuple[Tensor, ...]
@@ -361,14 +362,13 @@ class GRUResetBefore(Cell):
         return output, (output[-1],)
 
 
-CELLS: dict[str, type[Cell]] = {
-    "rnn": TanhRNN,
-    "lstm": LSTM,
-    "peephole": PeepholeLSTM,
-    "coupled": CoupledLSTM,
-    "gru": GRUResetAfter,
-    "gru_before": GRUResetBefore,
-}
+CELLS: dict[str, type[Cell]] = dict(
+    zip(
+        config.CELLS,
+        (TanhRNN, LSTM, PeepholeLSTM, CoupledLSTM, GRUResetAfter, GRUResetBefore),
+        strict=True,
+    )
+)
 
 
 def find_cell(name: str) -> type[Cell]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 
 def mask_padding(x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
@@ -41,3 +45,11 @@ def stack_frames(
     stacked = filled.reshape(len(x), n_groups, factor * x.shape[2])
     lens = (lens + factor - 1).div(factor, rounding_mode="floor")
     return mask_padding(stacked, lens), lens
+
+
+def padded_frames(
+    matrices: Sequence[NDArray[np.float32]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (T, F) -> (B, T, F), zeros beyond their lengths (B,)."""
+    lens = torch.tensor([len(m) for m in matrices])
+    return pad_sequence([torch.from_numpy(m) for m in matrices], batch_first=True), lens

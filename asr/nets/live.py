@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import State
+from asr.nets.config import Latency
 from asr.nets.frames import mask_outside
-from asr.nets.recurrent import Latency, RecurrentLayer, Windows
-
-#: The length of what has not ended: beyond any audio, and far from an overflow.
-ENDLESS = 1 << 40
+from asr.nets.recurrent import RecurrentLayer, Windows
 
 
 class Live(nn.Module):
@@ -93,6 +93,21 @@ class Live(nn.Module):
             after.append(x[:, chunk:])
             x = model.row(x)
         return model.output(x).float().log_softmax(dim=2), (n_steps + 1, *after)
+
+    @torch.inference_mode()
+    def take(
+        self, frames: Sequence[NDArray[np.float32]], lens: Sequence[int], states: Sequence[State]
+    ) -> tuple[NDArray[np.float32], list[State]]:
+        """A step of streams with frames (chunk, F) each: `forward` with arrays.
+
+        states: of one stream each. Returns log-probabilities (B, chunk, V) and the states after it.
+        """
+        state = tuple(map(torch.cat, zip(*states, strict=True)))
+        device = state[0].device
+        x = torch.from_numpy(np.stack(frames)).to(device)
+        log_probs, after = self(x, torch.tensor(lens, device=device), state)
+        parted = [tuple(part[i : i + 1] for part in after) for i in range(len(frames))]
+        return log_probs.cpu().numpy(), parted
 
     def _by_layer(self, parts: Sequence[torch.Tensor]) -> list[State]:
         grouped, at = [], 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,38 +12,10 @@ import torch.nn.functional as F
 from asr.audio.features import FrameClock
 from asr.errors import InputError
 from asr.labels import BLANK
-from asr.system.settings import check, setting
 from asr.types import Segment
 
-LOSSES = ("ctc", "framewise")
 #: Target id of padding and of frames without a label.
 IGNORE = -100
-
-
-@dataclass
-class LossConfig:
-    """What is minimised in training."""
-
-    name: str = setting("ctc", "the criterion", choices=LOSSES)
-    framewise_epochs: int = setting(
-        0,
-        "a CTC model starts with that many epochs of framewise training; its best epoch on dev is "
-        "looked for among those after them",
-        0,
-        1_000_000,
-    )
-    framewise_weight: float = setting(
-        0.0,
-        "share of the framewise loss in each step of CTC: what label each frame has, blanks aside",
-        0,
-        below=1,
-    )
-    label_smoothing: float = setting(
-        0.0, "share of framewise targets that is spread over all labels", 0, below=1
-    )
-
-    def __post_init__(self) -> None:
-        check(self, "loss")
 
 
 def ctc_loss(

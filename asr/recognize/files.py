@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import torch
-
 from asr.audio.sources import Failed, Source
 from asr.audio.windows import WindowConfig
 from asr.decode.config import DecodingOptions
 from asr.errors import InputError
-from asr.model.pretrained import WaveformModel, load_model
+from asr.model.pretrained import load_model
+from asr.model.waveform import WaveformModel
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import Format
+from asr.system.device import set_threads
 from asr.system.files import remove_abandoned, write_text
 from asr.system.progress import progress_bar
 from asr.types import Transcript
@@ -58,17 +58,17 @@ def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
     model, options, window_s, keep_silence, precision, device, threads = loading
     if precision == "int8" and device == "auto":
         device = "cpu"
-    if threads is not None:
-        torch.set_num_threads(threads)
-    bundle = load_model(model, device)
+    bundle = load_model(model, device, threads)
     windowing, n_threads = WindowConfig(skip_silence=not keep_silence), 1
     if isinstance(bundle.model, WaveformModel):
         windowing = replace(windowing, longest_s=WAVEFORM_WINDOW_S)
+        if threads is not None:
+            set_threads(threads)
     else:
         # Two batches beside each other take less time than two threads for one.
         n_cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
         n_threads = n_cores if threads is None else threads
-        torch.set_num_threads(1)
+        set_threads(1)
     if window_s is not None:
         windowing = replace(windowing, longest_s=window_s)
     return Recognizer(bundle, options, tell, windowing, precision, n_threads)

@@ -27,13 +27,14 @@ from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
 from asr.model.options import fitted, with_hotwords
 from asr.model.pretrained import load_model
+from asr.model.runtime import OnnxNet
 from asr.model.stream import EmissionStream
-from asr.nets.acoustic import AcousticModel, Ensemble
-from asr.nets.quantized import quantized
+from asr.model.waveform import WaveformModel
 from asr.recognize.live import UNNAMED, Stream
 from asr.recognize.live import advance as advance_streams
 from asr.recognize.times import timed
 from asr.system.ahead import made_by
+from asr.system.device import device_of
 from asr.types import Hypothesis, Segment, Transcript
 
 log = logging.getLogger(__name__)
@@ -75,11 +76,14 @@ class Recognizer:
                 f"precision {precision!r} does not exist; choose one of {', '.join(PRECISIONS)}"
             )
         if precision != "float32":
-            if not isinstance(bundle.model, AcousticModel | Ensemble):
+            if isinstance(bundle.model, WaveformModel | OnnxNet):
                 raise InputError(f"precision {precision} is for models that asr train wrote")
-            if precision == "int8" and self.bundle.device.type != "cpu":
-                raise InputError(f"device {self.bundle.device}: int8 is for the CPU; use cpu")
             if precision == "int8":
+                from asr.nets.quantized import quantized
+
+                device = device_of(bundle.model)
+                if device.type != "cpu":
+                    raise InputError(f"device {device}: int8 is for the CPU; use cpu")
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
         self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asr.audio.read import STDIN
 from asr.audio.sources import Failed, Source, distinct, each_channel, find_sources, read_list
@@ -21,12 +21,13 @@ from asr.recognize.files import (
     transcribe_all,
     transcribe_into,
 )
-from asr.recognize.ray import transcribe_parts, unpacked
-from asr.recognize.remote import RemoteRecognizer
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_jsonl
 from asr.system.device import OF_CPU
 from asr.system.files import remove_abandoned
 from asr.types import Transcript
+
+if TYPE_CHECKING:
+    from asr.recognize.remote import RemoteRecognizer
 
 #: The format of standard output that names the file.
 TEXT = "text"
@@ -101,6 +102,9 @@ def transcribe_named(
         if out is None:
             transcribe_all(sources, load, partial(_print, asked), failed)
         elif output.on_ray:
+            # What it and a server need takes a tenth of the start.
+            from asr.recognize.ray import transcribe_parts
+
             remove_abandoned(out)
             if sources:
                 make = partial(load_for_files, loading._replace(device="cpu"), tell)
@@ -168,6 +172,8 @@ def _sources(names: Sequence[str], output: Output, by_id: bool, failed: Failed) 
     """The audio that the names mean; ``by_id``: no two of one id."""
     sources = find_sources(names, failed)
     if output.on_ray:
+        from asr.recognize.ray import unpacked
+
         sources = unpacked(sources, failed)
     if output.each_channel:
         sources = each_channel(sources)

@@ -32,20 +32,12 @@ from asr.decode.config import DecoderConfig, DecodingOptions
 from asr.decode.rescore import reorder, sentence_log_probs
 from asr.errors import InputError
 from asr.labels import fold, unit_symbols
-from asr.lm.lstm import NeuralLM
-from asr.model.bundle import (
-    WEIGHTS,
-    Bundle,
-    load_tensors,
-    replaced_together,
-    save_config,
-    save_lexicon,
-    save_own_lm,
-    save_tensors,
-)
+from asr.lm.ngram import NGram
+from asr.model.bundle import Bundle, replaced_together, save_config, save_lexicon, save_own_lm
 from asr.model.emissions import emissions_of
 from asr.model.options import fitted
 from asr.model.pretrained import load_model
+from asr.model.weights import WEIGHTS, load_tensors, save_tensors
 from asr.recognize.evaluate import decoders_of, score_hypotheses
 from asr.score.alignment import align
 from asr.system.interrupts import deferred
@@ -151,7 +143,7 @@ def rescoring_search(bundle: Bundle) -> Search:
 
 
 def _sparser(search: Search, lm: object) -> Search:
-    if not isinstance(lm, NeuralLM):
+    if lm is None or isinstance(lm, NGram):
         return search
     fewer = {n: values[FEW] if len(values) > 3 else values for n, values in search.axes.items()}
     return replace(search, axes=fewer)

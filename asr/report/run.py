@@ -11,7 +11,8 @@ from typing import Any
 
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
-from asr.model.bundle import Bundle, load_bundle
+from asr.model.bundle import Bundle
+from asr.model.weights import load_bundle
 from asr.score.alignment import Alignments
 from asr.score.error_rate import RATE_NAMES, UNIT_NAMES, policy_name, total
 from asr.score.lines import Line, Matched

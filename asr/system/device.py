@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-
-import torch
-from torch import nn
+import sys
+from typing import TYPE_CHECKING
 
 from asr.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 #: Every name of a device.
 NAMES = "auto|cpu|cuda|cuda:N|mps"
@@ -25,6 +28,8 @@ def pick_device(name: str, setting: str = "device ") -> torch.device:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", name):
         raise InputError(f"{setting}{name}: expected one of {NAMES.replace('|', ', ')}")
+    import torch
+
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if n_gpus else "cpu"
@@ -40,5 +45,25 @@ def pick_device(name: str, setting: str = "device ") -> torch.device:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a net's weights are; the CPU where it has none."""
+    import torch
+
     weights = next(model.parameters(), None)
     return torch.device("cpu") if weights is None else weights.device
+
+
+def set_threads(n: int) -> None:
+    """Let PyTorch, where it is in use, compute with so many threads."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(n)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the GPU (an own class) or of the machine (told in words)."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(
+            words in str(error)
+            for words in ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+        )
+    )

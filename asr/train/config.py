@@ -12,8 +12,7 @@ from asr.audio.features import FeatureConfig
 from asr.decode.config import DecoderConfig
 from asr.errors import InputError
 from asr.labels import LabelConfig
-from asr.nets.losses import LossConfig
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import LossConfig, RecurrentConfig
 from asr.system.settings import check, expected, is_bounded, setting
 
 #: More epochs, or seconds in a batch, than there ever are.

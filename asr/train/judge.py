@@ -10,8 +10,9 @@ import numpy as np
 
 from asr.data.examples import Example
 from asr.errors import InputError
-from asr.model.bundle import Bundle, save_weights
+from asr.model.bundle import Bundle
 from asr.model.emissions import blank_rate, emissions
+from asr.model.weights import save_weights
 from asr.recognize.evaluate import decode_set, decoders_of
 from asr.score.error_rate import RATE_NAMES
 from asr.train.averaging import in_place_of

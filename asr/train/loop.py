@@ -26,10 +26,10 @@ from asr.data.examples import (
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
 from asr.g2p.unknown import PRONOUNCED
-from asr.model.bundle import load_bundle, save_bundle, save_lexicon, save_weights
-from asr.model.emissions import is_out_of_memory
+from asr.model.bundle import save_lexicon
+from asr.model.weights import load_bundle, save_bundle, save_weights
 from asr.score.error_rate import RATE_NAMES
-from asr.system.device import pick_device
+from asr.system.device import is_out_of_memory, pick_device
 from asr.system.files import write_text
 from asr.system.interrupts import deferred
 from asr.system.progress import progress_bar

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from asr.model.bundle import Bundle, save_bundle
+from asr.model.bundle import Bundle
 from asr.model.emissions import emissions
+from asr.model.weights import save_bundle
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decode_set, decoders_of, policy
 from asr.recognize.tuning import calibrate, searches, tune_all

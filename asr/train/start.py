@@ -16,7 +16,8 @@ import torch
 from asr.audio.features import FeatureConfig
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL
-from asr.model.bundle import WEIGHTS, Bundle, load_bundle, model_folder
+from asr.model.bundle import Bundle, model_folder
+from asr.model.weights import WEIGHTS, load_bundle
 from asr.nets.acoustic import depth_of, layer_of
 from asr.train.config import InitConfig
 from asr.train.rundir import log

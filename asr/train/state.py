@@ -14,7 +14,8 @@ from torch import nn
 
 from asr.data.examples import Example
 from asr.errors import InputError
-from asr.model.bundle import Bundle, load_tensors, load_weights, save_tensors
+from asr.model.bundle import Bundle
+from asr.model.weights import load_tensors, load_weights, save_tensors
 from asr.train.averaging import MovingAverage, Snapshots
 from asr.train.config import RunConfig
 from asr.train.rundir import checkpoint_path, checkpoints, log, read_metrics

@@ -23,10 +23,11 @@ from asr.audio.normalize import normalize
 from asr.audio.silence import left_out
 from asr.audio.windows import WindowConfig
 from asr.labels import LabelConfig, Labels
-from asr.model.bundle import Bundle, load_bundle, save_config
+from asr.model.bundle import Bundle, save_config
 from asr.model.emissions import emissions_of
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 from asr.recognize.aligner import Aligner
 from asr.recognize.recognizer import Recognizer
 from asr.score.error_rate import score_pairs

@@ -6,8 +6,8 @@ from running import asr
 
 from asr import Recognizer, align
 from asr.errors import InputError
-from asr.model.bundle import load_bundle
 from asr.model.pretrained import load_model
+from asr.model.weights import load_bundle
 from asr.recognize.aligner import Aligner
 
 

@@ -31,8 +31,8 @@ from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import unit_symbols
 from asr.lm.ngram import NGram
-from asr.model.bundle import load_bundle
 from asr.model.emissions import batches_by_length
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
 from asr.recognize.recognizer import Recognizer, ahead
 from asr.score.error_rate import score_pairs

@@ -16,8 +16,8 @@ from asr.model.emissions import waveform_emissions
 from asr.model.onnx import export
 from asr.model.stream import EmissionStream, advance, choose_latency
 from asr.nets.acoustic import AcousticModel
+from asr.nets.config import Latency, RecurrentConfig
 from asr.nets.quantized import quantized
-from asr.nets.recurrent import Latency, RecurrentConfig
 
 RATE, N_MELS = 16_000, 8
 LIVE = {

@@ -10,10 +10,10 @@ from running import asr
 from training_runs import train_tones as run
 
 from asr.errors import InputError
-from asr.model.bundle import load_bundle, save_bundle
 from asr.model.emissions import emissions_of
 from asr.model.ensemble import combined
 from asr.model.pretrained import load_model
+from asr.model.weights import load_bundle, save_bundle
 
 
 @pytest.fixture(scope="module")

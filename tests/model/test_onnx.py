@@ -22,12 +22,13 @@ from asr.decode.viterbi import Transitions
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels
 from asr.lm.ngram import NGram
-from asr.model.bundle import Bundle, load_bundle
+from asr.model.bundle import Bundle
 from asr.model.onnx import export
 from asr.model.pretrained import load_model
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 from asr.recognize.recognizer import Recognizer
 
 onnxruntime = pytest.importorskip("onnxruntime")

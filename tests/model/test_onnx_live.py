@@ -14,8 +14,8 @@ from asr.model.bundle import Bundle
 from asr.model.onnx import export
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
-from asr.nets.live import ENDLESS, Live
-from asr.nets.recurrent import Latency, RecurrentConfig
+from asr.nets.config import ENDLESS, Latency, RecurrentConfig
+from asr.nets.live import Live
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

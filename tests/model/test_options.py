@@ -9,7 +9,7 @@ from asr.labels import SPACE, LabelConfig, Labels
 from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.model.options import UNTUNED_WEIGHT, fitted
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 
 LETTERS = Labels("char", ("<blank>", SPACE, *"abcdefgh"))
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from asr.errors import InputError
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
+from asr.nets.config import Latency, RecurrentConfig
 from asr.nets.convolution import RowConvolution
-from asr.nets.recurrent import Latency, RecurrentConfig, RecurrentStack
+from asr.nets.recurrent import RecurrentStack
 
 LATENCIES = [(4, 0), (4, 3), (3, 7), (50, 2), (1, 1)]
 

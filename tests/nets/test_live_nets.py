@@ -7,8 +7,8 @@ import torch
 
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
-from asr.nets.live import ENDLESS, Live
-from asr.nets.recurrent import Latency, RecurrentConfig
+from asr.nets.config import ENDLESS, Latency, RecurrentConfig
+from asr.nets.live import Live
 
 N_BINS, N_LABELS = 5, 4
 

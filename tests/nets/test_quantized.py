@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from asr.nets.acoustic import AcousticModel
+from asr.nets.config import RecurrentConfig
 from asr.nets.frames import mask_padding
 from asr.nets.quantized import quantized
-from asr.nets.recurrent import RecurrentConfig
 
 
 def batch(n, n_features):

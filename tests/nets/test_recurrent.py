@@ -7,7 +7,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.errors import InputError
 from asr.nets.acoustic import AcousticModel
-from asr.nets.recurrent import Dropout, RecurrentConfig, RecurrentStack, reverse_within
+from asr.nets.config import RecurrentConfig
+from asr.nets.recurrent import Dropout, RecurrentStack, reverse_within
 
 
 def batch(lens, n_in, seed=0):

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_runs import assert_same_run, train_tones
 
 from asr.data.examples import Example
-from asr.model.bundle import load_bundle
+from asr.model.weights import load_bundle
 from asr.plot.epoch import best_path, picture, reference
 from asr.train import telling
 from asr.types import Segment, Utterance

@@ -20,7 +20,7 @@ from asr.audio.windows import Stretch
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
 from asr.labels import Labels
-from asr.model.bundle import load_bundle
+from asr.model.weights import load_bundle
 from asr.plot.colours import cielab, distinct_colours
 from asr.plot.epoch import mark_hertz
 from asr.plot.utterance import ROW_S, Scene, checked, draw_log_mel, drawn, plot_audio, rows_of

@@ -12,7 +12,7 @@ from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, LabelConfig, Labels
 from asr.model.bundle import Bundle
 from asr.nets.acoustic import AcousticModel
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 from asr.recognize.aligner import Aligner, batches, with_times
 from asr.recognize.times import label_times
 from asr.types import Segment, Utterance

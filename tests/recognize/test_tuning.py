@@ -20,15 +20,9 @@ from asr.labels import LabelConfig, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel, LanguageModelConfig
 from asr.lm.ngram import NGram
-from asr.model.bundle import (
-    Bundle,
-    load_bundle,
-    replaced_together,
-    save_config,
-    save_lexicon,
-    save_own_lm,
-)
-from asr.nets.recurrent import RecurrentConfig
+from asr.model.bundle import Bundle, replaced_together, save_config, save_lexicon, save_own_lm
+from asr.model.weights import load_bundle
+from asr.nets.config import RecurrentConfig
 from asr.recognize import tuning
 from asr.recognize.tuning import (
     Search,

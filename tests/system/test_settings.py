@@ -17,10 +17,9 @@ from asr.errors import InputError
 from asr.labels import LabelConfig
 from asr.lm.lstm import NeuralConfig
 from asr.lm.net import LanguageModelConfig
-from asr.model.bundle import load_bundle
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel, sketched
-from asr.nets.losses import LossConfig
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import LossConfig, RecurrentConfig
 from asr.train.config import CorpusConfig, LmConfig, OptimConfig, RunConfig, TrainerConfig
 from asr.train.recipe import load_config
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from running import asr
@@ -16,7 +17,7 @@ from asr.data.examples import Example
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import Labels
-from asr.model.bundle import load_bundle, load_tensors
+from asr.model.weights import load_bundle, load_tensors
 from asr.train import loop as training
 from asr.train import step as training_step
 from asr.train.rundir import checkpoints
@@ -373,7 +374,8 @@ def test_labels_that_train_says_once_are_told(caplog):
     said = [(1, 2, 1), (2, 3)]
     utterances = [Utterance(f"u{i}", Path(), "s", 1.0) for i in range(2)]
     examples = [
-        Example(u, torch.zeros(1, 1), ids, None) for u, ids in zip(utterances, said, strict=True)
+        Example(u, np.zeros((1, 1), np.float32), ids, None)
+        for u, ids in zip(utterances, said, strict=True)
     ]
     report_rare(examples, labels)
     assert "train says 1 labels only once, hardly to be learnt: zh (u1)" in caplog.text

@@ -11,9 +11,10 @@ from training_runs import train_tones as run
 from asr.audio.features import FeatureConfig
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
-from asr.model.bundle import Bundle, load_bundle
+from asr.model.bundle import Bundle
+from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
-from asr.nets.recurrent import RecurrentConfig
+from asr.nets.config import RecurrentConfig
 from asr.train import state as training_state
 from asr.train.config import InitConfig, OptimConfig
 from asr.train.optim import Schedule, new_optimizer

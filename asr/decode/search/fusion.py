@@ -33,9 +33,8 @@ from asr.decode.search.state import State
 from asr.decode.search.words import HISTORY, ROOM, Neural, Search, advance, begin
 from asr.decode.search.words import found as found_words
 from asr.errors import InputError
-from asr.lm.lstm import END, NeuralLM
-from asr.lm.net import START
-from asr.lm.ngram import NO_LM
+from asr.lm.lstm import NeuralLM
+from asr.lm.ngram import END, NO_LM, START
 from asr.system.jit import compiled
 from asr.types import Hypothesis
 
