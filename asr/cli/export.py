@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ def export(
         Path | None,
         typer.Option(help="A folder to write, for all commands that use models without PyTorch."),
     ] = None,
+    for_: Annotated[
+        Literal["asr", "sherpa-onnx"],
+        typer.Option("--for", help="Whose the folder is: of these commands, or of sherpa-onnx."),
+    ] = "asr",
     streaming: Annotated[
         bool,
         typer.Option(
@@ -31,7 +35,8 @@ def export(
     """Write the model as ONNX, for other programs or for a small installation of this one.
 
     --out: all that a model directory holds, the net in ONNX: --model FOLDER then needs onnxruntime
-    and no PyTorch.
+    and no PyTorch. --for sherpa-onnx: model, tokens and lexicon as its Zipformer CTC models have
+    them, for models that were trained with features=kaldi80.
 
     --onnx: waveforms in, log-probabilities out, features inside. The labels, the sample rate and
     the settings of the decoder are in the file's metadata. Lexicon and language models are not:
@@ -39,6 +44,7 @@ def export(
     """
     from asr.model.onnx import export as write
     from asr.model.onnx_folder import write_runtime
+    from asr.model.sherpa import write_sherpa
     from asr.model.weights import load_bundle
 
     if (onnx is None) == (out is None):
@@ -47,13 +53,15 @@ def export(
         raise InputError(f"--onnx {onnx}: expected a name that ends in .onnx")
     if streaming and onnx is None:
         raise InputError("--streaming is for --onnx: a folder streams where the model does")
+    if for_ == "sherpa-onnx" and out is None:
+        raise InputError("--for sherpa-onnx writes a folder: name it with --out")
     bundle = load_bundle(model)
     if onnx is not None:
         write(bundle, onnx, streaming)
         size, name = onnx.stat().st_size, onnx
     else:
         assert out is not None
-        write_runtime(bundle, out)
+        (write_sherpa if for_ == "sherpa-onnx" else write_runtime)(bundle, out)
         size, name = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()), out
     rate, shift_s = bundle.features.sample_rate, bundle.clock.shift_s
     print(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from asr.errors import InputError
 from asr.labels import join, split
 from asr.lm.arpa import BOS, EOS, UNK
-from asr.lm.lstm import PAD, NeuralConfig, NeuralLM, padded_block, perplexity, stream_block, train
-from asr.lm.net import START, LanguageModel, LanguageModelConfig
-from asr.lm.ngram import NGram
+from asr.lm.lstm import PAD, NeuralConfig, NeuralLM, padded_block, stream_block, train
+from asr.lm.net import LanguageModel, LanguageModelConfig
+from asr.lm.ngram import START, NGram, perplexity
 from asr.lm.query import load_lm, next_log_probs, sample, summarize, token_scores
 from asr.lm.text import read_sentences, vocabulary
 from asr.nets.cells import CELLS
