@@ -58,15 +58,15 @@ for name in sys.argv[1:]:
     decoder.start_utt()
     partials, chunks_s = [], []
     for at in range(0, len(samples), 7680):
-        begun = time.perf_counter()
+        begun = time.process_time()
         decoder.process_raw(samples[at : at + 7680])
         hypothesis = decoder.hyp()
-        chunks_s.append(time.perf_counter() - begun)
+        chunks_s.append(time.process_time() - begun)
         partials.append(hypothesis.hypstr.split() if hypothesis else [])
-    begun = time.perf_counter()
+    begun = time.process_time()
     decoder.end_utt()
     words = decoder.hyp().hypstr.split() if decoder.hyp() else []
-    final_s = time.perf_counter() - begun
+    final_s = time.process_time() - begun
     found.append(dict(words=words, partials=partials, chunks_s=chunks_s, final_s=final_s))
 print(json.dumps(found))
 """
@@ -96,7 +96,8 @@ class Heard:
     """What came of one talk, and when, in seconds since it began.
 
     first_s: first results of segments, since the end of their first label. chunks_s, finals_s:
-    what it took to compute a chunk, and one with an endpoint. result: the last one.
+    what it took to compute a chunk, and one with an endpoint; busy_s, final_busy_s: of it the
+    processor's time. result: the last one.
     """
 
     segments: list[Seen] = field(default_factory=lambda: [Seen()])
@@ -104,6 +105,8 @@ class Heard:
     first_s: list[float] = field(default_factory=list)
     chunks_s: list[float] = field(default_factory=list)
     finals_s: list[float] = field(default_factory=list)
+    busy_s: list[float] = field(default_factory=list)
+    final_busy_s: list[float] = field(default_factory=list)
     result: Result | None = None
 
     @property
@@ -205,23 +208,24 @@ def hear(stream: Stream, talk: Talk, paced: bool) -> Heard:
     for at in range(0, len(talk.waveform), PACKET):
         if paced:
             time.sleep(max(0.0, begun + (at + PACKET) / RATE - time.perf_counter()))
-        before = time.perf_counter()
+        before = time.perf_counter(), time.process_time()
         stream.accept(talk.waveform[at : at + PACKET], RATE)
         note(heard, stream, begun, before)
-    before = time.perf_counter()
+    before = time.perf_counter(), time.process_time()
     stream.finish()
     note(heard, stream, begun, before)
     return heard
 
 
-def note(heard: Heard, stream: Stream, begun: float, before: float) -> None:
-    """Advance, and note what is new."""
+def note(heard: Heard, stream: Stream, begun: float, before: tuple[float, float]) -> None:
+    """Advance, and note what is new since ``before`` by the clock and by the processor."""
     finals, result = stream.finals(), stream.result
-    now = time.perf_counter()
+    now, busy = time.perf_counter(), time.process_time()
     if not finals and result is heard.result:
         return
     heard.result = result
-    (heard.finals_s if finals else heard.chunks_s).append(now - before)
+    (heard.finals_s if finals else heard.chunks_s).append(now - before[0])
+    (heard.final_busy_s if finals else heard.busy_s).append(busy - before[1])
     for final in finals:
         heard.see([w.label for w in final.words], [], now - begun)
         heard.segments.append(Seen())
@@ -252,7 +256,9 @@ def report_delays(talks: Sequence[Talk], heard: Sequence[Heard], latency_s: floa
     errors = word_error_rate(talks, [h.words for h in heard])
     row(f"words of {len(talks)} speakers, {minutes:.1f} min: error rate", errors)
     row("compute of a chunk, one stream", percentiles(of_all("chunks_s"), 50, 95, 99))
+    row("the same, processor", percentiles(of_all("busy_s"), 50, 95, 99))
     row("final text after the endpoint decision", percentiles(of_all("finals_s"), 50, 95))
+    row("the same, processor", percentiles(of_all("final_busy_s"), 50, 95))
     row("first partial after its first label's end", percentiles(of_all("first_s"), 50, 95))
     beyond = [s - latency_s for s in of_all("first_s")]
     row("the same beyond chunk and lookahead", percentiles(beyond, 50, 95))
@@ -298,20 +304,19 @@ def bench_search(recognizer: Recognizer, test: Sequence[Utterance]) -> None:
     n_frames = sum(map(len, log_probs))
     ratios = []
     for _ in range(7):
-        begun = time.perf_counter()
+        begun = time.process_time()
         for frames in log_probs:
             decoder(frames)
-        middle = time.perf_counter()
+        middle = time.process_time()
         for frames in log_probs:
             search = begin(decoder, shift_s)
             for first in range(0, len(frames), 8):
                 search.accept(frames[first : first + 8])
             search.nbest()
-        ratios.append(((time.perf_counter() - middle) / (middle - begun), middle - begun))
+        ratios.append(((time.process_time() - middle) / (middle - begun), middle - begun))
     ratio, whole_s = sorted(ratios)[len(ratios) // 2]
-    row(
-        "streamed search / whole search", f"{ratio:.2f} ({1e6 * whole_s / n_frames:.1f} us a frame)"
-    )
+    found = f"{ratio:.2f} ({1e6 * whole_s / n_frames:.1f} us a frame)"
+    row("streamed search / whole search, processor", found)
 
 
 def bench_load(run: Path, how: dict[str, Any], talks: Sequence[Talk], most: int) -> None:
@@ -322,19 +327,23 @@ def bench_load(run: Path, how: dict[str, Any], talks: Sequence[Talk], most: int)
         with multiprocessing.get_context("spawn").Pool(N_CORES) as pool:
             shares = [n // N_CORES + (i < n % N_CORES) for i in range(N_CORES)]
             lags = pool.starmap(carry, [(run, how, talks, share) for share in shares if share])
-        lag_s, chunk_s = [s for one, _ in lags for s in one], lags[0][1]
-        print(f"  {n} streams: {percentiles(lag_s, 50, 95)}", file=sys.stderr, flush=True)
+        lag_s, chunk_s = [s for one, _, _ in lags for s in one], lags[0][2]
+        busy = sum(share for _, share, _ in lags)
+        text = f"{n} streams: lag {percentiles(lag_s, 50, 95)}, {busy:.2f} processors"
+        print(f"  {text}", file=sys.stderr, flush=True)
         if np.percentile(lag_s, 95) >= chunk_s:
+            row("streams that were too many", text)
             break
-        held = f"{n} (p95 {1000 * np.percentile(lag_s, 95):.0f} ms)"
+        held = f"{n} (p95 {1000 * np.percentile(lag_s, 95):.0f} ms, {busy:.2f} processors)"
         n = n * 3 // 2
     row(f"streams held on {N_CORES} cores, p95 of the lag under a chunk", held)
 
 
 def carry(
     run: Path, how: dict[str, Any], talks: Sequence[Talk], n: int
-) -> tuple[list[float], float]:
-    """Lags in seconds of ``n`` streams that begin at different times, and the length of a chunk."""
+) -> tuple[list[float], float, float]:
+    """Lags in seconds of ``n`` streams that begin at different times, the processor's share of the
+    time, and the length of a chunk."""
     torch.set_num_threads(1)
     recognizer = Recognizer(load_model(run / "model", "cpu"), DecodingOptions())
     streams = [recognizer.stream(**how) for _ in range(n)]
@@ -346,7 +355,7 @@ def carry(
     advance(streams)
     results = [stream.result for stream in streams]
     lags: list[float] = []
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     for at in range(0, round(LOAD_S * RATE), PACKET):
         due = begun + (at + PACKET) / RATE
         time.sleep(max(0.0, due - time.perf_counter()))
@@ -360,7 +369,9 @@ def carry(
             before, results[i] = results[i], stream.result
             if results[i] is not before:
                 lags.append(time.perf_counter() - due)
-    return lags, choose_latency(recognizer.bundle, **how).chunk * recognizer.bundle.clock.shift_s
+    share = (time.process_time() - busy) / LOAD_S
+    chunk_s = choose_latency(recognizer.bundle, **how).chunk * recognizer.bundle.clock.shift_s
+    return lags, share, chunk_s
 
 
 def bench_pocketsphinx(python: str, talks: Sequence[Talk]) -> None:
@@ -374,9 +385,9 @@ def bench_pocketsphinx(python: str, talks: Sequence[Talk]) -> None:
     found = json.loads(done.stdout)
     row("PocketSphinx: error rate", word_error_rate(talks, [f["words"] for f in found]))
     chunks_s = [seconds for f in found for seconds in f["chunks_s"]]
-    row("PocketSphinx: compute of a chunk of 240 ms", percentiles(chunks_s, 50, 95, 99))
+    row("PocketSphinx: compute of a chunk of 240 ms, processor", percentiles(chunks_s, 50, 95, 99))
     finals_s = [f["final_s"] for f in found]
-    row("PocketSphinx: final text after the end", percentiles(finals_s, 50, 95))
+    row("PocketSphinx: final text after the end, processor", percentiles(finals_s, 50, 95))
     partials = [[*f["partials"], f["words"]] for f in found]
     row("PocketSphinx: unstable partial word ratio", unstable_ratio(partials))
 

@@ -19,8 +19,6 @@ from asr.types import Hypothesis
 
 #: Seconds after which alternatives are given up, and the frames after which that is looked at.
 OPEN_S, EVERY = 0.75, 8
-#: Of what a beam's best hypothesis said in so many seconds, most is soon taken back.
-UNSTEADY_S = 0.42
 #: What is found where no words fit.
 NOTHING = Hypothesis((), (), (), 0.0, 0.0, words=(), word_spans=(), word_confidences=())
 
@@ -118,13 +116,12 @@ class LabelSearch:
 
     Those that differ from the best one in what it said ``n_open`` frames ago are given up. That is
     looked at after each `EVERY` frames of the stream, in which the search's is the ``first``.
-    Steady is what the best one says before the last ``n_unsteady`` frames and said the last two
-    times, too.
+    Steady is what the best one says and said the last two times, too.
     """
 
-    def __init__(self, decoder: Decoder, n_open: int, n_unsteady: int, first: int = 0) -> None:
+    def __init__(self, decoder: Decoder, n_open: int, first: int = 0) -> None:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
-        self._n_unsteady, self._horizon = n_unsteady, Horizon(EVERY, first, n_open)
+        self._horizon = Horizon(EVERY, first, n_open)
         self._state = self._begun()
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
@@ -142,8 +139,7 @@ class LabelSearch:
         said: list[int] = next((found.codes for found in self._found()), [])
         both = zip(steady(self._state, self._horizon), said, strict=False)
         same = [code for code, _ in takewhile(lambda two: two[0] == two[1], both)]
-        n_before = sum(end <= self.rows.n - self._n_unsteady for _, end in best.spans)
-        return min(self._n_labels(best, same), n_before)
+        return self._n_labels(best, same)
 
     def nbest(self) -> list[Hypothesis]:
         return self._nbest(self.decoder.beam_options.nbest)
@@ -234,6 +230,5 @@ def begin(decoder: Decoder, shift_s: float, first: int = 0) -> Search:
         return GreedySearch(decoder)
     if decoder.config.name != "beam" or decoder.rescores or decoder.fuses:
         return WholeSearch(decoder)
-    n_open, n_unsteady = round(OPEN_S / shift_s), round(UNSTEADY_S / shift_s)
     kind = WordSearch if decoder.searches_words else LabelSearch
-    return kind(decoder, n_open, n_unsteady, first)
+    return kind(decoder, round(OPEN_S / shift_s), first)

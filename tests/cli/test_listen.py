@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -191,13 +192,22 @@ def test_what_no_packet_may_hold(recognizer, said):
     assert stream.finals() == other.finals()
 
 
-def test_silence(recognizer):
+@pytest.mark.parametrize("minutes", [6, pytest.param(60, marks=pytest.mark.slow)])
+def test_long_silence(recognizer, said, minutes):
     stream = recognizer.stream()
-    for _ in range(60):
-        stream.accept(np.zeros(16_000, np.float32))
-        assert stream.result.committed.text == ""
+    samples = soundfile.read(said[0].audio, dtype="float32")[0]
+    hiss = np.random.default_rng(0).standard_normal(960_000).astype(np.float32)
+    stream.accept(samples)
+    held = []
+    for minute in range(minutes):
+        stream.accept(hiss * np.float32((0.0, 1e-4)[minute % 2]))
+        committed, finals = stream.result.committed.text, stream.finals()
+        assert (committed, len(finals)) == ("", minute == 0)
+        held.append(len(pickle.dumps((stream._emissions._front, stream._emissions.state))))
+    assert max(held) < 1.2 * held[0]
+    stream.accept(samples)
     stream.finish()
-    assert stream.finals() == []
+    assert len(stream.finals()) == 1
 
 
 def test_hotwords(recognizer, said):

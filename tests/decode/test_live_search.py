@@ -111,7 +111,7 @@ def test_within_the_time_that_all_is_open_it_is_the_whole_search(name, seed, n_f
 def test_what_was_said_long_ago_is_settled(kind, case):
     # What comes later tells nothing of what was said: only time settles it.
     log_probs = np.log(np.full((200, 5), [0.4, 0.2, 0.1, 0.2, 0.1], np.float32))
-    search, open_search = (kind(case, n, n_unsteady=0) for n in (20, 1000))
+    search, open_search = (kind(case, n) for n in (20, 1000))
     settled = []
     for first in range(0, 200, 4):
         search.accept(log_probs[first : first + 4])
@@ -130,7 +130,7 @@ def test_what_was_said_long_ago_is_settled(kind, case):
 def test_steady_is_what_was_said_the_last_two_times_too(name, seed):
     log_probs = draw(seed, 80, 5, spread=2.0)
     kind = LabelSearch if name == "labels" else WordSearch
-    search = kind(CASES[name], 25, n_unsteady=3)
+    search = kind(CASES[name], 25)
     looks = [(), ()]
     for n in range(1, 81):
         search.accept(log_probs[n - 1 : n])
@@ -143,8 +143,7 @@ def test_steady_is_what_was_said_the_last_two_times_too(name, seed):
             same += 1
         # What every hypothesis began with when the tree was pruned may have been said since then.
         same = max(same, len(codes_to(search._state, 0)[0]))
-        n_labels, n_before = search.n_steady(best), sum(end <= n - 3 for _, end in best.spans)
-        steady = min(search._n_labels(best, found[:same]), n_before)
+        n_labels, steady = search.n_steady(best), search._n_labels(best, found[:same])
         # At a look, the best of the beam is what is looked at.
         assert n_labels == steady if n % EVERY == 0 else n_labels <= steady
     assert any(looks)
