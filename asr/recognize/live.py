@@ -62,8 +62,8 @@ class Result:
 
     segment: its number, from 0 on. committed: what nothing that comes can change: it only grows
     while the segment lasts, and is how the final begins (whose times may differ by a tenth of a
-    second). tentative: the likeliest continuation, which may change. What the best of a beam did not
-    say some time ago is left out of its text and words: most of it would soon be taken back.
+    second). tentative: the likeliest continuation, which may change. What the best of a beam did
+    not say some time ago is left out of its text and words: most of it would soon be taken back.
     """
 
     segment: int
