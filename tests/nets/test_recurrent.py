@@ -23,6 +23,13 @@ def test_sequences_are_turned_within_their_lengths():
     assert turned.tolist() == [[4, 3, 2, 1], [6, 5, 0, 0]]
 
 
+@pytest.mark.parametrize("n", [0, 1, 3, 5])
+def test_a_stream_by_itself_is_turned_as_in_a_batch(n: int) -> None:
+    x, lens = torch.randn(2, 5, 3), torch.tensor([n, 4])
+    with torch.no_grad():
+        assert torch.equal(reverse_within(x[:1], lens[:1]), reverse_within(x, lens)[:1])
+
+
 def test_gradients_are_turned_too():
     x = torch.randn(3, 5, 2, dtype=torch.float64, requires_grad=True)
     lens = torch.tensor([5, 1, 3])
