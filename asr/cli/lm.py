@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,9 +13,6 @@ from asr.cli import app, tell
 from asr.cli.options import DeviceOption, Folding, Unit
 from asr.errors import InputError
 from asr.score.normalise import NORMALISATIONS, named_ways, normaliser
-
-if TYPE_CHECKING:
-    from asr.lm.lstm import NeuralConfig
 
 lm_app = typer.Typer(
     help="Language models, n-gram and LSTM: train them on text, score text, draw sentences.",
@@ -111,6 +108,7 @@ def train(
     from asr.lm.lstm import NeuralConfig
     from asr.lm.net import LanguageModelConfig
     from asr.lm.text import held_out, read_sentences
+    from asr.lm.write import write_neural, write_ngram
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
     _refuse_foreign(context, kind)
@@ -118,7 +116,7 @@ def train(
     sentences = read_sentences(text, unit, fold, made_alike)
     dev_sentences = read_sentences(dev, unit, fold, made_alike) if dev else None
     if kind == "ngram":
-        _train_ngram(sentences, dev_sentences, order, least, out)
+        print(write_ngram(out, sentences, dev_sentences, order, least))
         return
     config = NeuralConfig(
         unit=unit,
@@ -134,7 +132,7 @@ def train(
     )
     if dev_sentences is None:
         sentences, dev_sentences = held_out(sentences, text)
-    _train_neural(sentences, dev_sentences, config, out)
+    print(write_neural(out, sentences, dev_sentences, config, partial(typer.echo, err=True)))
 
 
 def _made_alike(normalise: str, unit: str) -> Callable[[str], str]:
@@ -151,63 +149,6 @@ def _refuse_foreign(context: typer.Context, kind: Kind) -> None:
         panel = getattr(option, "rich_help_panel", None)
         if panel not in (None, PANEL.format(kind)) and source and source.name == "COMMANDLINE":
             raise InputError(f"option {option.name!r} is not for --kind {kind}")
-
-
-def _train_ngram(
-    sentences: list[list[str]], dev: list[list[str]] | None, order: int, least: int, out: Path
-) -> None:
-    from asr.lm.ngram import NGram
-    from asr.lm.query import summarize, token_scores
-    from asr.lm.text import vocabulary, with_unknowns
-
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; name the ARPA file to write")
-    known = set(vocabulary(sentences, least))
-    if least > 1:
-        sentences = with_unknowns(sentences, known)
-    lm = NGram.estimate(sentences, order)
-    lm.write_arpa(out)
-    n_tokens = sum(len(s) + 1 for s in sentences)
-    line = f"{out}: {order}-gram, {n_tokens} tokens, {len(known)} different"
-    if dev:
-        line += f", dev perplexity {summarize(lm, dev, token_scores(lm, dev)).perplexity:.2f}"
-    print(line)
-
-
-def _train_neural(
-    sentences: list[list[str]], dev: list[list[str]], config: NeuralConfig, out: Path
-) -> None:
-    from asr.lm.lstm import Chunk, Epoch, NeuralLM
-    from asr.lm.lstm import train as train_lm
-    from asr.nets.recurrent import count_parameters
-    from asr.system.progress import progress_bar
-
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not an empty folder; choose another")
-
-    best: list[Epoch] = []
-
-    def tracked(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
-        with progress_bar() as bar:
-            yield from bar.track(chunks, description="training")
-
-    def on_epoch(lm: NeuralLM, epoch: Epoch) -> None:
-        if epoch.is_best:
-            lm.save(out)
-            best[:] = [epoch]
-        typer.echo(
-            f"epoch {epoch.number}/{config.epochs}  loss {epoch.loss:.3f}  dev perplexity "
-            f"{epoch.dev_perplexity:.2f}{' *' * epoch.is_best}  lr {epoch.lr:.2g}  "
-            f"{epoch.wall_s:.0f} s",
-            err=True,
-        )
-
-    lm = train_lm(sentences, dev, config, tracked, on_epoch)
-    n_parameters = count_parameters(lm.model)
-    print(
-        f"{out}: {config.model.cell}, {n_parameters} parameters, {len(lm.tokens) - 3} different "
-        f"tokens, dev perplexity {best[0].dev_perplexity:.2f} (epoch {best[0].number})"
-    )
 
 
 @lm_app.command()
@@ -236,10 +177,10 @@ def mix(
 
     A single model is no mixture: it is only pruned.
     """
-    from asr.lm.mix import chosen_weights, mixed, pruned
     from asr.lm.ngram import NGram
-    from asr.lm.query import summarize, token_scores, unit_of
+    from asr.lm.query import unit_of
     from asr.lm.text import read_sentences
+    from asr.lm.write import write_mixture
 
     if len(models) > 1 and bool(dev) == bool(weights):
         raise InputError(
@@ -248,20 +189,7 @@ def mix(
     found = [NGram.read_arpa(model) for model in models]
     unit = unit_of(found[0])
     sentences = read_sentences(dev, unit, "none", _made_alike(normalise, unit)) if dev else []
-    shares = _weights(weights) if weights else [1.0]
-    if len(found) > 1 and dev:
-        shares = chosen_weights(found, sentences)
-    lm = mixed(found, shares) if len(found) > 1 else found[0]
-    if prune:
-        lm = pruned(lm, prune)
-    lm.write_arpa(out)
-    line = f"{out}: {lm.order}-gram, {sum(1 for _ in lm.grams())} n-grams"
-    if len(found) > 1:
-        line += f", weights {','.join(f'{share:.4g}' for share in shares)}"
-    if dev:
-        scored = summarize(lm, sentences, token_scores(lm, sentences))
-        line += f", dev perplexity {scored.perplexity:.2f}"
-    print(line)
+    print(write_mixture(out, found, sentences, _weights(weights) if weights else [1.0], prune))
 
 
 def _weights(text: str) -> list[float]:
