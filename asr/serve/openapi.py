@@ -57,6 +57,15 @@ def description(models: list[str]) -> dict[str, Any]:
             "responses": {"200": EMISSIONS, **dict.fromkeys(statuses, ERROR)},
         }
     }
+    name = {"name": "name", "in": "path", "required": True, "schema": TEXT}
+    paths["/format/{name}"] = {
+        "post": {
+            "summary": "Write a transcript in another format of asr transcribe",
+            "parameters": [name],
+            "requestBody": {"content": {"application/json": {"schema": _object({})}}},
+            "responses": {"200": OK, **dict.fromkeys(("400", "401", "413"), ERROR)},
+        }
+    }
     error = _object({"error": _object(MESSAGE)})
     shown = {"description": "As OpenAI's", "content": {"application/json": {"schema": error}}}
     return {
