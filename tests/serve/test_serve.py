@@ -294,7 +294,7 @@ def test_a_million_tiny_parts_are_refused(server):
     assert "Too many fields" in answer.json()["error"]["message"]
 
 
-def test_models_and_health_and_figures(server, client):
+def test_models_and_health_and_figures(server, client, heard):
     assert [m.id for m in client.models.list()] == ["tones"]
     assert client.models.retrieve("tones").owned_by == "carousel"
     with pytest.raises(openai.NotFoundError):
@@ -304,6 +304,7 @@ def test_models_and_health_and_figures(server, client):
     described = set(httpx.get(f"{server}/openapi.json").json()["paths"])
     routes = {route.path.replace(":path", "") for route in Server({}).app.routes}
     assert described == {path for path in routes if path.count(".") == 0} - {"/"}
+    client.audio.transcriptions.create(file=next(iter(heard)), model="tones")
     figures = httpx.get(f"{server}/metrics").text
     assert 'asr_requests_total{model="tones",path="/v1/audio/transcriptions"' in figures
     assert httpx.get(f"{server}/elsewhere").json()["error"]["message"] == (
