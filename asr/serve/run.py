@@ -6,6 +6,8 @@ import asyncio
 import resource
 import socket
 import sys
+import threading
+import time
 from asyncio import TimerHandle
 from collections.abc import Mapping
 from functools import cache
@@ -20,6 +22,7 @@ from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
 from asr.serve.app import Server, Settings
 from asr.serve.realtime import MOST_MESSAGE, RESTARTS
+from asr.system.memory import give_back_memory, share_memory
 
 #: A connection must bring a request's whole head, of so many bytes, within so many seconds.
 HEAD_S, MOST_HEAD = 15.0, 64 << 10
@@ -32,6 +35,9 @@ BACKLOG = 1024
 #: A client must read what it is sent within so many seconds; that of a WebSocket may cut a message
 #: into so many frames.
 READ_S, MOST_FRAMES = 20.0, 4096
+#: Every request has threads of its own: so many arenas for all of them, and what they leave is
+#: given back every so many seconds.
+MOST_ARENAS, GIVE_BACK_S = 2, 30.0
 
 
 class Protocol(HttpToolsProtocol):
@@ -179,8 +185,16 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
+def _give_back() -> None:
+    while True:
+        time.sleep(GIVE_BACK_S)
+        give_back_memory()
+
+
 def serve(models: Mapping[str, Recognizer], listening: socket.socket, settings: Settings) -> None:
     """Serve until a signal comes, and then until the requests that are there are answered."""
+    share_memory(MOST_ARENAS)
+    threading.Thread(target=_give_back, name="memory", daemon=True).start()
     server = Server(models, settings)
     # So that the first client need not wait until compiled code is there.
     server.submit_noise()

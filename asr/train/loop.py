@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from asr.score.error_rate import RATE_NAMES
 from asr.system.device import is_out_of_memory, pick_device
 from asr.system.files import write_text
 from asr.system.interrupts import deferred
+from asr.system.memory import give_back_memory
 from asr.system.progress import progress_bar
 from asr.train.averaging import in_place_of
 from asr.train.begin import begin, find_checkpoint, go_on, read_corpus, tell_model
@@ -360,9 +360,3 @@ def end_epoch(training: Training, criterion: str) -> dict[str, Any]:
             add_metrics(training.run, metrics)
         training.save()
     return metrics
-
-
-def give_back_memory() -> None:
-    """Return to the system what is free: batches of all lengths leave gaps, which glibc keeps."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
