@@ -29,6 +29,9 @@ class DecoderConfig:
     nbest: int = setting(1, "hypotheses returned, at most", 1, MOST_BEAM)
     lm_weight: float = setting(0.0, "of the language model over labels", 0, MOST_WEIGHT)
     bonus: float = setting(0.0, "for each label", -MOST_WEIGHT, MOST_WEIGHT)
+    blank_penalty: float = setting(
+        0.0, "of CTC's blank, where no words of a lexicon are searched", 0, MOST_WEIGHT
+    )
     lexicon: bool = setting(False, "search words of the model's lexicon")
     word_lm_weight: float = setting(0.0, "of the language model over words", 0, MOST_WEIGHT)
     word_bonus: float = setting(0.0, "for each word", -MOST_WEIGHT, MOST_WEIGHT)

@@ -22,7 +22,7 @@ from asr.decode.search import words as of_words
 from asr.decode.search.beam import BeamOptions, beam_search, label_search, word_search
 from asr.decode.viterbi import Transitions, viterbi
 from asr.errors import InputError
-from asr.labels import SPACE, Labels
+from asr.labels import BLANK, SPACE, Labels
 from asr.lm.ngram import NO_LM, BoundNGram, NGram
 from asr.lm.query import LanguageModel, unit_of
 from asr.types import Hypothesis
@@ -152,11 +152,21 @@ class Decoder:
         ]
 
     def weighed(self, log_probs: np.ndarray) -> np.ndarray:
-        """What is searched in of (T, V): where words are, without the labels' frequencies."""
-        weight = self.config.word_prior_weight
-        if not (self.searches_words and weight) or self.log_priors is None:
+        """What is searched in of (T, V): where words are, without the labels' frequencies; where
+        labels are, with less of the blank.
+
+        Nets put a label into different frames, so that their mean has it in more of them and in
+        none of them above the blank, which they all put everywhere else.
+        """
+        config = self.config
+        if self.searches_words:
+            priors, weight = self.log_priors, config.word_prior_weight
+        else:
+            priors, weight = np.zeros(log_probs.shape[-1], np.float32), config.blank_penalty
+            priors[BLANK] = 1
+        if not weight or priors is None or config.name == "viterbi":
             return log_probs
-        return without_priors(checked(log_probs), self.log_priors, weight)
+        return without_priors(checked(log_probs), priors, weight)
 
     def _search(self, log_probs: np.ndarray) -> list[Hypothesis]:
         config = self.config

@@ -82,7 +82,7 @@ class GreedySearch:
         self.decoder, self.rows = decoder, Rows(len(decoder.labels))
 
     def accept(self, log_probs: NDArray[np.float32]) -> None:
-        self.rows.append(log_probs)
+        self.rows.append(self.decoder.weighed(log_probs))
 
     def best(self) -> Hypothesis:
         return self.decoder.completed(greedy(self.rows.all), self.rows.all)
@@ -103,6 +103,9 @@ class GreedySearch:
 class WholeSearch(GreedySearch):
     """A search that needs all frames: until the segment's end best-path decoding stands for it, and
     nothing is settled."""
+
+    def accept(self, log_probs: NDArray[np.float32]) -> None:
+        self.rows.append(log_probs)
 
     def n_settled(self, best: Hypothesis) -> int:
         return 0

@@ -50,6 +50,7 @@ BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 WORD_LM_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 WORD_BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 WORD_PRIOR_WEIGHTS = (0.0, 0.3, 0.6)
+BLANK_PENALTIES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 PRIOR_WEIGHTS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.9)
 TRANSITION_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 #: Where every trial runs a neural language model, fewer values.
@@ -113,6 +114,8 @@ def searches(bundle: Bundle, beams: tuple[int, ...] = ()) -> list[Search]:
         if title == "viterbi":
             axes = {"prior_weight": PRIOR_WEIGHTS, "transition_weight": TRANSITION_WEIGHTS}
             found.append(Search(title, config, axes))
+        elif title == "greedy":
+            found.append(Search(title, config, {"blank_penalty": BLANK_PENALTIES}))
         elif title == "beam+lm":
             axes = {"lm_weight": LM_WEIGHTS, "bonus": BONUSES}
             found.append(_sparser(Search(title, config, axes, beams), bundle.label_lm))
@@ -284,7 +287,8 @@ def tune_all(
     wanted: Sequence[Search],
     progress: Progress,
 ) -> list[Tuned]:
-    """Make the searches, one after the other; the bundle's decoder gets what they find.
+    """Make the searches, one after the other; the bundle's decoder gets what they find. What the
+    blank is worth is found by best-path decoding, for all searches of labels.
 
     Where not all utterances have phones, a model of phones is tuned by its words alone.
 
@@ -306,8 +310,10 @@ def tune_all(
     for search in wanted:
         task = progress.add_task(f"{search.title} weights", total=search.n_trials)
         tick = partial(progress.advance, task)
+        penalty = bundle.decoder.blank_penalty
+        search = replace(search, config=replace(search.config, blank_penalty=penalty))
         found.append(tune(utterances, log_probs, bundle, search, tick))
-    bundle.decoder = adopted(bundle, found)
+        bundle.decoder = adopted(bundle, found)
     return found
 
 

@@ -120,6 +120,18 @@ def test_words_are_searched_in_likelihoods():
     same(Decoder(config, PHONES, **models)(frames), plain(frames))
 
 
+def test_a_label_in_different_frames_of_two_nets_outlives_their_mean():
+    one = np.array([[0.1, 0.9, 0, 0, 0], [0.96, 0.04, 0, 0, 0]]) + 1e-6
+    mean = np.log((one + one[::-1]) / 2).astype(np.float32)
+    assert DECODERS["greedy"](mean)[0].labels == ()
+    for config in (DecoderConfig("greedy", blank_penalty=0.2), replace(BEAM, blank_penalty=0.2)):
+        assert Decoder(config, PHONES)(mean)[0].labels == (1,)
+    # The frames that words are searched in stay as they are.
+    words = replace(DECODERS["beam+lexicon"].config, blank_penalty=0.2)
+    (frames,) = drawn([20])
+    same(replace(DECODERS["beam+lexicon"], config=words)(frames), DECODERS["beam+lexicon"](frames))
+
+
 @pytest.mark.parametrize("kind", DECODERS)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 25))

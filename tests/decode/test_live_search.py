@@ -66,7 +66,9 @@ def said(search, hypothesis, n_labels=10_000):
 
 CASES = {
     "greedy": decoder("greedy"),
+    "greedy with less of the blank": decoder("greedy", blank_penalty=0.8),
     "labels": labels_decoder(beam=20),
+    "labels with less of the blank": labels_decoder(beam=20, blank_penalty=0.8),
     "labels in a narrow beam": labels_decoder(beam=3),
     "words": words_decoder(beam=20),
     "words in a narrow beam": words_decoder(beam=3),

@@ -31,7 +31,9 @@ from asr.recognize.tuning import (
     log_priors,
     searches,
     tune,
+    tune_all,
 )
+from asr.system.progress import progress_bar
 from asr.types import Segment, Utterance
 
 LABELS = Labels("phone", ("<blank>", "a", "b"))
@@ -68,7 +70,7 @@ def drawn(n, seed=0):
 
 def test_the_language_model_gets_the_weight_that_helps():
     utterances, log_probs, bundle = drawn(20)
-    (search,) = searches(bundle)
+    _, search = searches(bundle)
     ticks = []
     tuned = tune(utterances, log_probs, bundle, search, lambda: ticks.append(1))
     without = next(t for t in tuned.trials if t.config.lm_weight == 0 and t.config.bonus == 0)
@@ -80,6 +82,23 @@ def test_the_language_model_gets_the_weight_that_helps():
     assert chosen == replace(
         bundle.decoder, lm_weight=tuned.best.config.lm_weight, bonus=tuned.best.config.bonus
     )
+
+
+def test_the_blank_is_worth_less_where_that_helps():
+    utterances, log_probs, bundle = drawn(20)
+    # A net that is shy of labels.
+    for frames in log_probs.values():
+        frames[:, 0] += 2.6
+    shy = bundle.decoder
+    with progress_bar() as progress:
+        greedily, with_lm = tune_all(utterances, log_probs, bundle, searches(bundle), progress)
+    assert greedily.search.title == "greedy"
+    assert greedily.best.config.blank_penalty > 0
+    assert greedily.best.rate < next(t.rate for t in greedily.trials)
+    # What was found there holds for the search with a language model.
+    assert with_lm.best.config.blank_penalty == greedily.best.config.blank_penalty
+    assert bundle.decoder.blank_penalty == greedily.best.config.blank_penalty
+    assert (shy.blank_penalty, bundle.decoder.name) == (0, shy.name)
 
 
 def test_labels_shares_are_what_the_net_puts_out_on_average():
@@ -106,7 +125,7 @@ def test_the_refinement_comes_nearer_than_the_grid(monkeypatch, planted):
     utterances, log_probs, bundle = drawn(1)
     monkeypatch.setattr(tuning, "_decoded", lambda *_: lambda config: config)
     score_by(monkeypatch, bowl)
-    (search,) = searches(bundle)
+    _, search = searches(bundle)
     tuned = tune(utterances, log_probs, bundle, search)
     grid = min(t.rate for t in tuned.trials if t.stage == "grid")
     assert tuned.best.rate <= grid
