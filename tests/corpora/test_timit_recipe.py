@@ -20,7 +20,7 @@ TINY = [
     "trainer.tune=false",
     "lm=none",
 ]
-PLAIN = ["model.conv=[]", "loss.framewise_epochs=0"]
+PLAIN = ["model.conv=[]", "loss.framewise_epochs=0", "augment=none"]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def test_recipe(timit, tmp_path, monkeypatch, capsys, recipe, decoder):
         f"recipes/timit/{recipe}.yaml",
         f"corpus.root={timit}",
         f"run_dir={run}",
+        *PLAIN,
         *TINY,
     )
     assert code == 0, err

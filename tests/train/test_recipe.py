@@ -26,7 +26,7 @@ def test_command_line_beats_recipe_beats_group():
     config, _ = load_config("recipes/so762/ctc.yaml", ["model.hidden=100", "model.layers=5"])
     assert (config.model.hidden, config.model.layers) == (100, 5)
     assert config.labels.fold == "cmu40"
-    graves, _ = load_config("recipes/timit/ctc.yaml", ["model=blstm_5x250"])
+    graves, _ = load_config("recipes/timit/graves.yaml", [])
     assert (graves.model.hidden, graves.model.layers) == (250, 5)
 
 
