@@ -207,7 +207,7 @@ def test_losses(smoothing):
 
 def example(number, n_frames, n_mels=80):
     utterance = Utterance(str(number), Path("drawn"), "drawn", n_frames / 100)
-    return Example(utterance, drawn(n_frames, n_mels, seed=number), (1, 2, 3), None)
+    return Example(utterance, drawn(n_frames, n_mels, seed=number).numpy(), (1, 2, 3), None)
 
 
 def test_batches_are_pinned():
