@@ -109,7 +109,8 @@ def fold_segments(
         if segment.label not in table:
             raise InputError(
                 f"{where}: phone {segment.label!r} is not in the inventory of folding '{folding}'; "
-                f"correct it, or choose another folding ({', '.join(FOLDINGS)})"
+                "correct it, or train with another folding "
+                f"(labels.fold={'|'.join(FOLDINGS)})"
             )
         label = table[segment.label]
         if label is not None:

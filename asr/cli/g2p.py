@@ -154,8 +154,18 @@ def join(
 def apply(
     model: Model,
     words: Annotated[
-        Path, typer.Argument(metavar="WORDS", help="Words, apart by white space or lines.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[WORDS]",
+            help="A file of words, apart by white space or lines; - for standard input.",
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--word", metavar="WORD", help="A word, instead of WORDS or beside them; repeat."
+        ),
+    ] = None,
     nbest: Annotated[
         int, typer.Option(min=1, help="Pronunciations of a word; several come with probabilities.")
     ] = 1,
@@ -165,15 +175,23 @@ def apply(
 
     A word with letters that MODEL does not know is listed, and the exit status is 1.
     """
+    import sys
+
     from asr.g2p.model import Pronouncer
     from asr.g2p.unknown import folder_of
     from asr.g2p.words import lexicon_line
     from asr.system.device import pick_device
     from asr.system.text import read_text
 
-    said = list(dict.fromkeys(read_text(words).split()))
-    if not said:
-        raise InputError(f"{words}: holds no word")
+    named = list(more or ())
+    if words is None and not named:
+        raise InputError("no words: name a file of them (- for standard input), or --word WORD")
+    if words is not None:
+        text = sys.stdin.read() if words == "-" else read_text(Path(words))
+        if not text.split():
+            raise InputError(f"{words}: holds no word")
+        named += text.split()
+    said = list(dict.fromkeys(named))
     pronouncer = Pronouncer.load(folder_of(model)).to(pick_device(device))
     lacking = []
     for word, ways in zip(said, pronouncer.pronounce(said, nbest), strict=True):

@@ -107,7 +107,7 @@ def train(
     from asr.data.manifest import is_manifest
     from asr.lm.lstm import NeuralConfig
     from asr.lm.net import LanguageModelConfig
-    from asr.lm.text import held_out, read_sentences
+    from asr.lm.text import held_out, read_sentences, unplain
     from asr.lm.write import write_neural, write_ngram
 
     least = min_count if min_count is not None else 1 if kind == "ngram" else 2
@@ -115,6 +115,11 @@ def train(
     made_alike = _made_alike(normalise, unit)
     sentences = read_sentences(text, unit, fold, made_alike)
     dev_sentences = read_sentences(dev, unit, fold, made_alike) if dev else None
+    if unit == "word" and not normalise and (odd := unplain(sentences)):
+        tell(
+            f"{text}: words with capitals or punctuation stay as they are, such as "
+            f"{' '.join(odd)}; --normalise case,punctuation makes them as lexicons mostly have them"
+        )
     if kind == "ngram":
         print(write_ngram(out, sentences, dev_sentences, order, least))
         return

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 from asr.data.manifest import is_manifest, read_manifest
 from asr.errors import InputError
 from asr.labels import fold, split, unit_symbols
 from asr.lm.arpa import BOS, EOS, UNK, UNKNOWNS
-from asr.system.text import read_text
+from asr.system.text import plain_words, read_text
 
 
 def read_sentences(
@@ -86,3 +87,15 @@ def held_out(sentences: list[list[str]], path: Path) -> tuple[list[list[str]], l
     if n_held == len(sentences):
         raise InputError(f"{path}: a single sentence: nothing can be held out; give --dev TEXT")
     return sentences[:-n_held], sentences[-n_held:]
+
+
+def unplain(sentences: Iterable[Sequence[str]]) -> list[str]:
+    """Up to three words with capitals or punctuation; none of a text that is all in capitals."""
+    words = dict.fromkeys(chain(*sentences))
+    shouted = all(word == word.upper() for word in words)
+    changed = (
+        word
+        for word in words
+        if plain_words(word) != (word.lower() if shouted else word) and word not in UNKNOWNS
+    )
+    return list(islice(changed, 3))

@@ -113,6 +113,9 @@ def utterances_of(source: Path, text: Path | None, unit: str, failed: Failed) ->
     ``failed`` gets a line of the manifest that cannot be used.
     """
     if text is None:
+        if source.is_dir() and (there := sorted(source.glob("*.jsonl"))):
+            names = ", ".join(path.name for path in there)
+            raise InputError(f"{source}: a folder; align one of its manifests: {names}")
         if not is_manifest(source):
             raise InputError(
                 f"{source}: expected a .jsonl manifest, or the audio's TEXT after it; "

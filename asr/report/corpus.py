@@ -25,6 +25,7 @@ from asr.labels import folding_named, unit_symbols
 from asr.model.bundle import Bundle
 from asr.nets.losses import ctc_frames_needed
 from asr.report.heard import Heard, hear
+from asr.system.text import counted
 from asr.train.config import TrainerConfig
 from asr.types import Utterance
 
@@ -234,7 +235,7 @@ def _lost(sets: Mapping[str, Sequence[Utterance]], lost: Mapping[int, str]) -> F
     shares = {name: sum(id(u) in lost for u in us) / len(us) for name, us in sets.items()}
     return Finding(
         "left out",
-        f"{len(lost)} utterances cannot be trained on: "
+        f"{counted(len(lost), 'utterance')} left out of training: "
         + ", ".join(f"{100 * share:.1f} % of {name}" for name, share in shares.items() if share)
         + f" (trainer.max_skipped={most:g})",
         len(lost),

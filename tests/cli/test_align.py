@@ -282,3 +282,10 @@ def test_training_on_the_times_found(model, tones, tmp_path, monkeypatch, capsys
     true = trained(tones, tmp_path / "true", *FRAMEWISE)
     rates = [r["sets"]["test"]["viterbi"]["PER"]["error_rate"] for r in (found, true)]
     assert rates[0] <= rates[1] + 0.05
+
+
+def test_a_folder_of_manifests_is_refused_by_naming_them(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "train.jsonl").write_text("")
+    code, _, err = asr(monkeypatch, capsys, "align", "--model", model, tmp_path, "--out", "x")
+    assert code == 2
+    assert "align one of its manifests: train.jsonl" in err

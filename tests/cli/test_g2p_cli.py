@@ -1,3 +1,4 @@
+import io
 import json
 
 import pytest
@@ -116,3 +117,14 @@ def test_minutes_end_a_training(run, lexicon, tmp_path):
     status, _, err = run("train", lexicon, "--out", tmp_path / "m", *TINY, "--minutes", 0)
     assert status == 0
     assert err.count("epoch ") == 1
+
+
+def test_words_come_by_name_or_on_standard_input(run, monkeypatch):
+    status, out, _ = run("apply", "english", "--word", "batting", "--word", "bat")
+    assert status == 0
+    assert out == "batting\tb ae t ih ng\nbat\tb ae t\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("bat\n"))
+    assert run("apply", "english", "-")[1] == "bat\tb ae t\n"
+    status, _, err = run("apply", "english")
+    assert status == 2
+    assert "--word" in err

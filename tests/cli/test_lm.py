@@ -223,3 +223,14 @@ def test_help_loads_nothing_heavy():
         "sys.exit(bool({'torch', 'numba', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_capitals_and_punctuation_are_told(tmp_path, monkeypatch, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("Hello, you.\nyou there\n")
+    words = ("lm", "train", text, "--out", tmp_path / "a.arpa", "--order", 1)
+    assert "Hello, you.; --normalise" in asr(monkeypatch, capsys, *words)[2]
+    alike = asr(monkeypatch, capsys, *words, "--normalise", "case,punctuation")
+    assert "--normalise" not in alike[2]
+    text.write_text("HELLO YOU\nYOU THERE\n")
+    assert "--normalise" not in asr(monkeypatch, capsys, *words)[2]
