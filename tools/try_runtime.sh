@@ -28,9 +28,10 @@ cd "$work"
 if ls "$1"/step_*.onnx >/dev/null 2>&1; then "$bin/asr" listen "$2" --model "$1"; fi
 printf '{"id": "a", "text": "the cat sat"}\n' > refs.jsonl
 "$bin/asr" score refs.jsonl refs.jsonl
-"$bin/asr" serve --model "$1" --port 8799 > served.log 2> told.log &
+"$bin/asr" serve --model "tried=$1" --port 8799 > served.log 2> told.log &
 server=$!
-for _ in $(seq 300); do grep -q serving told.log && break; sleep 1; done
+for _ in $(seq 300); do grep -qE "serving|needs" told.log && break; sleep 1; done
+cat told.log
 "$bin/python" - "$2" <<'PY'
 import sys
 import urllib.request
@@ -38,7 +39,8 @@ import uuid
 from pathlib import Path
 
 mark, audio = uuid.uuid4().hex, Path(sys.argv[1])
-head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{audio.name}"\r\n\r\n'
+head = f'--{mark}\r\nContent-Disposition: form-data; name="model"\r\n\r\ntried\r\n'
+head += f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{audio.name}"\r\n\r\n'
 body = head.encode() + audio.read_bytes() + f"\r\n--{mark}--\r\n".encode()
 request = urllib.request.Request(
     "http://127.0.0.1:8799/v1/audio/transcriptions",
