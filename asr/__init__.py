@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asr.recognize.recognizer import Audio, Recognizer
     from asr.types import Hypothesis, Scores, Segment, Transcript, Utterance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BeamOptions",
     "Decoder",
