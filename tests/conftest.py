@@ -1,3 +1,8 @@
+import os
+
+# As `asr` has it, before numpy starts its threads: processes that tests start must find the same.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import torch
 from running import LIVE, SMALL

@@ -105,11 +105,7 @@ def score(
     """
     import gc
     import json
-    import os
     import shutil
-
-    # The threads that numpy starts else are a tenth of the time of a million words, for nothing.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from asr.score.systems import Choices, compared, one, score_files, write
 

@@ -141,7 +141,7 @@ def test_bad_files_are_told_and_the_rest_go_on(model, said, tmp_path, monkeypatc
         (lambda d: (d / "config.json").write_text("{"), "config.json"),
         (lambda d: (d / "weights.safetensors").write_bytes(b"x" * 99), "weights.safetensors"),
         (lambda d: (d / "weights.safetensors").unlink(), "weights.safetensors"),
-        (lambda d: (d / "labels.txt").write_text("unit phone\n<blank>\naa\n"), "shape"),
+        (lambda d: (d / "labels.txt").write_text("unit phone\n<blank>\naa\n"), "log_priors"),
         (lambda d: (d / "labels.txt").write_text("aa\n"), "labels.txt:1"),
     ],
 )
