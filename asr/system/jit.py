@@ -60,7 +60,15 @@ class _Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         # Not before: callees may be defined after their callers.
         self._cache_file._source_stamp = (self.source, _made_of(self._py_func))
-        return super().load_overload(sig, target_context)
+        try:
+            return super().load_overload(sig, target_context)
+        except (AttributeError, ImportError):
+            # What another version kept may name classes that are gone.
+            try:
+                self.flush()
+            except OSError:
+                self.disable()
+            return None
 
 
 def _made_of(function: Callable[..., Any]) -> str:

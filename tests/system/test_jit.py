@@ -34,10 +34,24 @@ def f(x):
     return {factor} * x
 """
 
+NAMED = """
+from typing import NamedTuple
+from asr.system.jit import compiled
 
-def run(folder, factor=2, offset=0):
+class {name}(NamedTuple):
+    x: int
+
+@compiled
+def g(value):
+    return value.x
+
+print(g({name}(7)))
+"""
+
+
+def run(folder, factor=2, offset=0, caller=CALLER):
     """Run the caller in a process of its own; returns what it printed, and standard error."""
-    (folder / "caller.py").write_text(CALLER)
+    (folder / "caller.py").write_text(caller)
     (folder / "callee.py").write_text(CALLEE.format(factor=factor, offset=offset))
     path = os.pathsep.join([str(folder), str(Path(asr.__file__).parents[1])])
     settings = {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(folder / "cache")}
@@ -59,6 +73,12 @@ def test_told_once_and_kept_until_something_changes(tmp_path):
     # The callers' own file stays the same.
     value, told = run(tmp_path, factor=3, offset=10)
     assert (value, told.count("compiling")) == (13, 1)
+
+
+def test_what_names_a_class_that_is_gone_is_made_anew(tmp_path):
+    assert run(tmp_path, caller=NAMED.format(name="Old"))[0] == 7
+    assert run(tmp_path, caller=NAMED.format(name="New"))[0] == 7
+    assert run(tmp_path, caller=NAMED.format(name="New")) == (7, "")
 
 
 def test_works_where_nothing_can_be_kept(monkeypatch, capfd):
