@@ -14,8 +14,9 @@ file after file. --live names the run of a live model. Measured, in this order:
   against without;
 - endurance: memory over so many requests from 32 clients and a tenth as many that are aborted;
 - live: so many WebSockets that speak at their pace for `TALK_S`, and how late text is;
-- pocketsphinx: PYTHON, an interpreter that has it, serves the same files with its own en-us model,
-  a process a core behind http.server; its speed and its errors beside ours.
+- pocketsphinx: PYTHON, an interpreter that has it, serves as many of the files as it hears in
+  `PEER_S` with its own en-us model, a process a core behind http.server; its speed and its errors
+  beside ours on the same files.
 
 No part goes on for more than --minutes. Each answer is compared with what the model finds in
 Python.
@@ -42,7 +43,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +66,11 @@ N_CORES = os.cpu_count() or 1
 #: Of live clients: Hz, seconds of a packet, of what each says, and how many say different things.
 LIVE_RATE, PACKET_S, TALK_S, TALKS = 24_000, 0.1, 30.0, 25
 PAUSE_S = 0.8
+#: PocketSphinx takes a second or two for a file: so many are sent one after another, then all of
+#: them from all clients for so many seconds; an answer that takes longer than `ANSWER_S` is lost.
+PEER_FILES, PEER_S, ANSWER_S = 15, 45.0, 120.0
 POCKETSPHINX = """
-import json, multiprocessing, sys
+import json, multiprocessing, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -75,7 +79,7 @@ decoder = None
 def heard(samples):
     import pocketsphinx
     global decoder
-    decoder = decoder or pocketsphinx.Decoder(loglevel="ERROR", samprate=16000)
+    decoder = decoder or pocketsphinx.Decoder(loglevel="FATAL", samprate=16000)
     decoder.start_utt()
     decoder.process_raw(samples, full_utt=True)
     decoder.end_utt()
@@ -84,6 +88,8 @@ def heard(samples):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # The head and the body of an answer are one packet.
+    wbufsize = 1 << 16
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -99,14 +105,21 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *words):
         pass
 
-pool = ProcessPoolExecutor(int(sys.argv[1]), multiprocessing.get_context("fork"))
 class Server(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
-if __name__ == "__main__":
+
+n = int(sys.argv[1])
+with ProcessPoolExecutor(n, multiprocessing.get_context("fork")) as pool:
+    # Processes begin before threads do, and end with the server.
+    list(pool.map(heard, [bytes(32000)] * n))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     server = Server(("127.0.0.1", 0), Handler)
     print("serving at :%d" % server.server_port, file=sys.stderr, flush=True)
-    server.serve_forever()
+    try:
+        server.serve_forever()
+    finally:
+        pool.shutdown(cancel_futures=True)
 """
 WRONG: list[str] = []
 
@@ -127,8 +140,8 @@ class Load(NamedTuple):
 class Client:
     """A connection of its own."""
 
-    def __init__(self, port: int) -> None:
-        self.connection = HTTPConnection("127.0.0.1", port, timeout=3600)
+    def __init__(self, port: int, timeout_s: float = 3600) -> None:
+        self.connection = HTTPConnection("127.0.0.1", port, timeout=timeout_s)
 
     def post(self, content: bytes, model: str) -> tuple[int, str]:
         """The status and text that a file gets."""
@@ -274,19 +287,32 @@ def alone(load: Load) -> list[float]:
 
 def at_once(load: Load, n: int) -> int:
     """Up to ``n`` requests from `CLIENTS` clients, as long as there is time; how many it were."""
+    answers = answers_at_once(load, n)
+    for i, answer in enumerate(answers):
+        check(answer, load.expected[i % len(load.files)])
+    return len(answers)
+
+
+def answers_at_once(load: Load, n: int) -> list[tuple[int, str]]:
+    """The status and text of up to ``n`` requests, begun as long as there is time.
+
+    Status 0 is an answer that is lost.
+    """
     local, until = threading.local(), time.monotonic() + load.most_s
 
-    def one(i: int) -> bool:
+    def one(i: int) -> tuple[int, str] | None:
         if time.monotonic() > until:
-            return False
+            return None
         if not hasattr(local, "client"):
-            local.client = Client(load.port)
-        place = i % len(load.files)
-        check(local.client.post(load.files[place], "m"), load.expected[place])
-        return True
+            local.client = Client(load.port, ANSWER_S)
+        try:
+            return local.client.post(load.files[i % len(load.files)], "m")
+        except (OSError, HTTPException):
+            del local.client
+            return 0, ""
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        return sum(pool.map(one, range(n)))
+        return [answer for answer in pool.map(one, range(n)) if answer is not None]
 
 
 def abort(load: Load, after_s: float) -> None:
@@ -545,35 +571,51 @@ async def converse(url: str, talk: Talk, lags: list[float]) -> None:
 
 def beside_pocketsphinx(load: Load, python: str, references: Sequence[Sequence[str]]) -> None:
     """Print the speed and the errors of another server under the same load."""
-    n_words = sum(map(len, references))
-
-    def error_rate(texts: Sequence[str]) -> str:
-        edits = sum(
-            Levenshtein.distance(reference, text.lower().split())
-            for reference, text in zip(references, texts, strict=True)
-        )
-        return f"{100 * edits / n_words:.1f} %"
-
+    ours, n_few = load._replace(most_s=PEER_S), min(PEER_FILES, len(load.files))
     with serving([python, "-c", POCKETSPHINX, str(N_CORES)]) as (port, process):
-        client = Client(port)
-        with ThreadPoolExecutor(N_CORES) as pool:
-            list(pool.map(lambda f: Client(port).post(f, "m"), load.files[:N_CORES]))
-        texts = [client.post(content, "m")[1] for content in load.files]
-        other = load._replace(port=port, process=process, expected=texts)
-        speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
-        each: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(ROUNDS):
-            for name, server in (("ours", load), ("theirs", other)):
-                each[name].append(statistics.mean(alone(server)))
-                took_s = timed(partial(at_once, server, len(load.files)))
-                speeds[name].append(load.audio_s / took_s)
-    for name, found in (("ours", load.expected), ("theirs", texts)):
+        theirs = ours._replace(port=port, process=process)
+        alone_s: list[list[float]] = [[], []]
+        clients = [Client(server.port, ANSWER_S) for server in (ours, theirs)]
+        for content in load.files[:n_few]:
+            for client, seconds in zip(clients, alone_s, strict=True):
+                seconds.append(timed(partial(client.post, content, "m")))
+        begun = time.perf_counter()
+        their_answers = answers_at_once(theirs, len(load.files))
+        their_s = time.perf_counter() - begun
+    n = len(their_answers)
+    begun = time.perf_counter()
+    our_answers = answers_at_once(ours, n)
+    our_s = time.perf_counter() - begun
+    for answer, text in zip(our_answers, load.expected, strict=False):
+        check(answer, text)
+    row(
+        f"seconds and words of the {n} files that both servers get",
+        f"{audio_s(load.paths[:n]):.0f}; {sum(map(len, references[:n]))}",
+    )
+    for name, answers, seconds, took_s in (
+        ("this server", our_answers, alone_s[0], our_s),
+        ("PocketSphinx behind http.server", their_answers, alone_s[1], their_s),
+    ):
+        speed = audio_s(load.paths[: len(answers)]) / took_s
+        lost = sum(status != 200 for status, _ in answers)
         row(
-            f"{'this server' if name == 'ours' else 'PocketSphinx behind http.server'}: word error "
-            f"rate; ms a file one after another; s of audio a second for {CLIENTS} clients",
-            f"{error_rate(found)}; {1000 * statistics.median(each[name]):.0f}; "
-            f"{statistics.median(speeds[name]):.0f}",
+            f"{name}: word error rate; ms a file one after another ({n_few} files); s of audio a "
+            f"second for {CLIENTS} clients; lost",
+            f"{100 * error_rate([text for _, text in answers], references):.1f} %; "
+            f"{1000 * statistics.median(seconds):.0f}; {speed:.1f}; {lost}",
         )
+
+
+def audio_s(paths: Sequence[Path]) -> float:
+    """Seconds of files."""
+    return sum(soundfile.info(path).duration for path in paths)
+
+
+def error_rate(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Word error rate of the first files."""
+    pairs = list(zip(texts, references, strict=False))
+    edits = sum(Levenshtein.distance(words, text.lower().split()) for text, words in pairs)
+    return edits / sum(len(words) for _, words in pairs)
 
 
 if __name__ == "__main__":
