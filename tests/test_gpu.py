@@ -35,6 +35,7 @@ from asr.nets.cells import CELLS
 from asr.nets.config import RecurrentConfig
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
 from asr.recognize.recognizer import Recognizer
+from asr.system.device import device_of
 from asr.train import loop as training
 from asr.train.begin import begin
 from asr.train.config import RunConfig
@@ -395,7 +396,7 @@ def test_transcribing(tone_run, said, both):
 
 def test_transcribing_in_python(tone_run, said):
     recognizer = Recognizer.load(tone_run)
-    assert recognizer.bundle.device.type == "cuda"
+    assert device_of(recognizer.bundle.model).type == "cuda"
     found = [recognizer.transcribe(u.audio).text for u in said]
     plain = Recognizer.load(tone_run, device="cpu")
     assert found == [plain.transcribe(u.audio).text for u in said]

@@ -208,6 +208,7 @@ def main() -> None:
 
     for epoch in range(1, EPOCHS + 1):
         brain.modules.train()
+        brain.nonfinite_count = 0  # what Brain.fit does at each epoch, and fit_batch relies on
         next_judged_s = spent_s + JUDGE_EVERY_S
         began = time.perf_counter()
         for _, batch in batches_of(train, ids):
