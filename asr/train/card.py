@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ import yaml
 from asr.score.error_rate import RATE_NAMES
 from asr.score.significance import intervals
 from asr.score.systems import BY_POLICY, score_files
-from asr.system.files import write_text
 from asr.train.config import RunConfig
 from asr.types import Utterance
 
@@ -70,21 +70,6 @@ class Rate(NamedTuple):
     found: Mapping[str, Any]
 
 
-def write_card(
-    run: Path,
-    config: RunConfig,
-    results: Mapping[str, Any],
-    sets: Mapping[str, Sequence[Utterance]],
-    n_train: int,
-) -> None:
-    """Write ``run/model/README.md``.
-
-    results: what results.json has. sets: dev and the test sets. n_train: utterances trained on.
-    """
-    text = card(run, config, results, sets, n_train)
-    write_text(run / "model" / CARD, text)
-
-
 def card(
     run: Path,
     config: RunConfig,
@@ -92,10 +77,14 @@ def card(
     sets: Mapping[str, Sequence[Utterance]],
     n_train: int,
 ) -> str:
-    """The card as Markdown with the hub's YAML head."""
+    """The card of a run's model as Markdown with the hub's YAML head.
+
+    results: what results.json has. sets: dev and the test sets. n_train: utterances trained on.
+    """
     model, environment = config.model, results["environment"]
     corpus = config.corpus.kind if config.corpus.kind != "jsonl" else Path(config.corpus.root).name
-    rows = [Rate(*row) for row in _rates(results)]
+    rows = list(_rates(results))
+    intervals_of = _intervals(run, rows)
     start = f" It started from {results['start']['model']}." if results["start"] else ""
     sizes = [f"| train | {n_train} | | |"] + [
         f"| {name} | {len(said)} | {len({u.speaker for u in said})} | "
@@ -122,19 +111,19 @@ def card(
         machine=environment["gpu"] or f"{environment['threads']} thread(s) of a processor",
         start=start,
         sets="\n".join(sizes),
-        rates="\n".join(_row(run, row) for row in rows),
+        rates="\n".join(_line(row, intervals_of[row.name, row.decoder, row.rate]) for row in rows),
         words="Words outside its lexicon are not found unless one is given with `--lexicon`."
         if any(row.decoder == "beam+lexicon" for row in rows)
         else "",
     )
 
 
-def _rates(results: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+def _rates(results: Mapping[str, Any]) -> Iterator[Rate]:
     for name, decoders in results["sets"].items():
         for decoder, found in decoders.items():
             for rate in RATE_NAMES.values():
                 if rate in found:
-                    yield name, decoder, rate, found[rate]
+                    yield Rate(name, decoder, rate, found[rate])
 
 
 def _head(name: str, corpus: str, rows: Sequence[Rate]) -> dict[str, Any]:
@@ -162,17 +151,25 @@ def _head(name: str, corpus: str, rows: Sequence[Rate]) -> dict[str, Any]:
     }
 
 
-def _row(run: Path, row: Rate) -> str:
+def _line(row: Rate, interval: str) -> str:
     rate = row.found["error_rate"]
     shown = "" if rate is None else f"{100 * rate:.2f}"
-    cells = (row.name, row.decoder, row.rate, shown, _interval(run, row), row.found["policy"])
+    cells = (row.name, row.decoder, row.rate, shown, interval, row.found["policy"])
     return "| " + " | ".join(cells) + " |"
 
 
-def _interval(run: Path, row: Rate) -> str:
-    """Where the rate may lie, speakers drawn anew."""
-    heard = run / f"decoded/{row.name}.{row.decoder}.jsonl"
-    choices = BY_POLICY[row.found["policy"]]
-    (system,) = score_files(run / f"manifests/{row.name}.jsonl", [heard], choices, lambda _: None)
-    _, over = intervals(system.alignments, system.speakers)
-    return f"{100 * over.low:.1f} to {100 * over.high:.1f}" if over else ""
+def _intervals(run: Path, rows: Sequence[Rate]) -> dict[tuple[str, str, str], str]:
+    """Where each set's rate through each decoder may lie, speakers drawn anew."""
+    alike: dict[tuple[str, str], list[Rate]] = defaultdict(list)
+    for row in rows:
+        alike[row.name, row.found["policy"]].append(row)
+    found = {}
+    for (name, policy), group in alike.items():
+        heard = [run / f"decoded/{name}.{row.decoder}.jsonl" for row in group]
+        references = run / f"manifests/{name}.jsonl"
+        systems = score_files(references, heard, BY_POLICY[policy], lambda _: None)
+        for row, system in zip(group, systems, strict=True):
+            _, over = intervals(system.alignments, system.speakers)
+            shown = f"{100 * over.low:.1f} to {100 * over.high:.1f}" if over else ""
+            found[name, row.decoder, row.rate] = shown
+    return found

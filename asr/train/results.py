@@ -22,7 +22,7 @@ from asr.recognize.tuning import calibrate, searches, tune_all
 from asr.score.show import as_json
 from asr.system.files import write_text
 from asr.system.progress import progress_bar
-from asr.train.card import write_card
+from asr.train.card import CARD, card
 from asr.train.rundir import RESULTS, environment, log, write_hypotheses
 from asr.train.state import Training
 from asr.types import Utterance
@@ -69,7 +69,8 @@ def tune_and_score(
         "environment": environment(),
     }
     write_text(run / RESULTS, json.dumps(results, indent=2) + "\n")
-    write_card(run, config, results, utterances, len(training.train))
+    text = card(run, config, results, utterances, len(training.train))
+    write_text(run / "model" / CARD, text)
     return results
 
 
