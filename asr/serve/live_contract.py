@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from asr.audio.read import check_rate
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
-from asr.serve.contract import ApiError
+from asr.serve.contract import ApiError, unknown
 
 #: What may be included in events. The second is ours: what may yet change of what is being said.
 LOGPROBS, TENTATIVE = "item.input_audio_transcription.logprobs", "carousel.tentative"
@@ -207,9 +207,7 @@ def fields_of(given: object, path: str, known: Collection[str]) -> dict[str, Any
     for name in given:
         if name not in known:
             full = f"{path}.{name}" if path else name
-            raise ApiError(
-                400, f"Unknown parameter: '{full[:128]}'.", full[:128], "unknown_parameter"
-            )
+            raise unknown(full[:128])
     return given
 
 
