@@ -174,8 +174,7 @@ class Server:
             request.state.model = self.known(wanted.model)
             recognizer, wanted = await asyncio.to_thread(self.for_keywords, wanted)
             segments: asyncio.Queue[Transcript] = asyncio.Queue()
-            blocks = self.blocks(recognizer, upload)
-            work = self.work(recognizer, upload, blocks, segments)
+            work = self.work(recognizer, *self.sound(recognizer, upload), segments)
         except BaseException:
             leave()
             raise
@@ -204,15 +203,16 @@ class Server:
             recognizer = self.models[part.model]
             first, end = heard_frames(recognizer, part)
             step = round(recognizer.bundle.clock.shift_s * recognizer.bundle.features.sample_rate)
-            blocks = samples_between(self.blocks(recognizer, upload), first * step, end * step)
-            work = self.work(recognizer, upload, blocks)
+            source, blocks = self.sound(recognizer, upload)
+            blocks = samples_between(blocks, first * step, end * step)
+            work = Work(recognizer, source, blocks, keeps=True)
         except BaseException:
             leave()
             raise
         work.done.add_done_callback(lambda _: leave())
         self.engine.submit(work)
-        await self.finished(work, request)
-        found = await asyncio.to_thread(described, recognizer, work.job, part, first)
+        labels = (await self.finished(work, request)).labels
+        found = await asyncio.to_thread(described, recognizer.bundle, work.job, labels, part, first)
         return JSONResponse(found)
 
     def admitted(self, request: Request) -> Callable[[], None]:
@@ -278,10 +278,10 @@ class Server:
     def _variant(self, model: str, keywords: tuple[str, ...]) -> Recognizer:
         return self.models[model].with_hotwords([f"{word}:{BOOST:g}" for word in keywords])
 
-    def blocks(
+    def sound(
         self, recognizer: Recognizer, upload: UploadFile
-    ) -> Generator[np.ndarray, None, None]:
-        """The sound of an upload at the model's rate, as much as may be."""
+    ) -> tuple[Source, Generator[np.ndarray, None, None]]:
+        """An upload's name, and its sound at the model's rate, as much as may be."""
         # On disk, without a name: it is gone with the process, whatever ends that.
         try:
             upload.file.rollover()  # type: ignore[attr-defined]
@@ -289,29 +289,25 @@ class Server:
             raise _no_room(error) from error
         rate = recognizer.bundle.features.sample_rate
         name = _printable(upload.filename)
-        return _limited(upload.file, name, rate, self.settings.limits.audio_s)
+        blocks = _limited(upload.file, name, rate, self.settings.limits.audio_s)
+        return Source(Path(name), name), blocks
 
     def work(
         self,
         recognizer: Recognizer,
-        upload: UploadFile,
+        source: Source,
         blocks: Generator[np.ndarray, None, None],
-        segments: asyncio.Queue[Transcript] | None = None,
+        segments: asyncio.Queue[Transcript],
     ) -> Work:
-        """An upload's sound to recognise; segments are put into the queue as they are found.
-
-        Where there is none, the posteriors are kept.
-        """
+        """A sound to recognise; segments are put into the queue as they are found."""
         loop = asyncio.get_running_loop()
-        name = _printable(upload.filename)
 
         def found(segment: Transcript) -> None:
             # The loop is closed where the server has ended.
-            if segments is not None:
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(segments.put_nowait, segment)
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(segments.put_nowait, segment)
 
-        return Work(recognizer, Source(Path(name), name), blocks, found, segments is None)
+        return Work(recognizer, source, blocks, found)
 
     async def finished(self, work: Work, request: Request) -> Transcript:
         """The transcript; where the client leaves before, the work is dropped.

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asr.errors import InputError
+from asr.model.bundle import Bundle
 from asr.model.emissions import certain_silence
 from asr.recognize.recognizer import Job, Recognizer
 from asr.recognize.transcripts import segment_fields
 from asr.serve.contract import ApiError, given_twice, no_model, unknown
+from asr.types import Segment
 
 #: Seconds of a stretch at most, and of what is heard on either side of it.
 MOST_S, CONTEXT_S = 60.0, 10.0
@@ -93,15 +95,17 @@ def samples_between(
         raise InputError(ENDED)
 
 
-def described(recognizer: Recognizer, job: Job, part: Part, first: int) -> dict[str, Any]:
+def described(
+    bundle: Bundle, job: Job, labels: Sequence[Segment], part: Part, first: int
+) -> dict[str, Any]:
     """The log-probabilities and the labels found in a part, as JSON.
 
-    first: the frame of the file that ``job``, which is done and kept its posteriors, begins with.
+    first: the frame of the file that ``job``, which is done, kept its posteriors and found
+    ``labels``, begins with.
 
     Raises:
         ApiError: the file ends before the part begins.
     """
-    bundle = recognizer.bundle
     clock = bundle.clock
     n_frames = math.ceil(job.n_samples / bundle.features.sample_rate / clock.shift_s)
     n_frames = max([n_frames, *(s.first + len(s.log_probs) for s in job.kept)])
@@ -113,7 +117,7 @@ def described(recognizer: Recognizer, job: Job, part: Part, first: int) -> dict[
     for stretch in job.kept:
         whole[stretch.first : stretch.first + len(stretch.log_probs)] = stretch.log_probs
     inside = whole[begin - first : end - first].astype("<f4")
-    found = [segment_fields(label) for label in recognizer.transcript(job).labels]
+    found = [segment_fields(label) for label in labels]
     for label in found:
         for name in ("start_s", "end_s"):
             label[name] = round(label[name] + first * clock.shift_s, 4)

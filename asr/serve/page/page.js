@@ -224,7 +224,9 @@ async function speak() {
     return;
   }
   result = enter(name);
-  result.abort.signal.addEventListener('abort', () => recording?.end());
+  result.abort.signal.addEventListener('abort', () => {
+    if (result.state === 'live') recording?.end();
+  });
   $('record').setAttribute('aria-pressed', 'true');
   set(result, 'live');
   select(result);

@@ -192,10 +192,10 @@ export function makeTimeline(root, { hear, jump, emissions, say }) {
     await fetchAll();
     heat.removeAttribute('aria-busy');
     if (!found || found.transcript !== content.transcript || heat.hidden) return;
+    const { shift, first, labels, probabilities } = found;
     const rows = rowsOf();
     heat.style.height = `${ROW * rows.length}px`;
     const [pen, , height] = penOf(heat);
-    const { shift, first, labels, probabilities } = found;
     pen.fillStyle = colour(heat, '--soft');
     pen.globalAlpha = 0.45;
     pen.fillRect(gutter(), 0, inner(), height);
@@ -230,14 +230,10 @@ export function makeTimeline(root, { hear, jump, emissions, say }) {
     }
     // The labels that are probable somewhere, in the order in which they are; the blank is last.
     function rowsOf() {
-      const size = found.labels.length;
-      const seen = found.labels.map((_, label) => ({ label, most: 0, at: 0 }));
-      const n = found.probabilities.length / size;
-      for (let frame = 0; frame < n; frame += 1) {
-        const at = found.first + found.shift * frame;
-        if (at < start - found.shift || at > end() + found.shift) continue;
+      const seen = labels.map((_, label) => ({ label, most: 0, at: 0 }));
+      for (const [frame, at] of framesSeen()) {
         for (const each of seen) {
-          const p = found.probabilities[frame * size + each.label];
+          const p = probabilities[frame * labels.length + each.label];
           if (p > each.most && each.most < 0.5) Object.assign(each, { most: p, at });
         }
       }

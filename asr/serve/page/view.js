@@ -90,14 +90,13 @@ export function makeView(result, { ask, say, again }) {
       return;
     }
     const speed = Math.round(transcript.duration / result.took);
-    const facts = [clock(transcript.duration), `${words.length || spoken().length} ${unitOf()}`, result.model, `${speed} × real time`];
+    const facts = [clock(transcript.duration), `${spoken().length} ${unitOf()}`, result.model, `${speed} × real time`];
     if (result.ignored) facts.push('this model searches no words: those to listen for have no effect');
     part('.facts').textContent = facts.join(' · ');
     if (shown !== transcript) {
       shown = transcript;
       fill();
-    }
-    timeline.draw();
+    } else timeline.draw();
   }
 
   const spoken = () => (result.transcript.words.length ? result.transcript.words : result.transcript.labels);
