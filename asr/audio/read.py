@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ import soundfile
 
 from asr.audio.resample import Resampling
 from asr.errors import InputError
-from asr.system.files import write_aside
+from asr.system.files import given, write_aside
 
 if TYPE_CHECKING:
     from asr.audio.media import Medium
@@ -292,9 +291,7 @@ def standard_input() -> BinaryIO:
         InputError: it is closed.
         OSError: it cannot be read, or there is no room for it.
     """
-    if sys.stdin is None:
-        raise InputError("-: standard input is closed; expected audio")
-    return _copied(sys.stdin.buffer)
+    return _copied(given())
 
 
 def is_plain(head: bytes) -> bool:

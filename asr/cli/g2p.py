@@ -175,19 +175,18 @@ def apply(
 
     A word with letters that MODEL does not know is listed, and the exit status is 1.
     """
-    import sys
-
     from asr.g2p.model import Pronouncer
     from asr.g2p.unknown import folder_of
     from asr.g2p.words import lexicon_line
     from asr.system.device import pick_device
-    from asr.system.text import read_text
+    from asr.system.files import given
+    from asr.system.text import decoded, nfc, read_text
 
-    named = list(more or ())
+    named = [nfc(word) for word in more or ()]
     if words is None and not named:
         raise InputError("no words: name a file of them (- for standard input), or --word WORD")
     if words is not None:
-        text = sys.stdin.read() if words == "-" else read_text(Path(words))
+        text = decoded(words, given().read()) if words == "-" else read_text(Path(words))
         if not text.split():
             raise InputError(f"{words}: holds no word")
         named += text.split()

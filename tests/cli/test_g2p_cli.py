@@ -123,8 +123,18 @@ def test_words_come_by_name_or_on_standard_input(run, monkeypatch):
     status, out, _ = run("apply", "english", "--word", "batting", "--word", "bat")
     assert status == 0
     assert out == "batting\tb ae t ih ng\nbat\tb ae t\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO("bat\n"))
-    assert run("apply", "english", "-")[1] == "bat\tb ae t\n"
+    for given in (b"bat\n", b"\xef\xbb\xbfbat\r\n", "bat\n".encode("utf-16")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+        assert run("apply", "english", "-")[1] == "bat\tb ae t\n"
+    for given, told in (
+        (io.TextIOWrapper(io.BytesIO(b"bat\nb\xe9t\n")), "asr: -:2: is not UTF-8 text"),
+        (io.TextIOWrapper(io.BytesIO()), "asr: -: holds no word"),
+        (None, "asr: -: standard input is closed"),
+    ):
+        monkeypatch.setattr("sys.stdin", given)
+        status, out, err = run("apply", "english", "-")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(told)
     status, _, err = run("apply", "english")
     assert status == 2
     assert "--word" in err

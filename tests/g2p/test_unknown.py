@@ -87,6 +87,17 @@ def test_a_lexicon_gets_its_words_without_phones(tmp_path, caplog):
         Lexicon.read(path, CMU, "none", guess)
 
 
+def test_guessed_words_count_among_those_that_fit(tmp_path, caplog):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("batting\nqing\n42\n")
+    guess = pronouncing(CMU, "none", None, lambda line: None)
+    assert Lexicon.read(path, CMU, "none", guess).words == ("batting", "qing")
+    assert "1 of 3 entries do not fit" in caplog.text
+    path.write_text("batting\n42\n43\n")
+    with pytest.raises(InputError, match=r"and 1 more entries do not fit"):
+        Lexicon.read(path, CMU, "none", guess)
+
+
 def test_hotwords_are_pronounced():
     told = []
     guess = pronouncing(CMU, "none", None, told.append)

@@ -259,6 +259,16 @@ def test_the_command_line_counts_the_bad(on_cluster, said, tmp_path, alone):
     assert len(lines(tmp_path / "out")) == 2
 
 
+def test_a_begun_run_goes_on_whatever_device_is_named(on_cluster, tmp_path, alone):
+    out = tmp_path / "out"
+    assert on_cluster("--out", out)[0] == 0
+    (out / "part-000001.jsonl").unlink()
+    alone.clear()
+    code, _, err = on_cluster("--out", out, "--device", "cpu")
+    assert (code, alone) == (0, [1]), err
+    assert on_cluster("--out", out, "--beam", 3)[0] == 2
+
+
 @pytest.fixture
 def own_cluster(monkeypatch):
     """A cluster of this machine that leaves nothing behind."""

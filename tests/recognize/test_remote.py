@@ -42,7 +42,7 @@ def client(transcribe, server, keys):
 
 
 @contextmanager
-def answering(status, body, then=b""):
+def answering(status, body, then=b"", headers=()):
     """The address of a server that gives these answers: to GET, and to POST."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,6 +55,8 @@ def answering(status, body, then=b""):
 
         def answer(self, content):
             self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
             self.end_headers()
             self.wfile.write(content)
 
@@ -134,6 +136,8 @@ def test_what_cannot_be_asked_is_one_line(client, transcribe, server, said, tmp_
         (["--server", server], wrong),
         (["--server", server, "--key-file", tmp_path / "keys"], wrong),
         (["--server", NOBODY], "no answer from a server (Connection refused)\n"),
+        (["--server", "http://localhost:abc"], "cast to integer value as 'abc')\n"),
+        (["--server", "http://localhost:1/\u00fc"], "ordinal not in range(128))\n"),
         (["--server", "localhost:8765"], "expected an address such as http://localhost:8765\n"),
         ([], "name a model with --model, or what serves one with --server\n"),
     ):
@@ -165,6 +169,15 @@ def test_another_server_is_told_from_ours(transcribe, said, status, body):
         code, _, err = transcribe("--server", address, said[0].audio)
     assert code == 2
     assert err.startswith(f"asr: --server {address}: what answers there is no asr serve")
+
+
+def test_a_server_that_is_busy_until_a_date_is_not_waited_for(transcribe, said):
+    until = [("Retry-After", "Fri, 27 Nov 2026 12:00:00 GMT")]
+    with answering(503, b"", headers=until) as address:
+        code, _, err = transcribe("--server", address, said[0].audio)
+    assert code == 2
+    assert err.startswith(f"asr: --server {address}: no answer from a server")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"text": "m aa"}'])
