@@ -6,7 +6,6 @@ other Markdown (benchmarks, recipes' results, how to contribute) as it stands.
 
 from __future__ import annotations
 
-import dataclasses
 import posixpath
 import re
 from dataclasses import fields, is_dataclass
@@ -50,7 +49,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog",
     "CONTRIBUTING.md": "contributing",
     **{
-        str(page.parent.relative_to(ROOT)): f"recipe-{page.parent.name}"
+        page.relative_to(ROOT).as_posix(): f"recipe-{page.parent.name}"
         for page in sorted((ROOT / "recipes").glob("*/README.md"))
     },
 }
@@ -67,7 +66,7 @@ def make_pages() -> None:
     """Write docs/generated."""
     made = DOCS / "generated"
     made.mkdir(exist_ok=True)
-    pages = {name: (ROOT / path).read_text("utf-8") for path, name in texts()}
+    pages = {name: (ROOT / path).read_text("utf-8") for path, name in ELSEWHERE.items()}
     pages |= {"commands": command_page(), "configuration": configuration_page()}
     for name, text in pages.items():
         page = made / f"{name}.md"
@@ -75,15 +74,10 @@ def make_pages() -> None:
             page.write_text(text, "utf-8")
 
 
-def texts() -> list[tuple[str, str]]:
-    """(path, page) of the Markdown elsewhere."""
-    return [(f"{p}/README.md" if p.startswith("recipes") else p, n) for p, n in ELSEWHERE.items()]
-
-
 def mend_links(app: Sphinx, page: str, source: list[str]) -> None:
     """Links to the project's files lead to their page, or where there is none, are plain text."""
     name = page.removeprefix("generated/")
-    origins = {n: p for p, n in texts()}
+    origins = {n: p for p, n in ELSEWHERE.items()}
     folder = posixpath.dirname(origins[name]) if page != name and name in origins else "docs"
 
     def mended(link: re.Match[str]) -> str:
@@ -91,9 +85,9 @@ def mend_links(app: Sphinx, page: str, source: list[str]) -> None:
         path = posixpath.normpath(posixpath.join(folder, target))
         if path.startswith("docs/"):
             return f"{text}(/{path.removeprefix('docs/')}{anchor})"
-        path = path.removesuffix("/README.md")
-        if path in ELSEWHERE:
-            return f"{text}(/generated/{ELSEWHERE[path]}.md{anchor})"
+        for file in (path, f"{path}/README.md"):
+            if file in ELSEWHERE:
+                return f"{text}(/generated/{ELSEWHERE[file]}.md{anchor})"
         return text.removeprefix("[").removesuffix("]")
 
     pattern = r"(?P<text>(?<!!)\[[^\]]*\]|!\[[^\]]*\])\((?P<target>[^)#:\s]+)(?P<anchor>#[^)]*)?\)"
@@ -146,6 +140,6 @@ def add_settings(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
     """A class of settings says what each means."""
-    if isinstance(thing, type) and dataclasses.is_dataclass(thing):
+    if isinstance(thing, type) and is_dataclass(thing):
         told = [f for f in fields(thing) if "meaning" in f.metadata]
         lines += ["", *(f"- ``{f.name}``: {f.metadata['meaning']}" for f in told), ""]

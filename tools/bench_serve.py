@@ -13,10 +13,10 @@ file after file. --live names the run of a live model. Measured, in this order:
 - recording: the time of single files while a recording of so many hours is being transcribed,
   against without;
 - endurance: memory over so many requests from 32 clients and a tenth as many that are aborted;
-- live: so many WebSockets that speak at their pace for `TALK_S`, and how late text is;
 - pocketsphinx: PYTHON, an interpreter that has it, serves as many of the files as it hears in
   `PEER_S` with its own en-us model, a process a core behind http.server; its speed and its errors
-  beside ours on the same files.
+  beside ours on the same files;
+- live: so many WebSockets that speak at their pace for `TALK_S`, and how late text is.
 
 No part goes on for more than --minutes. Each answer is compared with what the model finds in
 Python.
@@ -340,8 +340,7 @@ def start(model: str) -> None:
         begun = time.perf_counter()
         with serving(serve) as (_, process):
             clock_s = time.perf_counter() - begun
-            stat = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-            cpu_s = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+            cpu_s = processor_s(process)
         taken["serve"].append((clock_s, cpu_s))
     clock, cpu = (
         {name: statistics.median(pair[i] for pair in pairs) for name, pairs in taken.items()}
@@ -421,7 +420,7 @@ def beside_a_recording(load: Load, hours: float, folder: Path) -> None:
 
 
 def endurance(load: Load, n: int) -> None:
-    """Print memory over ``n`` requests, half of them before a tenth as many aborted ones."""
+    """Print memory over ``n`` requests, a tenth as many aborted ones after three fifths of them."""
     at_once(load, len(load.files))
     rng, memory, n_answered = np.random.default_rng(0), [resident_mib(load.process)], 0
     each = load._replace(most_s=load.most_s / 5)
@@ -434,7 +433,7 @@ def endurance(load: Load, n: int) -> None:
             memory.append(resident_mib(load.process))
     row(
         f"MiB of memory before, over {n_answered} requests, and after {n // 10} aborted ones "
-        "beside the third fifth",
+        "after the third fifth",
         ", ".join(f"{mib:.0f}" for mib in memory),
     )
     with urllib.request.urlopen(f"http://127.0.0.1:{load.port}/metrics") as answer:

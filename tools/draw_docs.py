@@ -30,6 +30,8 @@ SENTENCE = "TEST/DR1/FANDREA/SX10"
 #: Frames and prefixes that the picture of the beam shows.
 FIRST, LAST, N_SHOWN = 72, 86, 6
 EPOCHS = 8
+#: After so many of them the second run is killed.
+KILLED = (2, 5)
 
 
 def main(demo: Path) -> None:
@@ -97,15 +99,15 @@ def resumption(demo: Path, folder: Path) -> Figure:
     """Loss by epoch of a run that went through and of one that was killed twice."""
     through, killed = folder / "through", folder / "killed"
     train(demo, through)
-    kills = []
-    for done in (2, 5):
+    for done in KILLED:
         process = subprocess.Popen(command(demo, killed))
         while len(losses(killed)) < done:
+            if process.poll() is not None:
+                sys.exit(f"asr train ended with status {process.returncode}")
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kills.append(done)
-    subprocess.run(command(demo, killed), check=True)
+    train(demo, killed)
     figure = Figure((6, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(1, EPOCHS + 1), losses(through), color="0.6", linewidth=4, label="in one go")
@@ -118,7 +120,7 @@ def resumption(demo: Path, folder: Path) -> Figure:
         linewidth=1,
         label="killed twice, resumed",
     )
-    for n, done in enumerate(kills):
+    for n, done in enumerate(KILLED):
         axes.axvline(done + 0.5, color="tab:red", linestyle=":", label="" if n else "killed")
     axes.set(xlabel="epoch", ylabel="loss, nats a label")
     axes.legend(frameon=False)

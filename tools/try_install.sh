@@ -41,10 +41,7 @@ tries() {
     fi
     told "$python: install" "ok, $("$bin/python" --version), $(du -sm "$work/$number/env" | cut -f1) MB"
     chmod -R a+rX "$work/$number"
-    wav=corpus/TEST/DR1/FANDREA/SX10.WAV
-    hear="$bin/asr transcribe --model run $wav"
     try "speak a small corpus" "$bin/asr" synthesize corpus --train 60 --dev 12 --test 12
-    # shellcheck disable=SC2086
     wav=$(cd "$place" && ls corpus/TEST/*/*/*.WAV | head -n 1)
     hear="$bin/asr transcribe --model run $wav"
     try "train" "$bin/asr" train recipes/demo/ctc.yaml corpus.root=corpus run_dir=run trainer.max_epochs=2 model.hidden=32

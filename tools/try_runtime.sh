@@ -32,21 +32,5 @@ printf '{"id": "a", "text": "the cat sat"}\n' > refs.jsonl
 server=$!
 for _ in $(seq 300); do grep -qE "serving|needs" told.log && break; sleep 1; done
 cat told.log
-"$bin/python" - "$2" <<'PY'
-import sys
-import urllib.request
-import uuid
-from pathlib import Path
-
-mark, audio = uuid.uuid4().hex, Path(sys.argv[1])
-head = f'--{mark}\r\nContent-Disposition: form-data; name="model"\r\n\r\ntried\r\n'
-head += f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{audio.name}"\r\n\r\n'
-body = head.encode() + audio.read_bytes() + f"\r\n--{mark}--\r\n".encode()
-request = urllib.request.Request(
-    "http://127.0.0.1:8799/v1/audio/transcriptions",
-    body,
-    {"Content-Type": f"multipart/form-data; boundary={mark}"},
-)
-print("served:", urllib.request.urlopen(request, timeout=60).read().decode())
-PY
+"$bin/asr" transcribe --server http://127.0.0.1:8799 "$2"
 echo "all commands did without PyTorch"
