@@ -117,7 +117,7 @@ def train(
     The weights of its search are then chosen on ``dev``; its rates there are returned, too.
     on_epoch: called after each epoch. limit_s: where the epochs take longer, the learning rate
     comes to its end then. taught: what other models say of more words, each pronunciation trained
-    on in as many epochs as it is probable (the n-gram is of ``dictionary`` alone).
+    on in as many epochs as it is probable (the n-grams are of ``dictionary`` alone).
 
     Raises:
         InputError: nothing to train on, or a loss that is not finite.

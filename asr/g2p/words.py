@@ -16,9 +16,9 @@ from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, CMU_40, Labels
 from asr.system.text import nfc
 
-#: What stands for the edge in a list of letters: no letter of a word, which has no white space.
 #: The letter before the first and after the last of a word.
 EDGE = 0
+#: What stands for the edge in a list of letters: no letter of a word, which has no white space.
 EDGE_SYMBOL = " "
 
 

@@ -94,7 +94,7 @@ def write_mixture(
     if prune:
         lm = pruned(lm, prune)
     lm.write_arpa(out)
-    line = f"{out}: {lm.order}-gram, {sum(1 for _ in lm.grams())} n-grams"
+    line = f"{out}: {lm.order}-gram, {len(lm.trie.token) - 1} n-grams"
     if len(models) > 1:
         line += f", weights {','.join(f'{share:.4g}' for share in shares)}"
     return line + _measured(lm, dev)
