@@ -28,7 +28,7 @@ def checked_with_best(
     if log_probs.ndim != 2:
         raise InputError(f"log-probabilities must be (frames, labels), found {log_probs.shape}")
     log_probs = np.ascontiguousarray(log_probs, np.float32)
-    best, bad = _best_values(log_probs)
+    best, bad = best_values(log_probs)
     if bad < len(best):
         what = "are all -inf" if best[bad] == -np.inf else "hold NaN or inf"
         raise InputError(f"log-probabilities {what} in frame {bad} of {len(log_probs)}")
@@ -36,7 +36,7 @@ def checked_with_best(
 
 
 @compiled
-def _best_values(log_probs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+def best_values(log_probs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
     """The best value of each frame, NaN where there is one; the first frame whose is not finite, or
     their number."""
     best = np.empty(len(log_probs), np.float32)

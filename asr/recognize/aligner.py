@@ -229,6 +229,7 @@ def align_corpus(
     """
     bundle = aligner.bundle
     rate = bundle.features.sample_rate
+    settles = bundle.labels.unit == "phone"
     by_speaker = bundle.features.normalize == "speaker"
     with ThreadPoolExecutor(n_threads) as pool:
         for batch in batches(utterances, batch_s, by_speaker):
@@ -243,9 +244,8 @@ def align_corpus(
                 if utterance.id in skipped:
                     return skipped[utterance.id]
                 try:
-                    waveform = load_audio(
-                        utterance.audio, rate, utterance.offset_s, utterance.duration_s
-                    )
+                    part = utterance.offset_s, utterance.duration_s
+                    waveform = load_audio(utterance.audio, rate, *part) if settles else None
                     return aligner.align(utterance, log_probs[utterance.id], waveform)
                 except InputError as error:
                     return str(error)

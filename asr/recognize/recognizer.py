@@ -326,6 +326,8 @@ class Recognizer:
 
     def _decode(self, stretches: Sequence[tuple[Job, Stretch, bool]]) -> None:
         """Add each stretch's segment to its job."""
+        if not stretches:
+            return
         decoded = self.decoder.batch([s.log_probs for _, s, _ in stretches], self.n_threads)
         for (job, stretch, last), nbest in zip(stretches, decoded, strict=True):
             job.segments.append(self._segment(job, stretch, last, nbest))

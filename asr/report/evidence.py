@@ -12,7 +12,6 @@ import soundfile
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from asr.audio.features import LogMel
 from asr.audio.read import load_audio
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SILENCES, fold
@@ -203,12 +202,11 @@ def _envelope(waveform: np.ndarray, rate: int) -> tuple[list[float], list[float]
 
 
 def _log_mel(waveform: np.ndarray, bundle: Bundle) -> Picture:
-    config = bundle.features
-    image = LogMel(config)(waveform).T[::-1]  # (T, F) -> (F, T), high frequencies on top
+    image = bundle.log_mel(waveform).T[::-1]  # (T, F) -> (F, T), high frequencies on top
     # Digital silence would take the whole scale: the quietest hundredth shares one colour.
     low, high = np.quantile(image, 0.01), image.max()
     shades = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    hop_s = config.hop_s
+    hop_s = bundle.features.hop_s
     return Picture(
         _png(matplotlib.colormaps["magma"](shades)), -hop_s / 2, (image.shape[1] - 0.5) * hop_s
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr.decode.emission import best_values
 from asr.decode.search.labels import HORIZON, Search, begin, search_frames, sum_of_paths
 from asr.decode.search.state import Frames, Reached, roomy
 from asr.lm.ngram import advance as advance_lm
@@ -56,7 +57,7 @@ def acoustic_scores(log_probs, lens, labels, n_labels):  # type: ignore[no-untyp
     sums = np.full((N, K), -np.inf)
     for i in range(N):
         frames = log_probs[i, : lens[i]]
-        tops = best_values(frames)
+        tops, _ = best_values(frames)
         for k in range(K):
             if n_labels[i, k] >= 0:
                 sums[i, k] = sum_of_paths(frames, tops, labels[i, k, : n_labels[i, k]])
@@ -64,19 +65,10 @@ def acoustic_scores(log_probs, lens, labels, n_labels):  # type: ignore[no-untyp
 
 
 @compiled
-def best_values(frames):  # type: ignore[no-untyped-def]
-    """Return the best value of each frame."""
-    tops = np.empty(len(frames), np.float32)
-    for t in range(len(frames)):
-        tops[t] = frames[t].max()
-    return tops
-
-
-@compiled
 def _search_each(log_probs, lens, search, horizon, work, found):  # type: ignore[no-untyped-def]
     for i in range(len(log_probs)):
         frames = log_probs[i, : lens[i]]
-        tops = best_values(frames)
+        tops, _ = best_values(frames)
         _begin(work)
         start = Reached(0, 1, 1, 0, 0.0, False)
         reached = search_frames(Frames(frames, tops, 0, False), search, horizon, work, start)
