@@ -23,7 +23,7 @@ from asr.model.emissions import emissions_of
 from asr.model.pretrained import load_model
 from asr.nets.recurrent import count_parameters
 from asr.recognize.evaluate import decoders_of, policy
-from asr.recognize.tuning import searches, tune_all
+from asr.recognize.tuning import calibrate, searches, tune_all
 from asr.system.files import write_text
 from asr.system.progress import progress_bar
 from asr.train.results import score_set
@@ -51,6 +51,7 @@ def main() -> None:
     heard = {name: [u for u in of if u.id not in skipped] for name, of in sets.items()}
     with progress_bar() as progress:
         tune_all(heard["dev"], log_probs["dev"], bundle, searches(bundle), progress)
+    bundle.calibrations, _ = calibrate(heard["dev"], log_probs["dev"], bundle)
     results = {
         "sets": {
             name: score_set(args.out, name, heard[name], log_probs[name], bundle) for name in sets
@@ -58,7 +59,7 @@ def main() -> None:
         "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
         "policy": policy(bundle.label_config),
         "parameters": count_parameters(bundle.model),
-        "skipped": skipped,
+        "skipped": {name: len(of) - len(heard[name]) for name, of in sets.items()},
         "environment": environment(),
     }
     write_text(args.out / RESULTS, json.dumps(results, indent=2) + "\n")
