@@ -35,8 +35,8 @@ def export(
     """Write the model as ONNX, for other programs or for a small installation of this one.
 
     --out: all that a model directory holds, the net in ONNX: --model FOLDER then needs onnxruntime
-    and no PyTorch. --for sherpa-onnx: model, tokens and lexicon as its Zipformer CTC models have
-    them, for models that were trained with features=kaldi80.
+    and no PyTorch. --for sherpa-onnx: model, tokens, lexicon and a graph of its words as its
+    Zipformer CTC models have them, for models that were trained with features=kaldi80.
 
     --onnx: waveforms in, log-probabilities out, features inside. The labels, the sample rate and
     the settings of the decoder are in the file's metadata. Lexicon and language models are not:

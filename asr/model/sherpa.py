@@ -8,11 +8,14 @@ graph. (k2-fsa/sherpa-onnx, csrc/offline-zipformer-ctc-model.cc, offline-stream.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from asr.audio.features import FeatureConfig
+from asr.decode.graph import word_graph
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, Labels
 from asr.model.bundle import Bundle, save_lexicon
@@ -22,7 +25,10 @@ from asr.model.onnx_graph import Graph, log_probs_output
 from asr.model.waveform import WaveformModel
 from asr.system.files import write_text
 
+log = logging.getLogger(__name__)
+
 MODEL, TOKENS = "model.onnx", "tokens.txt"
+GRAPH, WORDS = "graph.fst", "words.txt"
 #: What the loader takes a frame of the output for, in frames of log-mel.
 FACTOR = 4
 #: What it computes; the settings that are not here are ours.
@@ -33,7 +39,8 @@ BLANK, WORD_BEGIN = "<blk>", "▁"
 
 
 def write_sherpa(bundle: Bundle, folder: Path) -> None:
-    """Write ``model.onnx`` and ``tokens.txt``, and the lexicon where there is one.
+    """Write ``model.onnx`` and ``tokens.txt``, and where there is a lexicon that, and its words as
+    a graph.
 
     Raises:
         InputError: the model has other features or frames than sherpa-onnx gives nets, or goes
@@ -51,6 +58,23 @@ def write_sherpa(bundle: Bundle, folder: Path) -> None:
         (aside / MODEL).write_bytes(graph.model(about).SerializeToString())
         write_text(aside / TOKENS, _tokens(bundle.labels))
         save_lexicon(aside, bundle)
+        _save_graph(bundle, aside)
+
+
+def _save_graph(bundle: Bundle, folder: Path) -> None:
+    """Write what a decoder of graphs searches words in, where there is a lexicon, and their numbers
+    in what it finds."""
+    if bundle.lexicon is None:
+        return
+    decoder = bundle.make_decoder(replace(bundle.decoder, name="beam", lexicon=True))
+    if decoder.fuses:
+        log.warning(
+            "%s is left out: it takes an n-gram, and the language model over words is neural", GRAPH
+        )
+        return
+    word_graph(decoder).write(folder / GRAPH)
+    numbered = ["<eps>", *bundle.lexicon.words]
+    write_text(folder / WORDS, "".join(f"{word} {i}\n" for i, word in enumerate(numbered)))
 
 
 def _tokens(labels: Labels) -> str:

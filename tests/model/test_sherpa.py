@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,16 @@ import torch
 from asr.audio.features import FeatureConfig
 from asr.audio.read import load_audio
 from asr.data.matrices import matrix_of
+from asr.decode.config import DecoderConfig
 from asr.decode.greedy import greedy
+from asr.decode.lexicon import Lexicon
+from asr.decode.paths import ctc_align_words
 from asr.errors import InputError
 from asr.labels import LabelConfig, Labels
+from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
-from asr.model.sherpa import FEATURES, MODEL, TOKENS, write_sherpa
+from asr.model.sherpa import FEATURES, GRAPH, MODEL, TOKENS, WORDS, write_sherpa
 from asr.nets.acoustic import AcousticModel
 from asr.nets.config import RecurrentConfig
 
@@ -25,6 +31,7 @@ pytest.importorskip("onnx")
 
 SO762 = Path(__file__).parents[3] / "shared" / "data" / "so762"
 LABELS = Labels("phone", ("<blank>", "aa", "b", "h#", "é"))
+LEXICON = Lexicon.build([("baa", (2, 1)), ("ab", (1, 2)), ("ab", (4, 2))], separators=(3,))
 
 
 def bundle_of(features: FeatureConfig = FEATURES, **net) -> Bundle:
@@ -76,6 +83,40 @@ def test_what_sherpa_would_hear_otherwise_is_refused(features, net, told, tmp_pa
     with pytest.raises(InputError, match=told):
         write_sherpa(bundle_of(features, **net), tmp_path / "sherpa")
     assert not (tmp_path / "sherpa").exists()
+
+
+def test_words_are_a_graph_with_numbers(tmp_path) -> None:
+    bundle = replace(bundle_of(), lexicon=LEXICON, word_lm=NGram.estimate([["baa", "ab"]], 2))
+    write_sherpa(bundle, tmp_path / "sherpa")
+    assert (tmp_path / "sherpa" / WORDS).read_text(encoding="utf-8") == "<eps> 0\nbaa 1\nab 2\n"
+    assert (tmp_path / "sherpa" / GRAPH).stat().st_size > 500
+
+
+def test_sherpa_finds_words_whose_best_path_is_the_best(tmp_path) -> None:
+    sherpa = pytest.importorskip("sherpa_onnx")
+    bundle = bundle_of()
+    bundle.lexicon, bundle.word_lm = LEXICON, NGram.estimate([["baa", "ab"], ["ab", "ab"]], 2)
+    bundle.decoder = DecoderConfig(word_lm_weight=0.5, word_bonus=1.0)
+    write_sherpa(bundle, tmp_path / "sherpa")
+    model, tokens, graph = (str(tmp_path / "sherpa" / n) for n in (MODEL, TOKENS, GRAPH))
+    recognizer = sherpa.OfflineRecognizer.from_zipformer_ctc(model, tokens, ctc_graph=graph)
+    decoder = bundle.make_decoder(replace(bundle.decoder, name="beam", lexicon=True))
+
+    def best_path(log_probs, words):
+        ways = [LEXICON.spellings[LEXICON.ids[word]] for word in words]
+        score = ctc_align_words(log_probs, ways, LEXICON.separators)[-1]
+        return score + 0.5 * math.log(10) * bundle.word_lm.score(words) + len(words)
+
+    for seed in range(5):
+        waveform = talk(20_000, seed)
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16_000, waveform)
+        recognizer.decode_stream(stream)
+        theirs = [LEXICON.words[number - 1] for number in stream.result.words]
+        (log_probs,) = waveform_emissions(bundle, [waveform], skip_silence=False)
+        ours = decoder(log_probs)[0].words
+        assert theirs
+        assert best_path(log_probs, theirs) > best_path(log_probs, ours) - 1e-3
 
 
 @pytest.fixture(scope="module")
