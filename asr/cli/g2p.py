@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asr.cli import app, tell
 from asr.cli.options import DeviceOption
 from asr.errors import InputError
-
-if TYPE_CHECKING:
-    from asr.g2p.model import Pronouncer
-    from asr.g2p.train import Epoch
 
 g2p_app = typer.Typer(
     help="Letters to phones: learn them from a dictionary, pronounce any word, score that.",
@@ -25,11 +22,6 @@ LEXICON_HELP = "A word and its phones a line, CMUdict's, MFA's or Kaldi's; stres
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder of asr g2p train, or english.")
 ]
-
-
-def _refuse_full(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not an empty folder; choose another")
 
 
 @g2p_app.command()
@@ -79,15 +71,11 @@ def train(
     """
     import math
 
-    from asr.g2p.model import CONFIG
     from asr.g2p.net import NetConfig
-    from asr.g2p.train import TrainConfig, held_out
-    from asr.g2p.train import train as train_model
-    from asr.g2p.words import Dictionary
-    from asr.nets.recurrent import count_parameters
+    from asr.g2p.train import TrainConfig
+    from asr.g2p.write import read_dictionaries, write_trained
     from asr.system.device import pick_device
 
-    _refuse_full(out)
     config = TrainConfig(
         net=NetConfig(cell, layers, hidden, embedding, frames, dropout),
         order=order,
@@ -98,32 +86,10 @@ def train(
         seed=seed,
     )
     target = pick_device(device)
-    dictionary = Dictionary.read(lexicon)
-    known = dictionary.phones().symbols[1:]
-    if dev is None:
-        dictionary, dev_words = held_out(dictionary)
-    else:
-        dev_words = Dictionary.read(dev, known)
-    more = Dictionary.read(taught, known).entries if taught else ()
-
-    def on_epoch(model: Pronouncer, epoch: Epoch) -> None:
-        if epoch.is_best and not (out / CONFIG).is_file():
-            model.save(out)
-        elif epoch.is_best:
-            model.save_weights(out)
-        typer.echo(
-            f"epoch {epoch.number}/{epochs}  loss {epoch.loss:.3f}  dev {epoch.dev}"
-            f"{' *' * epoch.is_best}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s",
-            err=True,
-        )
-
+    dictionaries = read_dictionaries(lexicon, dev, taught)
     limit_s = math.inf if minutes is None else 60 * minutes
-    model, found = train_model(dictionary, dev_words, config, target, on_epoch, limit_s, more)
-    model.save(out)
-    print(
-        f"{out}: {count_parameters(model.nets[0])} parameters, {len(dictionary.by_word)} words, "
-        f"dev {found}"
-    )
+    line = write_trained(out, dictionaries, config, target, limit_s, partial(typer.echo, err=True))
+    print(line)
 
 
 @g2p_app.command()
@@ -137,17 +103,10 @@ def join(
     device: DeviceOption = "auto",
 ) -> None:
     """Join the nets of several models, such as of other seeds, to one model that hears them all."""
-    from asr.g2p.model import Pronouncer
-    from asr.g2p.train import joined
-    from asr.g2p.words import Dictionary
+    from asr.g2p.write import write_joined
     from asr.system.device import pick_device
 
-    _refuse_full(out)
-    target = pick_device(device)
-    found = [Pronouncer.load(folder).to(target) for folder in models]
-    model, rates = joined(found, Dictionary.read(dev, found[0].phones.symbols[1:]))
-    model.save(out)
-    print(f"{out}: {len(model.nets)} nets, dev {rates}")
+    print(write_joined(out, models, dev, pick_device(device)))
 
 
 @g2p_app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -115,15 +114,3 @@ def searching(*left_out: str) -> Callable[[Command], Command]:
         return run
 
     return with_options
-
-
-def read_keys(path: Path | None) -> tuple[str, ...]:
-    """The keys of a file."""
-    from asr.system.text import read_text
-
-    if path is None:
-        return ()
-    keys = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not keys:
-        raise InputError(f"--key-file {path}: holds no key")
-    return keys

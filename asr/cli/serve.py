@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asr.cli import app, loading, tell
-from asr.cli.options import COMPUTING, DeviceOption, read_keys
+from asr.cli.options import COMPUTING, DeviceOption
 from asr.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def serve(
             from asr.serve.app import Limits, Settings, names_of
             from asr.serve.run import bound, is_loopback
             from asr.serve.run import serve as serve_at
+            from asr.system.text import read_keys
     except ModuleNotFoundError as error:
         raise InputError(
             f"asr serve needs {error.name}: install carousel-asr with the extra serve"

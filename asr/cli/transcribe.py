@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from asr.cli import app, tell
-from asr.cli.options import COMPUTING, DeviceOption, read_keys, searching
+from asr.cli.options import COMPUTING, DeviceOption, searching
 from asr.decode.config import DecodingOptions
-from asr.errors import InputError
 
 AUDIO = "Audio"
 
@@ -116,19 +114,10 @@ def transcribe(
     from asr.recognize.files import Loading
     from asr.recognize.transcribing import Output, transcribe_named
 
-    if model is None and server is None:
-        raise InputError("name a model with --model, or what serves one with --server")
     loading = Loading(model or "", options, window, keep_silence, precision, device)
     output = Output(format, out, redo, channels == "each", engine == "ray")
-    remote = None
-    if server is not None:
-        from asr.recognize.remote import RemoteRecognizer, check_loading
-
-        check_loading(server, loading, output.on_ray)
-        key = read_keys(key_file)[0] if key_file else None
-        remote = partial(RemoteRecognizer, server, model, key)
     try:
-        succeeded = transcribe_named(files or [], listed, output, loading, tell, remote)
+        succeeded = transcribe_named(files or [], listed, output, loading, tell, server, key_file)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if not succeeded:

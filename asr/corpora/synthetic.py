@@ -38,6 +38,7 @@ from rich.progress import track
 
 from asr.audio.read import sphere_bytes
 from asr.errors import InputError
+from asr.system.files import refuse_full
 from asr.system.text import plain_words, read_text
 
 ESPEAK_RATE = 22050
@@ -187,8 +188,7 @@ def synthesize(
             `PHONES` does not know. Nothing is left behind.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not an empty folder; remove it or choose another")
+    refuse_full(out)
     sizes = {"TRAIN": n_train, "DEV": n_dev, "TEST": n_test}
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one utterance; asked for {sizes}")

@@ -12,6 +12,7 @@ from asr.lm.ngram import NGram
 from asr.lm.query import summarize, token_scores
 from asr.lm.text import vocabulary, with_unknowns
 from asr.nets.recurrent import count_parameters
+from asr.system.files import refuse_full
 from asr.system.progress import progress_bar
 
 Sentences = list[list[str]]
@@ -50,8 +51,7 @@ def write_neural(
     Raises:
         InputError: ``out`` exists and is no empty folder, or cannot be written.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not an empty folder; choose another")
+    refuse_full(out)
     best: list[Epoch] = []
 
     def tracked(chunks: Sequence[Chunk]) -> Iterator[Chunk]:

@@ -24,6 +24,7 @@ from asr.recognize.files import (
 from asr.recognize.transcripts import FORMATS, Format, formats_named, to_jsonl
 from asr.system.device import OF_CPU
 from asr.system.files import given, remove_abandoned
+from asr.system.text import read_keys
 from asr.types import Transcript
 
 if TYPE_CHECKING:
@@ -53,11 +54,13 @@ def transcribe_named(
     output: Output,
     loading: Loading,
     tell: Callable[[str], None],
-    server: Callable[[], RemoteRecognizer] | None = None,
+    server: str | None = None,
+    key_file: Path | None = None,
 ) -> bool:
     """Transcribe the audio that is ``named`` or ``listed`` in a file; returns whether all was.
 
-    server: what asks one, instead of the model of ``loading``.
+    server: where one answers, by the model that it calls as ``loading`` does, to the first key of
+    ``key_file``.
 
     What cannot be read or written is told at the end, the rest goes on.
 
@@ -65,6 +68,7 @@ def transcribe_named(
         InputError: options that contradict each other or the model, or no room to write to.
     """
     out = output.out
+    remote = _remote(server, key_file, loading, output.on_ray)
     asked, formats = _formats(output)
     if output.on_ray and loading.device not in OF_CPU:
         raise InputError(
@@ -88,8 +92,8 @@ def transcribe_named(
         raise InputError(f"--format {asked}: standard output takes one such file; use --out")
 
     def load() -> Transcriber:
-        if server is not None:
-            return server()
+        if remote is not None:
+            return remote()
         options = loading.options
         if out is not None and options.pronounced is None:
             options = replace(options, pronounced=out / PRONOUNCED)
@@ -121,6 +125,21 @@ def transcribe_named(
     if bad and n_asked > 1:
         tell(f"{len(bad)} of {n_asked} inputs failed")
     return not bad
+
+
+def _remote(
+    server: str | None, key_file: Path | None, loading: Loading, on_ray: bool
+) -> Callable[[], RemoteRecognizer] | None:
+    """What asks the server, where there is one."""
+    if server is None:
+        if not loading.model:
+            raise InputError("name a model with --model, or what serves one with --server")
+        return None
+    from asr.recognize.remote import RemoteRecognizer, check_loading
+
+    check_loading(server, loading, on_ray)
+    key = read_keys(key_file)[0] if key_file else None
+    return partial(RemoteRecognizer, server, loading.model or None, key)
 
 
 def _formats(output: Output) -> tuple[str, dict[str, Format]]:

@@ -103,6 +103,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refuse_full(folder: Path) -> None:
+    """See that there is no such file or folder, or an empty one.
+
+    Raises:
+        InputError: there is.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not an empty folder; choose another")
+
+
 def given() -> BinaryIO:
     """Standard input.
 

@@ -74,6 +74,20 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def read_keys(path: Path | None) -> tuple[str, ...]:
+    """The keys in the lines of a file.
+
+    Raises:
+        InputError: it cannot be read, or holds none.
+    """
+    if path is None:
+        return ()
+    keys = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"--key-file {path}: holds no key")
+    return keys
+
+
 def decoded(path: Path | str, data: bytes, as_is: bool = False) -> str:
     """`read_text` of what was read already; ``path`` names it in messages.
 
