@@ -1,10 +1,11 @@
 """Judge a model as the end of a training judges its own: for an ensemble, or other language models.
 
-    python tools/judge_model.py MODEL RUN OUT [--lm WORDS.arpa]
+    python tools/judge_model.py MODEL RUN OUT [--lm WORDS.arpa] [--adapt]
 
 MODEL is a model directory (`asr combine` writes one of several), RUN a finished training whose
 manifests are judged on. Every decoder's weights are chosen on its dev set; dev and test are decoded
-once with them. OUT becomes a folder that `tools/results_table.py` reads.
+once with them. OUT becomes a folder that `tools/results_table.py` reads. With --adapt the nets are
+adapted to each speaker by what the richest decoder finds, and weights chosen anew.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import torch
 
 from asr.data.manifest import read_manifest
 from asr.lm.ngram import NGram
+from asr.model.adaptation import adapted_by
 from asr.model.emissions import emissions_of
 from asr.model.pretrained import load_model
 from asr.nets.recurrent import count_parameters
-from asr.recognize.evaluate import decoders_of, policy
+from asr.recognize.evaluate import decoders_of, policy, teacher_of
 from asr.recognize.tuning import calibrate, searches, tune_all
 from asr.system.files import write_text
 from asr.system.progress import progress_bar
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lm", type=Path, metavar="WORDS.arpa")
+    parser.add_argument("--adapt", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     bundle = load_model(args.model)
@@ -51,6 +54,11 @@ def main() -> None:
     heard = {name: [u for u in of if u.id not in skipped] for name, of in sets.items()}
     with progress_bar() as progress:
         tune_all(heard["dev"], log_probs["dev"], bundle, searches(bundle), progress)
+        if args.adapt:
+            outputs = adapted_by(bundle, teacher_of(bundle))
+            for name, of in heard.items():
+                log_probs[name] = emissions_of(bundle, of, skipped, outputs=outputs)
+            tune_all(heard["dev"], log_probs["dev"], bundle, searches(bundle), progress)
     bundle.calibrations, _ = calibrate(heard["dev"], log_probs["dev"], bundle)
     results = {
         "sets": {

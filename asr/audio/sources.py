@@ -36,6 +36,7 @@ class Source:
     """Audio to transcribe, and the transcript's id. channel: it alone, from 1 on.
 
     offset_s, duration_s: the stretch of the file that is meant, in seconds; without, all of it.
+    speaker: who is heard, where that is known.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Source:
     channel: int | None = None
     offset_s: float = 0.0
     duration_s: float | None = None
+    speaker: str | None = None
 
 
 def find_sources(names: Iterable[str], failed: Failed) -> list[Source]:

@@ -22,7 +22,8 @@ def transcribe(
         typer.Argument(
             metavar="[AUDIO]...",
             help="Audio files of any format, rate and length; folders, with all audio below them; "
-            "patterns such as 'a/**/*.flac'; - for audio on standard input.",
+            "patterns such as 'a/**/*.flac'; tars and manifests (.tar, .jsonl); - for audio on "
+            "standard input.",
         ),
     ] = None,
     *,
@@ -86,6 +87,15 @@ def transcribe(
             rich_help_panel=AUDIO,
         ),
     ] = False,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="Hear all twice, the second time by a net that is adapted to who speaks by what "
+            "was understood first. A manifest says who speaks; other files are taken one by one.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = False,
     precision: Annotated[
         Literal["float32", "bfloat16", "int8"],
         typer.Option(
@@ -98,7 +108,7 @@ def transcribe(
         Literal["local", "ray"],
         typer.Option(
             help="ray: on the cluster that RAY_ADDRESS names, or else on one of this machine's "
-            "own; AUDIO may be tars and manifests (.tar, .jsonl); JSONL in parts goes to --out.",
+            "own; JSONL in parts goes to --out.",
             rich_help_panel=COMPUTING,
         ),
     ] = "local",
@@ -114,7 +124,7 @@ def transcribe(
     from asr.recognize.files import Loading
     from asr.recognize.transcribing import Output, transcribe_named
 
-    loading = Loading(model or "", options, window, keep_silence, precision, device)
+    loading = Loading(model or "", options, window, keep_silence, precision, device, adapt)
     output = Output(format, out, redo, channels == "each", engine == "ray")
     try:
         succeeded = transcribe_named(files or [], listed, output, loading, tell, server, key_file)

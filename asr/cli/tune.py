@@ -28,6 +28,12 @@ def tune(
     model: Annotated[str, typer.Option(help="Model directory (or run directory); changed.")],
     *,
     options: DecodingOptions,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt", help="For asr transcribe --adapt: on the net adapted to each speaker."
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Even on a test set.")] = False,
 ) -> None:
@@ -45,7 +51,7 @@ def tune(
 
     _check(manifest, model, force)
     folder = model_folder(Path(model))
-    outcome = tune_model(folder, manifest, options, device, tell)
+    outcome = tune_model(folder, manifest, options, device, tell, adapt)
     console = Console()
     for tuned in outcome.found:
         for table in tables(tuned):

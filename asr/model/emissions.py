@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,106 +41,21 @@ class Heard:
     id: str
     features: NDArray[np.float32]
     stats: Statistics | None
+    speaker: str
 
 
-def emissions(
-    bundle: Bundle, examples: Sequence[Example], tick: Callable[[int], None] = lambda n: None
-) -> dict[str, np.ndarray]:
-    """Log-probabilities (T, V) of each example, by its utterance's id.
+class LogProbs(Protocol):
+    """`log_probs_of`, or that of a net which is adapted to each speaker (`adaptation`)."""
 
-    Raises:
-        InputError: memory is too small for one of the utterances.
-    """
-    heard = [Heard(e.utterance.id, e.features, e.stats) for e in examples]
-    return _by_id(heard, log_probs_of(bundle, heard, tick))
-
-
-def emissions_of(
-    bundle: Bundle,
-    utterances: Sequence[Utterance],
-    skipped: dict[str, str],
-    tick: Callable[[], None] = lambda: None,
-) -> dict[str, np.ndarray]:
-    """Log-probabilities (T, V) of each utterance, by id, from its audio file.
-
-    What cannot be read is left out: ``skipped`` gets its id and the reason. ``tick`` is called
-    after each is read.
-
-    Raises:
-        InputError: memory is too small for one of the utterances.
-    """
-    config = bundle.features
-    if isinstance(bundle.model, WaveformModel):
-        found = {}
-        for u in utterances:
-            try:
-                waveform = load_audio(u.audio, config.sample_rate, u.offset_s, u.duration_s)
-                found[u.id] = bundle.model(waveform)
-            except InputError as error:
-                skipped[u.id] = str(error)
-            tick()
-        return found
-    matrices = extract(utterances, config, skipped, tick)
-    heard = _heard(bundle, matrices, {u.id: u.speaker for u in utterances})
-    return _by_id(heard, log_probs_of(bundle, heard))
-
-
-def waveform_emissions(
-    bundle: Bundle,
-    waveforms: Sequence[np.ndarray],
-    precision: str = "float32",
-    skip_silence: bool = True,
-    n_threads: int = 1,
-) -> list[np.ndarray]:
-    """Log-probabilities (T, V) of each waveform (N,), which is its own speaker to normalisation.
-
-    precision, skip_silence: see `log_probs_of`. n_threads: batches computed at once.
-
-    Raises:
-        InputError: memory is too small for one of the waveforms.
-    """
-    if isinstance(bundle.model, WaveformModel):
-        return [bundle.model(waveform) for waveform in waveforms]
-
-    def outputs(batch: Sequence[int]) -> list[np.ndarray]:
-        matrices = {str(i): matrix_of(bundle.log_mel, waveforms[i]) for i in batch}
-        heard = _heard(bundle, matrices, {i: i for i in matrices})
-        return log_probs_of(bundle, heard, precision=precision, skip_silence=skip_silence)
-
-    most = MOST_S * bundle.features.sample_rate
-    batches = batches_by_length([len(w) for w in waveforms], most, LIKE)
-    found: list[np.ndarray] = [np.zeros((0, 0))] * len(waveforms)
-    with ThreadPoolExecutor(n_threads) as pool:
-        for batch, output in zip(batches, pool.map(outputs, batches), strict=True):
-            for i, log_probs in zip(batch, output, strict=True):
-                found[i] = log_probs
-    return found
-
-
-def _heard(
-    bundle: Bundle, matrices: Mapping[str, Matrix], speakers: Mapping[str, str]
-) -> list[Heard]:
-    stats = set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats)
-    return [Heard(i, matrix.features, stats[i]) for i, matrix in matrices.items()]
-
-
-def _by_id(heard: Sequence[Heard], found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    return {each.id: log_probs for each, log_probs in zip(heard, found, strict=True)}
-
-
-def batches_by_length(lens: Sequence[int], most: float, like: float = 0.0) -> list[list[int]]:
-    """Batches of indices of neighbours in length, long ones first.
-
-    Padded, each has at most ``most`` or is a single one; its shortest has at least the share
-    ``like`` of its longest. Long ones first, so that no thread begins on them when others end.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lens)), key=lambda i: -lens[i]):
-        longest = lens[batches[-1][0]] if batches else 0
-        if not batches or (len(batches[-1]) + 1) * longest > most or lens[i] < like * longest:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
+    def __call__(
+        self,
+        bundle: Bundle,
+        heard: Sequence[Heard],
+        tick: Callable[[int], None] = ...,
+        precision: str = ...,
+        skip_silence: bool = ...,
+    ) -> list[np.ndarray]:
+        """See `log_probs_of`."""
 
 
 def log_probs_of(
@@ -176,6 +92,125 @@ def log_probs_of(
             whole[rows] = found[i]
         found[i] = whole
     return [found[i] for i in range(len(heard))]
+
+
+def emissions(
+    bundle: Bundle,
+    examples: Sequence[Example],
+    tick: Callable[[int], None] = lambda n: None,
+    outputs: LogProbs = log_probs_of,
+) -> dict[str, np.ndarray]:
+    """Log-probabilities (T, V) of each example, by its utterance's id.
+
+    Raises:
+        InputError: memory is too small for one of the utterances.
+    """
+    heard = [Heard(e.utterance.id, e.features, e.stats, e.utterance.speaker) for e in examples]
+    return _by_id(heard, outputs(bundle, heard, tick))
+
+
+def emissions_of(
+    bundle: Bundle,
+    utterances: Sequence[Utterance],
+    skipped: dict[str, str],
+    tick: Callable[[], None] = lambda: None,
+    outputs: LogProbs = log_probs_of,
+) -> dict[str, np.ndarray]:
+    """Log-probabilities (T, V) of each utterance, by id, from its audio file.
+
+    What cannot be read is left out: ``skipped`` gets its id and the reason. ``tick`` is called
+    after each is read.
+
+    Raises:
+        InputError: memory is too small for one of the utterances.
+    """
+    config = bundle.features
+    if isinstance(bundle.model, WaveformModel):
+        found = {}
+        for u in utterances:
+            try:
+                waveform = load_audio(u.audio, config.sample_rate, u.offset_s, u.duration_s)
+                found[u.id] = bundle.model(waveform)
+            except InputError as error:
+                skipped[u.id] = str(error)
+            tick()
+        return found
+    matrices = extract(utterances, config, skipped, tick)
+    heard = _heard(bundle, matrices, {u.id: u.speaker for u in utterances})
+    return _by_id(heard, outputs(bundle, heard))
+
+
+def waveform_emissions(
+    bundle: Bundle,
+    waveforms: Sequence[np.ndarray],
+    precision: str = "float32",
+    skip_silence: bool = True,
+    n_threads: int = 1,
+    adapted: tuple[LogProbs, Sequence[str]] | None = None,
+) -> list[np.ndarray]:
+    """Log-probabilities (T, V) of each waveform (N,), which is its own speaker to normalisation.
+
+    precision, skip_silence: see `log_probs_of`. n_threads: batches computed at once. adapted: what
+    takes the place of that, and who speaks in each waveform.
+
+    Raises:
+        InputError: memory is too small for one of the waveforms.
+    """
+    if isinstance(bundle.model, WaveformModel):
+        return [bundle.model(waveform) for waveform in waveforms]
+
+    compute, speakers = adapted or (log_probs_of, list(map(str, range(len(waveforms)))))
+
+    def outputs(batch: Sequence[int]) -> list[np.ndarray]:
+        matrices = {str(i): matrix_of(bundle.log_mel, waveforms[i]) for i in batch}
+        heard = _heard(bundle, matrices, {str(i): speakers[i] for i in batch})
+        return compute(bundle, heard, precision=precision, skip_silence=skip_silence)
+
+    most = MOST_S * bundle.features.sample_rate
+    if adapted is None:
+        batches = batches_by_length([len(w) for w in waveforms], most, LIKE)
+    else:
+        batches = list(by_speaker(speakers).values())
+    found: list[np.ndarray] = [np.zeros((0, 0))] * len(waveforms)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for batch, output in zip(batches, pool.map(outputs, batches), strict=True):
+            for i, log_probs in zip(batch, output, strict=True):
+                found[i] = log_probs
+    return found
+
+
+def _heard(
+    bundle: Bundle, matrices: Mapping[str, Matrix], speakers: Mapping[str, str]
+) -> list[Heard]:
+    stats = set_statistics(matrices, speakers, bundle.features.normalize, bundle.stats)
+    return [Heard(i, m.features, stats[i], speakers[i]) for i, m in matrices.items()]
+
+
+def by_speaker(speakers: Iterable[str]) -> dict[str, list[int]]:
+    """The places of each speaker, in order."""
+    places = defaultdict(list)
+    for i, speaker in enumerate(speakers):
+        places[speaker].append(i)
+    return places
+
+
+def _by_id(heard: Sequence[Heard], found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {each.id: log_probs for each, log_probs in zip(heard, found, strict=True)}
+
+
+def batches_by_length(lens: Sequence[int], most: float, like: float = 0.0) -> list[list[int]]:
+    """Batches of indices of neighbours in length, long ones first.
+
+    Padded, each has at most ``most`` or is a single one; its shortest has at least the share
+    ``like`` of its longest. Long ones first, so that no thread begins on them when others end.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lens)), key=lambda i: -lens[i]):
+        longest = lens[batches[-1][0]] if batches else 0
+        if not batches or (len(batches[-1]) + 1) * longest > most or lens[i] < like * longest:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
 def spared(

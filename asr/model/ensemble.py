@@ -39,7 +39,7 @@ def combined(bundles: Mapping[str, Bundle]) -> Bundle:
                 f"{name}: cannot be combined with {first_name}: features are normalised by what "
                 f"each was trained on; train both on the same, or with features.normalize=utterance"
             )
-    nets = [net for bundle in bundles.values() for net in _nets(bundle)]
+    nets = [net for bundle in bundles.values() for net in nets_of(bundle)]
     others = [(b.architecture, *b.others) for _, b in rest]
     return replace(
         first,
@@ -58,7 +58,8 @@ def _differences(one: object, other: object) -> str:
     return f" ({'; '.join(told)})"
 
 
-def _nets(bundle: Bundle) -> list[AcousticModel]:
+def nets_of(bundle: Bundle) -> list[AcousticModel]:
+    """The nets of an ensemble, or the one that a model has."""
     return [m for m in bundle.model.modules() if isinstance(m, AcousticModel)]
 
 

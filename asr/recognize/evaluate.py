@@ -99,3 +99,12 @@ def decoders_of(bundle: Bundle) -> dict[str, DecoderConfig]:
         own = bundle.make_decoder(replace(bundle.decoder, name="beam", nbest=1))
         decoders[own.title] = own.config
     return decoders
+
+
+def teacher_of(bundle: Bundle) -> Decoder:
+    """The richest of `decoders_of`: what knows best what a speaker said, to adapt the net to them.
+
+    On so762's dev a net had 39.96 % of phones wrong, 36.9 after it was adapted by the words of the
+    lexicon, 37.3 by the phones found with the phone 4-gram.
+    """
+    return bundle.make_decoder(list(decoders_of(bundle).values())[-1])

@@ -36,8 +36,8 @@ WRITERS = 8
 class Loading(NamedTuple):
     """A model by its name, and how it is to be used.
 
-    window_s: of long audio at most; None stands for what suits the model. threads: that compute;
-    None stands for one for each core.
+    window_s: of long audio at most; None stands for what suits the model. adapt: see
+    `Recognizer`. threads: that compute; None stands for one for each core.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Loading(NamedTuple):
     keep_silence: bool = False
     precision: str = "float32"
     device: str = "auto"
+    adapt: bool = False
     threads: int | None = None
 
 
@@ -55,7 +56,7 @@ def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
     Raises:
         InputError: not a model that can be used, or options that do not fit it.
     """
-    model, options, window_s, keep_silence, precision, device, threads = loading
+    model, options, window_s, keep_silence, precision, device, adapt, threads = loading
     if precision == "int8" and device == "auto":
         device = "cpu"
     bundle = load_model(model, device, threads)
@@ -71,7 +72,7 @@ def load_for_files(loading: Loading, tell: Callable[[str], None]) -> Recognizer:
         set_threads(1)
     if window_s is not None:
         windowing = replace(windowing, longest_s=window_s)
-    return Recognizer(bundle, options, tell, windowing, precision, n_threads)
+    return Recognizer(bundle, options, tell, windowing, precision, n_threads, adapt)
 
 
 def may_hold_files(out: Path) -> bool:

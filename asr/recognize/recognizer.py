@@ -24,12 +24,13 @@ from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
 from asr.labels import BLANK, SILENCES, SPACE
 from asr.model.bundle import Bundle
-from asr.model.emissions import waveform_emissions
+from asr.model.emissions import LogProbs, waveform_emissions
 from asr.model.options import fitted, with_hotwords
 from asr.model.pretrained import load_model
 from asr.model.runtime import OnnxNet
 from asr.model.stream import EmissionStream
 from asr.model.waveform import WaveformModel
+from asr.recognize.evaluate import teacher_of
 from asr.recognize.live import UNNAMED, Stream
 from asr.recognize.live import advance as advance_streams
 from asr.recognize.times import timed
@@ -66,8 +67,13 @@ class Recognizer:
         windowing: WindowConfig = WindowConfig(),
         precision: str = "float32",
         n_threads: int = 1,
+        adapt: bool = False,
     ) -> None:
-        """``n_threads`` compute at once, each with as many threads as torch uses."""
+        """``n_threads`` compute at once, each with as many threads as torch uses.
+
+        adapt: the net is adapted to who speaks: in sources that have the same speaker together, in
+        others, and in waveforms, one by one (`asr.model.adaptation`).
+        """
         self.bundle, hotwords = fitted(bundle, options, tell)
         self.pronounced = options.pronounced
         self.windowing, self.precision, self.n_threads = windowing, precision, n_threads
@@ -86,6 +92,7 @@ class Recognizer:
                     raise InputError(f"device {device}: int8 is for the CPU; use cpu")
                 self.bundle = replace(self.bundle, model=quantized(bundle.model))
         self.decoder: Decoder = self.bundle.make_decoder(self.bundle.decoder, hotwords)
+        self.adapted = self._adapted() if adapt else None
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Recognizer:
@@ -97,6 +104,20 @@ class Recognizer:
             InputError: not a model or device that can be used, or options that do not fit it.
         """
         return cls(load_model(model, device), DecodingOptions(**options))
+
+    def _adapted(self) -> LogProbs:
+        """The net's outputs, adapted by what the richest search finds first."""
+        if self.precision == "int8":
+            raise InputError("precision int8: such a net cannot be adapted; use float32")
+        try:
+            from asr.model.adaptation import adapted_by
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"adapting to speakers needs {error.name}, which is not installed: "
+                "pip install carousel-asr"
+            ) from error
+        words = self.decoder.searches_words
+        return adapted_by(self.bundle, self.decoder if words else teacher_of(self.bundle))
 
     def with_hotwords(self, hotwords: Sequence[str]) -> Recognizer:
         """The same net and search with further hotwords, as of `DecodingOptions`.
@@ -113,7 +134,7 @@ class Recognizer:
     @property
     def goes_along(self) -> bool:
         """Whether files are heard as live speech is, and found to be the same."""
-        return self.bundle.streams and self.precision == "float32"
+        return self.bundle.streams and self.precision == "float32" and self.adapted is None
 
     @property
     def finds_words(self) -> bool:
@@ -182,6 +203,8 @@ class Recognizer:
             InputError: the model cannot go along with speech, or not so, or the search knows no
                 hotwords.
         """
+        if self.adapted is not None:
+            raise InputError("adapting to speakers takes whole files: speech that comes has no end")
         decoder = self.with_hotwords(hotwords).decoder if hotwords else self.decoder
         emissions = EmissionStream(self.bundle, chunk_ms, lookahead_ms)
         return Stream(self.bundle, decoder, emissions, endpoint, source)
@@ -252,13 +275,19 @@ class Recognizer:
         if self.goes_along:
             yield from self._along(jobs, heard)
             return
-        rate = self.bundle.features.sample_rate
+        most = batch_s * self.bundle.features.sample_rate
         batch: list[tuple[Job, Window | None]] = []
-        n_samples = 0
+        n_samples = n_spoken = 0
         for job, window in ahead(self.windows_of(jobs), PREFETCH):
+            goes_on = bool(batch) and job.speaker == batch[-1][0].speaker
+            if n_samples >= most and not goes_on:
+                yield from self.advance(batch, heard)
+                batch, n_samples = [], 0
             batch.append((job, window))
-            n_samples += 0 if window is None else len(window.waveform)
-            if n_samples >= batch_s * rate:
+            n = 0 if window is None else len(window.waveform)
+            n_samples, n_spoken = n_samples + n, n_spoken * goes_on + n
+            # Who is adapted to is heard together, unless they alone fill a batch.
+            if (n_samples if self.adapted is None else n_spoken) >= most:
                 yield from self.advance(batch, heard)
                 batch, n_samples = [], 0
         yield from self.advance(batch, heard)
@@ -314,7 +343,8 @@ class Recognizer:
         self, batch: Sequence[tuple[Job, Window | None]]
     ) -> list[tuple[Job, Stretch, bool]]:
         """What is complete with these windows, and whether it is a job's last."""
-        found = iter(self.emissions([w.waveform for _, w in batch if w is not None]))
+        whole = [(job.speaker, w.waveform) for job, w in batch if w is not None]
+        found = iter(self.emissions([w for _, w in whole], [speaker for speaker, _ in whole]))
         stretches: list[tuple[Job, Stretch, bool]] = []
         for job, window in batch:
             if window is None:
@@ -376,17 +406,22 @@ class Recognizer:
             channel=job.source.channel,
         )
 
-    def emissions(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def emissions(
+        self, waveforms: Sequence[np.ndarray], speakers: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
         """Waveforms (N,) -> log-probabilities (T, V) of each.
+
+        speakers: who is heard in each, for those that are adapted to; without, it is one each.
 
         What else is recognised with a waveform has no influence, in float32 but for rounding: torch
         sums in another order where batches are small. Of 500 crops of under a second 477 differed
         alone and beside others, by 4e-6 at most; of whole utterances none.
         """
-        skip_silence = self.windowing.skip_silence
-        return waveform_emissions(
-            self.bundle, waveforms, self.precision, skip_silence, self.n_threads
-        )
+        how = self.precision, self.windowing.skip_silence, self.n_threads
+        if self.adapted is None:
+            return waveform_emissions(self.bundle, waveforms, *how)
+        speakers = list(map(str, range(len(waveforms)))) if speakers is None else speakers
+        return waveform_emissions(self.bundle, waveforms, *how, (self.adapted, speakers))
 
 
 @dataclass
@@ -405,6 +440,11 @@ class Job:
     segments: list[Transcript] = field(default_factory=list)
     kept: list[Stretch] = field(default_factory=list)
     error: InputError | None = None
+
+    @property
+    def speaker(self) -> str:
+        """Who is heard, as far as that is known: else one who is heard in this source alone."""
+        return self.source.speaker or f"of {id(self)}"
 
     def counted(self) -> Iterator[np.ndarray]:
         """The blocks, counted in ``n_samples``."""

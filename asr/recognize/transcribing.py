@@ -13,6 +13,7 @@ from asr.audio.read import STDIN
 from asr.audio.sources import Failed, Source, distinct, each_channel, find_sources, read_list
 from asr.errors import InputError, one_line
 from asr.g2p.unknown import PRONOUNCED
+from asr.model.emissions import by_speaker
 from asr.recognize.files import (
     Loading,
     Transcriber,
@@ -30,6 +31,8 @@ from asr.types import Transcript
 if TYPE_CHECKING:
     from asr.recognize.remote import RemoteRecognizer
 
+#: What holds audio files, or names them.
+PACKED = (".tar", ".jsonl", ".json")
 #: The format of standard output that names the file.
 TEXT = "text"
 
@@ -85,7 +88,10 @@ def transcribe_named(
 
     names = _names(named, listed, output.on_ray)
     # Lines of path and text say all; anything else goes by ids.
-    sources = _sources(names, output, by_id=asked != TEXT, failed=failed)
+    sources = _sources(names, output, server is not None, asked != TEXT, failed)
+    if loading.adapt:
+        places = by_speaker(source.speaker or source.id for source in sources)
+        sources = [sources[i] for of_one in places.values() for i in of_one]
     n_asked = len(sources) + len(bad)
     joins = asked == "json" or all(f.joins for f in formats.values())
     if out is None and len(sources) > 1 and not joins:
@@ -187,16 +193,39 @@ def _names(named: Sequence[str], listed: Path | None, on_ray: bool) -> Sequence[
     return [*named, *names]
 
 
-def _sources(names: Sequence[str], output: Output, by_id: bool, failed: Failed) -> list[Source]:
-    """The audio that the names mean; ``by_id``: no two of one id."""
+def _sources(
+    names: Sequence[str], output: Output, as_named: bool, by_id: bool, failed: Failed
+) -> list[Source]:
+    """The audio that the names mean, or, but for ``as_named``, what is in tars and manifests.
+
+    by_id: no two of one id.
+    """
     sources = find_sources(names, failed)
-    if output.on_ray:
-        from asr.recognize.ray import unpacked
+    if not as_named and any(source.path.suffix.lower() in PACKED for source in sources):
+        # What reads them takes a while to import.
+        from asr.recognize.unpacking import unpacked
 
         sources = unpacked(sources, failed)
+        if output.out is not None and not output.on_ray:
+            sources = below_out(sources, failed)
     if output.each_channel:
         sources = each_channel(sources)
     return distinct(sources, failed) if by_id else sources
+
+
+def below_out(sources: Sequence[Source], failed: Failed) -> list[Source]:
+    """Those whose ids name files below a folder; ``failed`` gets the others."""
+    found = []
+    for source in sources:
+        place = Path(source.id)
+        if place.is_absolute() or ".." in place.parts:
+            failed(
+                source.path,
+                InputError(f"{source.path}: its id {source.id!r} leads out of --out; rename it"),
+            )
+        else:
+            found.append(source)
+    return found
 
 
 def _print(name: str, transcript: Transcript) -> None:

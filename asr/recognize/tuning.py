@@ -33,12 +33,13 @@ from asr.decode.rescore import reorder, sentence_log_probs
 from asr.errors import InputError
 from asr.labels import fold, unit_symbols
 from asr.lm.ngram import NGram
+from asr.model.adaptation import adapted_by
 from asr.model.bundle import Bundle, replaced_together, save_config, save_lexicon, save_own_lm
 from asr.model.emissions import emissions_of
 from asr.model.options import fitted
 from asr.model.pretrained import load_model
 from asr.model.weights import WEIGHTS, load_tensors, save_tensors
-from asr.recognize.evaluate import decoders_of, score_hypotheses
+from asr.recognize.evaluate import decoders_of, score_hypotheses, teacher_of
 from asr.score.alignment import align
 from asr.system.interrupts import deferred
 from asr.system.progress import progress_bar
@@ -347,11 +348,17 @@ class Outcome:
 
 
 def tune_model(
-    folder: Path, manifest: Path, options: DecodingOptions, device: str, tell: Callable[[str], None]
+    folder: Path,
+    manifest: Path,
+    options: DecodingOptions,
+    device: str,
+    tell: Callable[[str], None],
+    adapt: bool = False,
 ) -> Outcome:
     """Tune a model directory on a manifest, with what ``options`` name put into it.
 
     With no lexicon and no language model among them, every decoder that the model has is tuned.
+    adapt: and then once more, on the net as it is adapted to each speaker.
 
     Raises:
         InputError: what cannot be read, does not fit the model or cannot be written; nothing of
@@ -369,6 +376,8 @@ def tune_model(
         rescore_weight=1.0 if is_new_rescore else None,
     )
     bundle, _ = fitted(bundle, stand_ins, tell)
+    if adapt:
+        adapted_by(bundle, teacher_of(bundle))  # What cannot be adapted is told at once.
     utterances = as_trained(utterances, bundle)
     wanted = searches(bundle, BEAMS if options.beam is None else (options.beam,))
     own = bundle.make_decoder(replace(bundle.decoder, rescore_weight=0.0)).title
@@ -385,6 +394,11 @@ def tune_model(
         if not heard:
             raise InputError(f"{manifest}: none of its {len(utterances)} utterances can be read")
         found = tune_all(heard, log_probs, bundle, wanted, progress)
+        if adapt:
+            progress.add_task("adapting", total=None)
+            outputs = adapted_by(bundle, teacher_of(bundle))
+            log_probs = emissions_of(bundle, heard, skipped, outputs=outputs)
+            found = tune_all(heard, log_probs, bundle, wanted, progress)
         if bundle.rescore_lm is not None and rescore != "none":
             found.append(tune_rescoring(heard, log_probs, bundle, found, own, progress, tell))
         progress.add_task("confidences", total=None)

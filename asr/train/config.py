@@ -186,6 +186,11 @@ class TrainerConfig:
         choices=("float32", "bfloat16"),
     )
     tune: bool = setting(True, "choose the decoder's weights on dev at the end")
+    adapt: bool = setting(
+        False,
+        "judge the end twice, the second time by nets that are adapted to each speaker by what was "
+        "understood of them first, as asr transcribe --adapt does",
+    )
 
     def __post_init__(self) -> None:
         check(self, "trainer")
@@ -221,6 +226,11 @@ class RunConfig:
             raise InputError(
                 f"loss.label_smoothing={self.loss.label_smoothing:g} changes nothing under CTC "
                 f"without loss.framewise_epochs; leave it at 0, or choose loss.name=framewise"
+            )
+        if self.trainer.adapt and self.loss.name != "ctc":
+            raise InputError(
+                f"trainer.adapt=true: nets are adapted by CTC, and loss.name={self.loss.name} has "
+                "no blank; leave it at false"
             )
         if self.loss.framewise_weight and self.loss.name != "ctc":
             raise InputError(

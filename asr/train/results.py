@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from asr.model.adaptation import adapted_by
 from asr.model.bundle import Bundle
-from asr.model.emissions import emissions
+from asr.model.emissions import LogProbs, emissions, log_probs_of
 from asr.model.weights import save_bundle
 from asr.nets.recurrent import count_parameters
-from asr.recognize.evaluate import decode_set, decoders_of, policy
+from asr.recognize.evaluate import decode_set, decoders_of, policy, teacher_of
 from asr.recognize.tuning import calibrate, searches, tune_all
 from asr.score.show import as_json
 from asr.system.files import write_text
@@ -26,6 +27,9 @@ from asr.train.card import CARD, card
 from asr.train.rundir import RESULTS, environment, log, write_hypotheses
 from asr.train.state import Training
 from asr.types import Utterance
+
+#: What the titles of decoders end with that hear the net as it is adapted to each speaker.
+ADAPTED = "+adapted"
 
 
 def tune_and_score(
@@ -52,9 +56,17 @@ def tune_and_score(
     sets = {
         name: score_set(run, name, utterances[name], log_probs[name], bundle) for name in utterances
     }
+    decoders = {title: asdict(c) for title, c in decoders_of(bundle).items()}
+    if config.trainer.adapt:
+        with progress_bar() as progress:
+            outputs = adapted_by(bundle, teacher_of(bundle))
+            log_probs = emissions_of_sets(training, bundle, progress, outputs)
+        for name, said in utterances.items():
+            sets[name] |= score_set(run, name, said, log_probs[name], bundle, ADAPTED)
+        decoders |= {title + ADAPTED: config for title, config in decoders.items()}
     results = {
         "sets": sets,
-        "decoders": {title: asdict(c) for title, c in decoders_of(bundle).items()},
+        "decoders": decoders,
         "policy": policy(bundle.label_config),
         "seed": config.seed,
         "start": dict(training.bundle.start),
@@ -75,7 +87,7 @@ def tune_and_score(
 
 
 def emissions_of_sets(
-    training: Training, bundle: Bundle, progress: Progress
+    training: Training, bundle: Bundle, progress: Progress, outputs: LogProbs = log_probs_of
 ) -> dict[str, dict[str, np.ndarray]]:
     """Log-probabilities (T, V) of dev and test, by set and utterance."""
     bundle.model.to(training.world.device)
@@ -83,7 +95,7 @@ def emissions_of_sets(
     for name, examples in training.scored.items():
         task = progress.add_task(f"emissions of {name}", total=len(examples))
         tick = partial(progress.advance, task)
-        found[name] = emissions(bundle, examples, tick)
+        found[name] = emissions(bundle, examples, tick, outputs)
     return found
 
 
@@ -93,10 +105,15 @@ def score_set(
     utterances: Sequence[Utterance],
     log_probs: dict[str, np.ndarray],
     bundle: Bundle,
+    mark: str = "",
 ) -> dict[str, Any]:
-    """Decode a set with every decoder, write what was heard; by decoder what results.json has."""
+    """Decode a set with every decoder, write what was heard; by decoder what results.json has.
+
+    mark: what decoders' titles end with.
+    """
     found = {}
-    for title, config in decoders_of(bundle).items():
+    for plain, config in decoders_of(bundle).items():
+        title = plain + mark
         began = time.perf_counter()
         decoded = decode_set(utterances, log_probs, bundle, bundle.make_decoder(config))
         path = run / "decoded" / f"{name}.{title}.jsonl"

@@ -196,6 +196,13 @@ def test_a_model_of_pytorch_tells_what_it_needs(tone_run) -> None:
     assert "asr export --model DIR --out FOLDER" in done.stderr
 
 
+def test_adapting_needs_pytorch(folder) -> None:
+    done = without_torch("transcribe", "--adapt", "--model", folder, "a.wav")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "adapting to speakers needs torch, which is not installed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_broken_folders_are_told(folder, tmp_path, monkeypatch, capsys) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)

@@ -20,8 +20,9 @@ from asr.corpora.shards import ShardSize, write_shards
 from asr.data.manifest import write_manifest
 from asr.errors import InputError
 from asr.recognize import ray as ray_engine
-from asr.recognize.ray import Done, Worker, transcribe_parts, unpacked
+from asr.recognize.ray import Done, Worker, transcribe_parts
 from asr.recognize.recognizer import Recognizer
+from asr.recognize.unpacking import unpacked
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra ray is not installed"
