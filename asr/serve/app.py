@@ -34,7 +34,17 @@ from asr.audio.sources import Source
 from asr.errors import InputError
 from asr.recognize.recognizer import Recognizer
 from asr.recognize.transcripts import formats_named, from_json
-from asr.serve.contract import ApiError, Asked, answer, asked, event, logprobs, spoken, usage
+from asr.serve.contract import (
+    ApiError,
+    Asked,
+    answer,
+    asked,
+    event,
+    logprobs,
+    segment_event,
+    spoken,
+    usage,
+)
 from asr.serve.decoding import decoded
 from asr.serve.emissions import described, heard_frames, part_asked, samples_between
 from asr.serve.engine import BusyError, Engine, Places, Work
@@ -45,7 +55,7 @@ from asr.serve.realtime import Session
 from asr.types import Transcript
 
 #: Parts of a form, and bytes of one that is no file.
-MOST_FIELDS, MOST_FIELD = 256, 64 << 10
+MOST_FIELDS, MOST_FIELD = 1024, 16 << 10
 #: All of a form but its file.
 MOST_FORM = 1 << 20
 #: A body must bring something within so many seconds, and so many bytes a second on the whole.
@@ -125,7 +135,7 @@ class Server:
         self.metrics.streams.set_function(lambda: self.streams.n_taken)
         self.begun = int(time.time())
         self.ready: tuple[float, bool] = (-READY_EVERY_S, False)
-        self.checking, self.formatting = asyncio.Lock(), asyncio.Lock()
+        self.checking, self.formatting, self.boosting = (asyncio.Lock() for _ in range(3))
         self.variant = lru_cache(MOST_VARIANTS)(self._variant)
         middleware = [Middleware(Guard, server=self)]
         if settings.origins:
@@ -145,6 +155,8 @@ class Server:
                 Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
                 Route("/v1/audio/emissions", self.emissions, methods=["POST"]),
                 WebSocketRoute("/v1/realtime", self.realtime),
+                WebSocketRoute("/{path:path}", self.no_socket),
+                Route("/v1/realtime", self.no_files),
                 Route("/v1/models", self.list_models),
                 Route("/v1/models/{model:path}", self.one_model),
                 Route("/health/live", self.live),
@@ -172,7 +184,7 @@ class Server:
             upload, fields = await self.form(request)
             wanted = asked(fields)
             request.state.model = self.known(wanted.model)
-            recognizer, wanted = await asyncio.to_thread(self.for_keywords, wanted)
+            recognizer, wanted = await self.for_keywords(wanted)
             segments: asyncio.Queue[Transcript] = asyncio.Queue()
             work = self.work(recognizer, *self.sound(recognizer, upload), segments)
         except BaseException:
@@ -236,7 +248,8 @@ class Server:
         Raises:
             ApiError: too large, no form with one file, or there is no room for it.
         """
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        kind = request.headers.get("content-type", "").lower()
+        if not kind.startswith("multipart/form-data"):
             raise ApiError(400, "expected a body of type multipart/form-data")
         try:
             form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD)
@@ -263,15 +276,22 @@ class Server:
             )
         return model
 
-    def for_keywords(self, wanted: Asked) -> tuple[Recognizer, Asked]:
-        """The recognizer for what is asked; keywords mean nothing to one that searches no words."""
+    async def for_keywords(self, wanted: Asked) -> tuple[Recognizer, Asked]:
+        """The recognizer for what is asked; keywords mean nothing to one that searches no words.
+
+        Raises:
+            ApiError: one of them cannot be listened for.
+        """
         recognizer = self.models[wanted.model]
         if not wanted.keywords:
             return recognizer, wanted
         if not recognizer.decoder.searches_words:
             return recognizer, replace(wanted, ignored=(*wanted.ignored, "keywords"))
         try:
-            return self.variant(wanted.model, wanted.keywords), wanted
+            # One at a time, so that those without keywords find a thread.
+            async with self.boosting:
+                made = await asyncio.to_thread(self.variant, wanted.model, wanted.keywords)
+            return made, wanted
         except InputError as error:
             raise ApiError(400, str(error), "keywords") from error
 
@@ -336,7 +356,7 @@ class Server:
     ) -> AsyncIterator[bytes]:
         """Server-sent events: each segment's text as it is found; joined they are the text."""
         done = asyncio.wrap_future(work.done)
-        told = ""
+        told, number = "", 0
         try:
             while not (done.done() and segments.empty()):
                 following = asyncio.ensure_future(segments.get())
@@ -352,6 +372,9 @@ class Server:
                 told += delta
                 about = {"logprobs": logprobs(spoken(segment))} if wanted.logprobs else {}
                 yield event("transcript.text.delta", delta=delta, **about)
+                if wanted.response_format == "verbose_json" and "segment" in wanted.granularities:
+                    yield event("transcript.text.segment", **segment_event(number, segment))
+                    number += 1
             transcript = done.result()
             self.metrics.audio.labels(wanted.model).inc(transcript.duration_s)
             about = {"logprobs": logprobs(spoken(transcript))} if wanted.logprobs else {}
@@ -384,7 +407,17 @@ class Server:
         finally:
             leave()
 
-    def streaming(self, wanted: Wanted) -> tuple[Recognizer, Wanted]:
+    async def no_socket(self, socket: WebSocket) -> None:
+        """A WebSocket anywhere else."""
+        told = ApiError(404, f"Invalid URL: no WebSocket is at {socket.url.path}")
+        await socket.send_denial_response(_answered(told))
+
+    async def no_files(self, request: Request) -> Response:
+        """GET /v1/realtime without a WebSocket."""
+        headers = {"upgrade": "websocket", "connection": "upgrade"}
+        raise ApiError(426, "expected a WebSocket (ws:// or wss://)", headers=headers)
+
+    async def streaming(self, wanted: Wanted) -> tuple[Recognizer, Wanted]:
         """The recognizer for a live session, and what it asks with the model's own name.
 
         Raises:
@@ -400,7 +433,7 @@ class Server:
                 "model",
                 "model_does_not_stream",
             )
-        recognizer, asked = self.for_keywords(Asked(model, keywords=wanted.keywords))
+        recognizer, asked = await self.for_keywords(Asked(model, keywords=wanted.keywords))
         ignored = (wanted.ignored - {"keywords"}).union(asked.ignored)
         return recognizer, replace(wanted, model=model, ignored=ignored)
 
@@ -701,8 +734,8 @@ def names_of(models: Iterable[str]) -> dict[str, str]:
             name, where = "", given
         if not name:
             path = Path(where).resolve()
-            # A run's model lies in its folder `model`.
-            name = path.parent.name if path.name == "model" else path.stem
+            # A run's model lies in its folder `model`; /model has no other name.
+            name = (path.parent.name if path.name == "model" else "") or path.stem
         if name in found:
             raise InputError(f"--model {given}: another model is called {name!r}; use NAME=DIR")
         found[name] = where

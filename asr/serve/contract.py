@@ -41,6 +41,8 @@ LISTS = (
 KNOWN = {"file", "model", "language", "response_format", "stream", *IGNORED, *LISTS}
 #: The language where nobody says which (ISO 639-2: undetermined).
 UNDETERMINED = "und"
+#: Characters of a keyword, and of all: to guess how unknown words are said takes two seconds then.
+MOST_KEYWORD, MOST_KEYWORDS = 100, 1 << 14
 #: A confidence of 0 has no logarithm.
 LEAST_LOGPROB = -100.0
 
@@ -117,12 +119,29 @@ def asked(fields: Sequence[tuple[str, str]]) -> Asked:
         model=single["model"],
         response_format=single.get("response_format", "json"),
         language=single.get("language") or UNDETERMINED,
-        keywords=tuple(word for word in lists.get("keywords", ()) if word.strip()),
+        keywords=keywords_in(lists.get("keywords", ()), "keywords"),
         granularities=tuple(lists.get("timestamp_granularities", ("segment",))),
         logprobs="logprobs" in lists.get("include", ()),
         stream=single.get("stream", "false").lower() == "true",
         ignored=tuple(name for name in IGNORED if name in single or name in lists),
     )
+
+
+def keywords_in(given: Sequence[str], param: str) -> tuple[str, ...]:
+    """Words to listen for, each once.
+
+    Raises:
+        ApiError: there are too many, or one is too long.
+    """
+    found = tuple(dict.fromkeys(" ".join(text.split()) for text in given if text.strip()))
+    longest = max(map(len, found), default=0)
+    if longest > MOST_KEYWORD:
+        expected = f"expected up to {MOST_KEYWORD} characters in each"
+        raise ApiError(400, f"{param}: {expected}, found {longest}", param)
+    if (n := sum(map(len, found))) > MOST_KEYWORDS:
+        expected = f"expected up to {MOST_KEYWORDS} characters in all"
+        raise ApiError(400, f"{param}: {expected}, found {n}", param)
+    return found
 
 
 def unknown(name: str) -> ApiError:
@@ -217,6 +236,18 @@ def segment_of(number: int, part: Transcript, bundle: Bundle) -> dict[str, Any]:
         # As Whisper computes it.
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
         "no_speech_prob": 0.0,
+    }
+
+
+def segment_event(number: int, part: Transcript) -> dict[str, Any]:
+    """A segment as events have it. Speakers are not told apart."""
+    said = spoken(part)
+    return {
+        "id": f"seg_{number}",
+        "start": said[0].start_s,
+        "end": said[-1].end_s,
+        "text": part.text,
+        "speaker": "",
     }
 
 

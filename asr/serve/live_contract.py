@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from asr.audio.read import check_rate
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
-from asr.serve.contract import ApiError, unknown
+from asr.serve.contract import ApiError, keywords_in, unknown
 
 #: What may be included in events. The second is ours: what may yet change of what is being said.
 LOGPROBS, TENTATIVE = "item.input_audio_transcription.logprobs", "carousel.tentative"
@@ -159,15 +159,15 @@ def _transcription(wanted: Wanted, given: object, path: str) -> Wanted:
     for name in ("model", "language"):
         if not isinstance(fields.get(name, ""), str | None):
             raise _wrong(f"{path}.{name}", "text", fields[name])
-    keywords = wanted.keywords
+    keywords, name = wanted.keywords, f"{path}.keywords"
     if "keywords" in fields:
-        keywords = _strings(fields["keywords"] or [], f"{path}.keywords")
+        keywords = keywords_in(_strings(fields["keywords"] or [], name), name)
     return _ignoring(
         replace(
             wanted,
             model=fields.get("model") or wanted.model,
             language=fields.get("language", wanted.language),
-            keywords=tuple(word for word in keywords if word.strip()),
+            keywords=keywords,
         ),
         fields,
         NO_WORDS,

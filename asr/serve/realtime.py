@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -88,7 +88,7 @@ class Session:
         socket: WebSocket,
         engine: Engine,
         metrics: Metrics,
-        recognizer: Callable[[Wanted], tuple[Recognizer, Wanted]],
+        recognizer: Callable[[Wanted], Awaitable[tuple[Recognizer, Wanted]]],
         keeps_text: bool,
     ) -> None:
         self.socket, self.engine, self.metrics = socket, engine, metrics
@@ -208,7 +208,7 @@ class Session:
         """Go on as ``wanted``; a turn that was begun otherwise is over."""
         is_same = (wanted.model, wanted.keywords) == (self.wanted.model, self.wanted.keywords)
         if self.recognizer is None or not is_same:
-            self.recognizer, wanted = await asyncio.to_thread(self.recognizer_of, wanted)
+            self.recognizer, wanted = await self.recognizer_of(wanted)
         before, self.wanted = self.wanted, wanted
         self.socket.state.model = wanted.model
         if before.hearing != wanted.hearing and self.turn is not None:
