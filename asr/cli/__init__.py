@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import gc
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
 
@@ -74,17 +72,6 @@ def _app(
 def tell(line: str) -> None:
     """Say something beside the output."""
     print(f"asr: {one_line(line)}", file=sys.stderr)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Collect no garbage: of the modules and models that are loaded meanwhile nothing is any."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def register(commands: Sequence[str] = COMMANDS) -> None:

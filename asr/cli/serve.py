@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr.cli import app, loading, tell
+from asr.cli import app, tell
 from asr.cli.options import COMPUTING, DeviceOption
 from asr.errors import InputError
+from asr.system.memory import loading
 
 if TYPE_CHECKING:
     from asr.recognize.recognizer import Recognizer

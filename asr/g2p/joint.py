@@ -23,7 +23,7 @@ from asr.g2p.words import Letters
 from asr.labels import BLANK, Labels
 from asr.lm.ngram import BoundNGram, NGram
 from asr.lm.ngram import advance as advance_lm
-from asr.system.jit import compiled
+from asr.system.jit import compiled, inner
 
 #: Phones that a letter stands for at most; a word that needs more, such as "w", is not cut.
 MOST_PHONES = 3
@@ -60,9 +60,11 @@ class Entries(NamedTuple):
 
 class Units(NamedTuple):
     """Units, letter by letter: labels (N, MOST_PHONES), of which the first n_labels (N,) count, and
-    weights (N,), natural logarithms. Those of letter i are first[i] .. first[i + 1] - 1."""
+    weights (N,), natural logarithms. Those of a letter that begin with a label (BLANK: that have
+    none) are first[letter, label] .. end[letter, label] - 1."""
 
     first: NDArray[np.int64]
+    end: NDArray[np.int64]
     labels: NDArray[np.int64]
     n_labels: NDArray[np.int64]
     weights: NDArray[np.float64]
@@ -77,6 +79,14 @@ class Room(NamedTuple):
     best: NDArray[np.float64]
     unit: NDArray[np.int64]
     path: NDArray[np.int64]
+
+
+class Told(NamedTuple):
+    """What an n-gram said of a path: the log10 P up to each unit, and its state there."""
+
+    path: NDArray[np.int64]
+    total: NDArray[np.float64]
+    state: NDArray[np.int64]
 
 
 Pair = tuple[str, tuple[str, ...]]
@@ -127,7 +137,8 @@ class Joint:
         # Not the n-gram's unigrams, which count what stands before a unit (Kneser & Ney 1995).
         counts = np.array([grams.counts[pair] for pair in known], float)
         weights = np.log(counts / counts.sum())
-        units = units_of([letters.ids[letter] for letter, _ in known], labels, weights)
+        of = [letters.ids[letter] for letter, _ in known]
+        units = units_of(of, labels, weights, (len(letters.symbols), len(phones)))
         return cls(units, grams.ngram.bind(list(map(token_of, known))))
 
     def scores(
@@ -141,14 +152,19 @@ class Joint:
 
 
 def units_of(
-    letters: Sequence[int], labels: Sequence[Sequence[int]], weights: NDArray[np.float64]
+    letters: Sequence[int],
+    labels: Sequence[Sequence[int]],
+    weights: NDArray[np.float64],
+    sizes: tuple[int, int],
 ) -> Units:
-    """Units of ``letters``, which rise."""
-    table = np.zeros((len(labels), MOST_PHONES), np.int64)
+    """Units of ``letters`` and their ``labels``, which rise. sizes: of both inventories."""
+    table = np.full((len(labels), MOST_PHONES), BLANK)
     for row, ids in zip(table, labels, strict=True):
         row[: len(ids)] = ids
-    first = np.searchsorted(letters, np.arange(max(letters, default=0) + 2))
-    return Units(first, table, np.array([len(ids) for ids in labels], np.int64), weights)
+    begins = np.array(letters, np.int64) * sizes[1] + table[:, 0]
+    every = np.arange(sizes[0] * sizes[1]).reshape(sizes)
+    first, end = (np.searchsorted(begins, every, side) for side in ("left", "right"))
+    return Units(first, end, table, np.array([len(ids) for ids in labels], np.int64), weights)
 
 
 def cut(entries: Sequence[Entry], letters: Letters, phones: Labels) -> list[Cut]:
@@ -180,7 +196,7 @@ def cut(entries: Sequence[Entry], letters: Letters, phones: Labels) -> list[Cut]
     likely = shares > LEAST
     labels = [row[:n].tolist() for row, n in zip(digits[likely], n_labels[likely], strict=True)]
     of = (codes[likely] // base**MOST_PHONES).tolist()
-    units = units_of(of, labels, np.log(shares[likely]))
+    units = units_of(of, labels, np.log(shares[likely]), (len(letters.symbols), base))
     cuts = []
     for word, said in found:
         path = _cut(np.array(word), np.array(said), units)
@@ -256,13 +272,28 @@ def _counted(entries, codes, shares, base):  # type: ignore[no-untyped-def]
     return counts
 
 
-@compiled
+@inner
 def _same(labels, first, unit, n):  # type: ignore[no-untyped-def]
     """Return whether the ``n`` labels from ``first`` on are the first of a unit's."""
     k = 0
     while k < n and labels[first + k] == unit[k]:
         k += 1
     return k == n
+
+
+@inner
+def _go_on(i, j, letter, label, labels, units, room):  # type: ignore[no-untyped-def]
+    """Say the next letter as all units of it that begin with the label."""
+    for u in range(units.first[letter, label], units.end[letter, label]):
+        n = units.n_labels[u]
+        score = room.best[i, j] + units.weights[u]
+        if (
+            j + n <= len(labels)
+            and score > room.best[i + 1, j + n] + EQUAL
+            and _same(labels, j, units.labels[u], n)
+        ):
+            room.best[i + 1, j + n] = score
+            room.unit[i + 1, j + n] = u
 
 
 @compiled
@@ -272,21 +303,11 @@ def _search(letters, labels, units, room):  # type: ignore[no-untyped-def]
     room.best[: L + 1, : U + 1] = -np.inf
     room.best[0, 0] = 0.0
     for i in range(L):
-        first, end = 0, 0
-        if letters[i] + 1 < len(units.first):
-            first, end = units.first[letters[i]], units.first[letters[i] + 1]
         for j in range(U + 1):
             if room.best[i, j] > -np.inf:
-                for u in range(first, end):
-                    n = units.n_labels[u]
-                    score = room.best[i, j] + units.weights[u]
-                    if (
-                        j + n <= U
-                        and score > room.best[i + 1, j + n] + EQUAL
-                        and _same(labels, j, units.labels[u], n)
-                    ):
-                        room.best[i + 1, j + n] = score
-                        room.unit[i + 1, j + n] = u
+                _go_on(i, j, letters[i], BLANK, labels, units, room)
+                if j < U:
+                    _go_on(i, j, letters[i], labels[j], labels, units, room)
     if room.best[L, U] == -np.inf:
         return False
     j = U
@@ -314,24 +335,29 @@ def _scores(letters, n_letters, labels, n_labels, units, lm):  # type: ignore[no
     N, K = n_labels.shape
     scores = np.zeros((N, K))
     room = _room(letters.shape[1], labels.shape[2])
+    n = letters.shape[1]
+    told = Told(np.empty(n, np.int64), np.zeros(n + 1), np.full(n + 1, np.int64(lm.start)))
     for i in range(N):
         word = letters[i, : n_letters[i]]
+        told.path[:] = -1
         for k in range(K):
             if n_labels[i, k] < 0:
                 continue
             if _search(word, labels[i, k, : n_labels[i, k]], units, room):
-                scores[i, k] = np.log(10.0) * _score(room.path[: len(word)], lm)
+                scores[i, k] = np.log(10.0) * _score(room.path[: len(word)], lm, told)
             else:
                 scores[i, k] = UNCUT * len(word)
     return scores
 
 
 @compiled
-def _score(path, lm):  # type: ignore[no-untyped-def]
-    """Return log10 P of a sentence of units."""
-    total, state = 0.0, lm.start
-    for unit in path:
-        gain, state = advance_lm(lm.trie, state, lm.token_of[unit])
-        total += gain
-    gain, _ = advance_lm(lm.trie, state, lm.end_token)
-    return total + gain
+def _score(path, lm, told):  # type: ignore[no-untyped-def]
+    """Return log10 P of a sentence of units. What ``told`` says of how it begins is taken over."""
+    same = 0
+    while same < len(path) and told.path[same] == path[same]:
+        same += 1
+    for i in range(same, len(path)):
+        gain, after = advance_lm(lm.trie, told.state[i], lm.token_of[path[i]])
+        told.path[i], told.total[i + 1], told.state[i + 1] = path[i], told.total[i] + gain, after
+    gain, _ = advance_lm(lm.trie, told.state[len(path)], lm.end_token)
+    return told.total[len(path)] + gain

@@ -37,6 +37,7 @@ from asr.lm.ngram import BoundNGram, NGram
 from asr.nets.acoustic import filled, read_part
 from asr.system.device import device_of
 from asr.system.files import write_aside, write_text
+from asr.system.memory import loading
 from asr.system.settings import check, setting
 
 FORMAT, WHAT = "carousel-g2p-2", "a model from letters to phones"
@@ -57,11 +58,13 @@ class Spoken:
     joint_order: int
 
     @cached_property
+    @loading()
     def ngram(self) -> NGram:
         """Over phones; estimated in less time than it takes to read one."""
         return NGram.estimate((tuple(chain(*cut.phones)) for cut in self.cuts), self.order)
 
     @cached_property
+    @loading()
     def joint(self) -> UnitGram:
         """Over letters with their phones."""
         return UnitGram.estimate(self.cuts, self.joint_order)
@@ -252,6 +255,7 @@ class Pronouncer:
             aside.write_bytes(safetensors.torch.save(weights))
 
     @classmethod
+    @loading()
     def load(cls, folder: Path) -> Pronouncer:
         """Read what `save` wrote.
 

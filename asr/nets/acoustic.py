@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from asr.errors import InputError
 from asr.nets.config import RecurrentConfig
@@ -116,13 +117,23 @@ class Ensemble(AcousticNet):
         return log_probs.logsumexp(0) - math.log(len(found)), found[0][1]
 
 
+class _Undrawn(TorchFunctionMode):
+    """Draw nothing: for tensors without memory torch first imports its compiler, half a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
+
+
 def sketched(make: Callable[[], Net]) -> Net:
     """The net that ``make`` makes, with names and shapes of its weights and no memory for them.
 
     Raises:
         InputError: it has more than `MOST_PARAMETERS`.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         net = make()
     if (n := count_parameters(net)) > MOST_PARAMETERS:
         raise InputError(

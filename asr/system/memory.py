@@ -1,12 +1,27 @@
-"""Memory that the C library keeps for itself, where it is glibc."""
+"""Memory that nobody needs any more: Python's, and what the C library keeps where it is glibc."""
 
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 #: mallopt's number: how many arenas threads share.
 M_ARENA_MAX = -8
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Collect no garbage: of the modules and models that are loaded meanwhile nothing is any."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def give_back_memory() -> None:

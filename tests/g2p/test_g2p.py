@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -123,6 +125,17 @@ def test_a_model_directory_holds_all_of_it(model, tmp_path):
     ]
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_loading_a_model_imports_no_compiler():
+    program = (
+        "import sys\n"
+        "from asr.g2p.model import Pronouncer\n"
+        "from asr.g2p.unknown import ENGLISH\n"
+        "Pronouncer.load(ENGLISH)\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("name", [CONFIG, LETTERS, PHONES, SPOKEN, WEIGHTS])
