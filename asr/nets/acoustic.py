@@ -70,7 +70,7 @@ class AcousticModel(AcousticNet):
     ) -> None:
         super().__init__()
         self.conv = Convolutions(config.conv, n_features, n_bins) if config.conv else None
-        self.conv_dropout = Dropout(config.conv_dropout)
+        self.conv_dropout: nn.Module = Dropout(config.conv_dropout)
         self.stack = RecurrentStack(config, self.conv.size if self.conv else n_features)
         self.row = RowConvolution(self.stack.size, config.future) if config.future else None
         self.output = nn.Linear(self.stack.size, n_labels)

@@ -29,14 +29,21 @@ class Scale(nn.Module):
 def scaled(net: AcousticModel) -> tuple[AcousticModel, list[nn.Parameter]]:
     """A net that shares the memory of ``net``'s weights, and the amplitudes that it has beside.
 
-    There is one for each unit of each recurrent layer. ``net`` is left as it is.
+    There is one for each unit that the convolutions end in, and for each of each recurrent layer.
+    ``net`` is left as it is.
     """
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in net.parameters()}
     adapted = copy.deepcopy(net, dict(shared)).eval()
-    amplitudes = []
+    scales = []
+
+    def then(before: nn.Module, n: int) -> nn.Sequential:
+        scales.append(Scale(n).to(net.output.weight.device))
+        return nn.Sequential(before, scales[-1])
+
+    if adapted.conv is not None:
+        adapted.conv_dropout = then(adapted.conv_dropout, adapted.conv.size)
+    norms = adapted.stack.norms
     for depth, layer in enumerate(adapted.stack.layers):
         assert isinstance(layer, RecurrentLayer)
-        scale = Scale(layer.size).to(net.output.weight.device)
-        adapted.stack.norms[depth] = nn.Sequential(adapted.stack.norms[depth], scale)
-        amplitudes.append(scale.amplitude)
-    return adapted, amplitudes
+        norms[depth] = then(norms[depth], layer.size)
+    return adapted, [scale.amplitude for scale in scales]

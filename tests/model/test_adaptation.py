@@ -13,6 +13,8 @@ from asr.model.bundle import Bundle
 from asr.model.emissions import Heard, emissions_of
 from asr.model.ensemble import combined
 from asr.model.weights import load_bundle
+from asr.nets.acoustic import AcousticModel
+from asr.nets.config import RecurrentConfig
 from asr.nets.scales import scaled
 from asr.recognize.evaluate import decode_set, decoders_of, teacher_of
 from asr.types import Hypothesis
@@ -66,14 +68,20 @@ def errors(bundle, said, log_probs):
     return decode_set(said, log_probs, bundle, greedy).scores["PER"].errors
 
 
-def test_factors_are_one_to_begin_with(bundle):
-    net = bundle.model
+@pytest.mark.parametrize("conv", [(), (3, 2)])
+def test_factors_are_one_to_begin_with(conv):
+    config = RecurrentConfig(conv=conv, layers=2, hidden=8, layer_norm=bool(conv))
+    net = AcousticModel(config, 30, 5, 10).eval()
     other, amplitudes = scaled(net)
     generator = torch.Generator().manual_seed(1)
-    x, lens = torch.randn(2, 30, bundle.features.size, generator=generator), torch.tensor([30, 17])
+    x, lens = torch.randn(2, 30, 30, generator=generator), torch.tensor([30, 17])
     with torch.no_grad():
         assert torch.equal(net(x, lens)[0], other(x, lens)[0])
-    assert [a.abs().sum().item() for a in amplitudes] == [0.0] * len(net.stack.layers)
+    sizes = [net.conv.size] if net.conv is not None else []
+    assert [tuple(a.shape) for a in amplitudes] == [(n,) for n in (*sizes, 16, 16)]
+    # All of them count.
+    loss = other(x, lens)[0][..., 1].sum()
+    assert all(g.abs().max() > 0 for g in torch.autograd.grad(loss, amplitudes))
     # The weights are the same memory, and are not learned.
     own = {p.data_ptr() for p in net.parameters()}
     assert {p.data_ptr() for p in other.parameters() if not p.requires_grad} == own
