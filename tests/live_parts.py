@@ -33,6 +33,9 @@ class Stored:
     def renew(self):
         pass
 
+    def settle(self, was_speech):
+        pass
+
     def computed(self):
         step = STEP * self.rate // RATE
         n = self.n_samples // step // self.chunk * self.chunk

@@ -63,7 +63,7 @@ class Endpoint:
         config = self.config
         if self.is_full:
             return math.inf
-        if self.n_silent == self.n_frames:
+        if self.is_silent:
             return math.inf if self._last(self.n_silent, config.rule1_s) else -math.inf
         rules = (
             (config.rule4_s, math.inf),
@@ -72,6 +72,11 @@ class Endpoint:
         )
         costs = (cost for seconds, cost in rules if self._last(self.n_silent, seconds))
         return max(costs, default=-math.inf)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there was no speech so far."""
+        return self.n_silent == self.n_frames
 
     @property
     def is_full(self) -> bool:

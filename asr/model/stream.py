@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from asr.audio.features import (
     add_deltas,
     stack_frames,
 )
-from asr.audio.normalize import normalize, normalize_on, nothing_heard, renew
+from asr.audio.normalize import forget, normalize, normalize_on, nothing_heard, renew
 from asr.audio.read import Resampling, check_rate, checked_waveform
 from asr.errors import InputError
 from asr.model.bundle import Bundle
@@ -195,6 +196,10 @@ class EmissionStream:
         self.state = self.live.renewed(self.state)
         self._front.renew()
 
+    def settle(self, was_speech: bool) -> None:
+        """Tell whether there was speech since the last call; else nothing since then normalises."""
+        self._front.settle(was_speech)
+
     def computed(self) -> NDArray[np.float32]:
         """`take` of the steps that were taken so far."""
         found, self._found = self._found, []
@@ -235,6 +240,7 @@ class _Front:
         self.margin = DELTA_WINDOW // 2 * config.deltas
         self.finished = False
         self._heard = nothing_heard(prior) if prior is not None else None
+        self._settled = deepcopy(self._heard)
         self._packets: list[NDArray[np.float32]] = []
         self._samples, self._first_sample = np.zeros(0, np.float32), 0
         self._n_samples = 0
@@ -249,6 +255,15 @@ class _Front:
         """See `EmissionStream.renew`."""
         if self._heard is not None:
             renew(self._heard)
+
+    def settle(self, was_speech: bool) -> None:
+        """See `EmissionStream.settle`."""
+        if self._heard is None or self._settled is None:
+            return
+        if was_speech:
+            self._settled = deepcopy(self._heard)
+        else:
+            forget(self._heard, self._settled)
 
     @property
     def n_frames(self) -> int | None:

@@ -46,6 +46,9 @@ class Emissions(Protocol):
     def renew(self) -> None:
         """Let the net begin anew after them."""
 
+    def settle(self, was_speech: bool) -> None:
+        """Tell whether there was speech in them since the last call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -193,6 +196,7 @@ class Stream:
                 self._end(running.endpoint.n_frames * self._bundle.clock.shift_s)
                 if not (self._endpoint.carry or running.endpoint.is_full):
                     self._emissions.renew()
+                self._emissions.settle(not running.endpoint.is_silent)
         self._running.accept(log_probs[n_done:])
 
     def _begun(self, first: int) -> _Running:

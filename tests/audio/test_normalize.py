@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.audio.features import DIGITAL_SILENCE_DB, NEPER_PER_DB, FeatureConfig, Statistics
+from asr.audio.features import (
+    DIGITAL_SILENCE_DB,
+    NEPER_PER_DB,
+    STEADY_FRAMES,
+    FeatureConfig,
+    LogMel,
+    Statistics,
+)
 from asr.audio.normalize import (
     PRIOR_FRAMES,
     PRIOR_LEVEL_FRAMES,
     WINDOW,
+    forget,
     normalize,
     normalize_on,
     nothing_heard,
@@ -75,6 +85,36 @@ def test_silence_of_an_hour_leaves_what_speech_is_like() -> None:
         np.testing.assert_allclose(
             heard.sums / min(heard.counts[1], WINDOW), mean, atol=0.6, rtol=0
         )
+
+
+def test_noise_that_swells_and_fades_is_none_of_it() -> None:
+    config = FeatureConfig(normalize="online")
+    draw, n = np.random.default_rng(0), 16_000 * 20
+    loud = np.interp(np.arange(n), np.arange(0, n + 4000, 4000), draw.uniform(-8, 8, n // 4000 + 1))
+    swelling = 3e-3 * 10 ** (loud / 20) * draw.standard_normal(n)
+    x = LogMel(config)(swelling.astype(np.float32))
+    # Its level varies as that of speech, but not which bands are louder than others.
+    seconds = x.mean(axis=1)[:2000].reshape(-1, STEADY_FRAMES)
+    assert np.median(seconds.std(axis=1)) > 1.5 * NEPER_PER_DB
+    prior = Statistics(np.full(80, -7, np.float32), np.ones(80, np.float32))
+    heard = nothing_heard(prior)
+    normalize_on(x, prior, config, heard)
+    assert heard.counts[1] < 1.2 * STEADY_FRAMES
+
+
+def test_what_is_forgotten_normalises_nothing() -> None:
+    heard = nothing_heard(PRIOR)
+    normalize_on(spoken(700), PRIOR, CONFIG, heard)
+    before = deepcopy(heard)
+    normalize_on(spoken(1000, level=4.0, seed=1), PRIOR, CONFIG, heard)
+    assert not np.allclose(heard.sums, before.sums, rtol=0.1)
+    forget(heard, before)
+    for part in ("window", "sums", "loudest"):
+        assert np.array_equal(getattr(heard, part), getattr(before, part))
+    assert heard.counts.tolist() == [1700, before.counts[1]]
+    # What was kept is a copy, from which the stream goes on.
+    normalize_on(spoken(10), PRIOR, CONFIG, heard)
+    assert before.counts[1] < heard.counts[1]
 
 
 def test_after_a_bang_speech_counts_again() -> None:

@@ -196,18 +196,23 @@ def test_what_no_packet_may_hold(recognizer, said):
 def test_long_silence(recognizer, said, minutes):
     stream = recognizer.stream()
     samples = soundfile.read(said[0].audio, dtype="float32")[0]
-    hiss = np.random.default_rng(0).standard_normal(960_000).astype(np.float32)
+    draw = np.random.default_rng(0)
+    hiss = draw.standard_normal(960_000).astype(np.float32)
+    # As steady as can be, and as changing: by 16 dB four times a second.
+    changing_db = np.interp(np.arange(960_000) / 4000, np.arange(241), draw.uniform(-8, 8, 241))
+    kinds = (0 * hiss, 1e-4 * hiss, hiss * (3e-4 * 10 ** (changing_db / 20)).astype(np.float32))
     stream.accept(samples)
-    held = []
+    held, first = [], []
     for minute in range(minutes):
-        stream.accept(hiss * np.float32((0.0, 1e-4)[minute % 2]))
+        stream.accept(kinds[minute % 3].astype(np.float32))
         committed, finals = stream.result.committed.text, stream.finals()
         assert (committed, len(finals)) == ("", minute == 0)
+        first += finals
         held.append(len(pickle.dumps((stream._emissions._front, stream._emissions.state))))
     assert max(held) < 1.2 * held[0]
     stream.accept(samples)
     stream.finish()
-    assert len(stream.finals()) == 1
+    assert [final.text for final in stream.finals()] == [first[0].text]
 
 
 def test_hotwords(recognizer, said):

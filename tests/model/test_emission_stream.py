@@ -152,6 +152,25 @@ def test_memory_of_a_stream_is_bounded() -> None:
     assert not front._packets
 
 
+def test_what_was_no_speech_normalises_nothing() -> None:
+    bundle = bundle_of("forward", ignore_silence=False)
+    stream, fresh = EmissionStream(bundle), EmissionStream(bundle)
+    stream.accept(sound(40_000), RATE)
+    stream.take()
+    assert stream._front._heard.counts[1] > 0
+    stream.settle(was_speech=False)
+    assert stream._front._heard.counts[1] == 0
+    assert np.array_equal(stream._front._heard.sums, fresh._front._heard.sums)
+    stream.accept(sound(40_000), RATE)
+    stream.take()
+    stream.settle(was_speech=True)
+    counted = stream._front._heard.counts[1]
+    stream.accept(sound(40_000, 1), RATE)
+    stream.take()
+    stream.settle(was_speech=False)
+    assert stream._front._heard.counts[1] == counted > 0
+
+
 def test_a_rate_may_change() -> None:
     bundle = bundle_of("chunks")
     stream = EmissionStream(bundle)

@@ -169,14 +169,17 @@ def test_what_is_faint_is_silence_above_the_threshold(threshold, ended):
 
 
 class Renewed(Stored):
-    """Notes after which frames the net was to begin anew."""
+    """Notes after which frames the net was to begin anew, and what was told of speech."""
 
     def __init__(self, log_probs, chunk):
         super().__init__(log_probs, chunk)
-        self.renewed = []
+        self.renewed, self.settled = [], []
 
     def renew(self):
         self.renewed.append(self.n_taken)
+
+    def settle(self, was_speech):
+        self.settled.append(was_speech)
 
 
 @pytest.mark.parametrize("carry", [False, True])
@@ -196,6 +199,17 @@ def test_the_net_begins_anew_after_an_endpoint_and_not_where_a_segment_is_cut(ca
     assert bool(heard.renewed) is not carry
     assert first == 4 + 16  # with the space, which is silent, too
     assert all(n >= len(talk) + 16 for n in later)
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_it_is_told_where_a_segment_had_no_speech(carry):
+    # Five seconds of silence, twice, then speech.
+    log_probs = letters("_" * 340 + "abc" + PAUSE)
+    stream = stream_of(LETTERS, log_probs, endpoint=EndpointConfig(carry=carry))
+    stream._emissions = heard = Renewed(log_probs, chunk=4)
+    stream.accept(np.zeros(len(log_probs) * STEP, np.float32))
+    assert len(stream.finals()) == 1
+    assert heard.settled == [False, False, True]
 
 
 class Endless(Stored):
