@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PARALLEL := -n logical --dist worksteal
-TRAIN_NOTHING := tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
+QUICK := -m 'not slow and not trains' tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
 .PHONY: demo test quick lint docs browser bench dist clean
 
@@ -13,7 +13,7 @@ test: lint
 	$(BIN)/python -m pytest -rs $(PARALLEL)
 
 quick: lint
-	$(BIN)/python -m pytest $(PARALLEL) $(TRAIN_NOTHING)
+	$(BIN)/python -m pytest $(PARALLEL) $(QUICK)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

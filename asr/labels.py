@@ -21,6 +21,8 @@ UNKNOWN = "<unk>"
 SILENCE = "sil"
 #: What is silence before folding, too. Closures are silence only once timit39 has made them so.
 SILENCES = (SILENCE, "h#", "pau")
+#: Labels that are no speech.
+SILENT = (*SILENCES, SPACE)
 UNITS = ("phone", "char", "word")
 SILENCE_POLICIES = ("count", "merge", "ignore")
 
@@ -192,6 +194,10 @@ class Labels:
     def ids(self) -> Mapping[str, int]:
         """Symbol -> id."""
         return self._ids  # type: ignore[attr-defined]
+
+    def among(self, symbols: Iterable[str]) -> list[int]:
+        """The ids of those of the symbols that it has."""
+        return [self.ids[s] for s in symbols if s in self.ids]
 
     def encode(self, symbols: Iterable[str], where: str = "labels") -> list[int]:
         """Symbols -> ids. A word outside a word inventory becomes ``<unk>`` where there is one.

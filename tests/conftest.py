@@ -14,6 +14,12 @@ from asr.train.loop import train
 from asr.train.recipe import load_config
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"tone_run", "live_run"} & set(item.fixturenames):
+            item.add_marker("trains")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     # The nets of the tests are far too small for two.

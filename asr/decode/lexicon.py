@@ -255,8 +255,7 @@ class Lexicon:
     def _of(cls, entries: Iterable[tuple[str, Sequence[int]]], labels: Labels) -> Lexicon:
         """A lexicon with the separators that belong to ``labels``."""
         if labels.unit == "phone":
-            silences = [labels.ids[s] for s in SILENCES if s in labels.ids]
-            return cls.build(entries, silences)
+            return cls.build(entries, labels.among(SILENCES))
         if SPACE not in labels.ids:
             raise InputError(f"lexicon: the {labels.unit} inventory has no {SPACE} between words")
         return cls.build(entries, [labels.ids[SPACE]], True, labels.symbols)

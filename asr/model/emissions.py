@@ -17,7 +17,7 @@ from asr.audio.read import load_audio
 from asr.audio.silence import SMOOTHING_S, frames_in, is_quiet, left_out, loudness, smoothed
 from asr.data.matrices import Matrix, extract, matrix_of, set_statistics
 from asr.errors import InputError
-from asr.labels import BLANK, SILENCES, SPACE
+from asr.labels import BLANK, SILENT
 from asr.model.bundle import Bundle
 from asr.model.waveform import WaveformModel
 from asr.types import Utterance
@@ -240,12 +240,9 @@ def spared(
 
 def certain_silence(bundle: Bundle) -> np.ndarray:
     """Log-probabilities (1, V) where there is silence and nothing else: finite, for alignment."""
-    labels = bundle.labels
-    silent = BLANK
-    if bundle.criterion == "framewise":
-        silent = next((labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids), BLANK)
-    scores = np.full((1, len(labels)), LEAST_LOG_PROB, np.float32)
-    scores[0, silent] = 0.0
+    silent = bundle.labels.among(SILENT) if bundle.criterion == "framewise" else []
+    scores = np.full((1, len(bundle.labels)), LEAST_LOG_PROB, np.float32)
+    scores[0, [*silent, BLANK][0]] = 0.0
     return scores
 
 

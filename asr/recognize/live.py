@@ -16,15 +16,13 @@ from asr.decode.decoder import Decoder
 from asr.decode.endpoint import Endpoint, EndpointConfig
 from asr.decode.live import Search, begin
 from asr.errors import InputError
-from asr.labels import BLANK, SILENCES, SPACE
+from asr.labels import BLANK, SILENT
 from asr.model.bundle import Bundle
 from asr.model.stream import EmissionStream, step
 from asr.recognize.times import timed
 from asr.types import Hypothesis, Segment, Transcript
 
 UNNAMED = Source(Path("audio"), "audio")
-#: Labels that are no speech.
-SILENT = (*SILENCES, SPACE)
 
 
 class Emissions(Protocol):
@@ -112,7 +110,7 @@ class Stream:
         self._endpoint, self._source = endpoint, source
         labels = bundle.labels
         self._silent = np.zeros(len(labels), bool)
-        self._silent[[BLANK, *(labels.ids[s] for s in SILENT if s in labels.ids)]] = True
+        self._silent[[BLANK, *labels.among(SILENT)]] = True
         self._n_samples: Counter[int] = Counter()
         self._finished = False
         self._finals: list[Transcript] = []

@@ -22,7 +22,7 @@ from asr.decode.config import DecodingOptions
 from asr.decode.decoder import Decoder
 from asr.decode.endpoint import EndpointConfig
 from asr.errors import InputError
-from asr.labels import BLANK, SILENCES, SPACE
+from asr.labels import BLANK, SILENCES, SILENT
 from asr.model.bundle import Bundle
 from asr.model.emissions import LogProbs, waveform_emissions
 from asr.model.options import fitted, with_hotwords
@@ -261,7 +261,7 @@ class Recognizer:
         keeps: its posteriors are kept, and it is heard as a file even where `goes_along`.
         """
         labels, ctc = self.bundle.labels, self.bundle.criterion == "ctc"
-        quiet = [labels.ids[s] for s in (*SILENCES, SPACE) if s in labels.ids] + [BLANK] * ctc
+        quiet = labels.among(SILENT) + [BLANK] * ctc
         stream = self.stream(source=source) if self.goes_along and not keeps else None
         return Job(source, blocks, Joiner(quiet, self.bundle.clock.shift_s), stream, keeps)
 

@@ -120,5 +120,4 @@ def settled(
 def fillers_of(bundle: Bundle) -> tuple[int, ...]:
     """Ids of the silences, or of the space, that may stand between words."""
     labels = bundle.labels
-    named = {"phone": SILENCES, "char": (SPACE,)}.get(labels.unit, ())
-    return tuple(labels.ids[symbol] for symbol in named if symbol in labels.ids)
+    return tuple(labels.among({"phone": SILENCES, "char": (SPACE,)}.get(labels.unit, ())))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import InputError
-from asr.labels import SILENCES, SPACE
+from asr.labels import SILENT
 from asr.types import Segment, Transcript
 
 SAMPLE_RATE = 16_000
@@ -360,7 +360,7 @@ def _timed(transcript: Transcript, segments: Sequence[Segment]) -> Sequence[Segm
 
 def _sounds(transcript: Transcript) -> list[Segment]:
     """The labels without silences and spaces, which for readers are where nothing is."""
-    silent = () if transcript.unit == "word" else (*SILENCES, SPACE)
+    silent = () if transcript.unit == "word" else SILENT
     return [s for s in transcript.labels if s.label not in silent]
 
 

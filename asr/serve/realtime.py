@@ -24,7 +24,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asr.audio.live import Packet
 from asr.errors import InputError
-from asr.recognize.live import SILENT, Part
+from asr.labels import SILENT
+from asr.recognize.live import Part
 from asr.recognize.recognizer import Recognizer
 from asr.serve.contract import ApiError, logprobs, spoken, usage
 from asr.serve.engine import Engine, Heard, Live
