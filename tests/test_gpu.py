@@ -26,14 +26,16 @@ from asr.g2p.words import Dictionary
 from asr.labels import BLANK_SYMBOL, LabelConfig, Labels
 from asr.lm.lstm import NeuralConfig, NeuralLM
 from asr.lm.net import LanguageModel
+from asr.model.adaptation import adapted_by
 from asr.model.bundle import Bundle
-from asr.model.emissions import emissions
+from asr.model.emissions import emissions, emissions_of
 from asr.model.stream import EmissionStream, advance
 from asr.model.weights import load_bundle
 from asr.nets.acoustic import AcousticModel
 from asr.nets.cells import CELLS
 from asr.nets.config import RecurrentConfig
 from asr.nets.losses import IGNORE, ctc_loss, framewise_loss
+from asr.recognize.evaluate import teacher_of
 from asr.recognize.recognizer import Recognizer
 from asr.system.device import device_of
 from asr.train import loop as training
@@ -302,6 +304,19 @@ def test_emissions_are_those_of_the_cpu(tone_run):
         [torch.from_numpy(x) for x in expected.values()],
         1e-3,
     )
+
+
+def test_nets_are_adapted_as_on_the_cpu(tone_run, said):
+    bundle = load_bundle(tone_run)
+    outputs = adapted_by(bundle, teacher_of(bundle))
+    plain = emissions_of(bundle, said, {})
+    expected = emissions_of(bundle, said, {}, outputs=outputs)
+    bundle.model.to(GPU)
+    found = emissions_of(bundle, said, {}, outputs=outputs)
+    for name, adapted in expected.items():
+        moved = np.abs(adapted - plain[name]).mean()
+        # Adam makes a whole step of the least gradient.
+        assert np.abs(found[name] - adapted).mean() < 0.1 * moved
 
 
 @pytest.mark.parametrize("name", ["chunks", "forward"])
