@@ -1,6 +1,6 @@
 # Each target makes its own virtual environment when there is none.
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PARALLEL := -n logical --dist worksteal
 QUICK := -m 'not slow and not trains' tests/test_layers.py tests/test_labels.py $(addprefix tests/,audio nets lm decode score system)
 
@@ -41,14 +41,14 @@ dist: .venv/dev.stamp
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
 
-.venv/bin/python:
+$(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: pyproject.toml | .venv/bin/python
+.venv/demo.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[demo]'
 	touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/bin/python
+.venv/dev.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]'
 	touch $@
 

@@ -62,6 +62,8 @@ def serve(
 
     Answers are logged on standard output, a JSON object each.
     """
+    if sys.platform == "win32":
+        raise InputError("asr serve needs Linux or macOS, which limit what decoding a file takes")
     try:
         with loading():
             from asr.serve.app import Limits, Settings, names_of

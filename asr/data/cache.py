@@ -9,7 +9,6 @@ that nobody asks for any more stay; deleting them, or the folder, costs time alo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from asr.audio.read import file_state
 from asr.data.matrices import Matrix, extract
 from asr.errors import InputError
 from asr.system.files import write_aside
+from asr.system.lock import lock
 from asr.types import Utterance
 
 FORMAT = "carousel-features-3"
@@ -209,7 +209,7 @@ def only_one(folder: Path) -> Iterator[None]:
             f"trainer.feature_cache={folder}: cannot be written to ({error.strerror})"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle)
         yield
     finally:
         os.close(handle)

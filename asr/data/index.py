@@ -7,7 +7,6 @@ manifest's size and time of change stay the same. An utterance costs about 50 by
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -31,6 +30,7 @@ from asr.data.utterances import Utterances
 from asr.errors import InputError
 from asr.labels import is_unicode
 from asr.system.files import write_aside
+from asr.system.lock import lock
 from asr.system.text import nfc, plain_text
 from asr.types import Segment, Utterance
 
@@ -237,7 +237,7 @@ def index_manifest(path: Path, tell: Callable[[str], None] = lambda line: None) 
         with path.open("rb") as handle:
             # Of several processes one reads it, the others wait. Some file systems have no locks.
             with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                lock(handle.fileno())
             columns = _read_kept(kept, about)
             if columns is not None:
                 return IndexedManifest([path], [columns])

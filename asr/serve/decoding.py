@@ -92,7 +92,8 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     limits = {
-        resource.RLIMIT_AS: MEMORY,
+        # macOS counts what it maps for all processes, and refuses.
+        **({resource.RLIMIT_AS: MEMORY} if sys.platform == "linux" else {}),
         resource.RLIMIT_CPU: CPU_S,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Ctrl-C, what batch systems send before they kill, and that the terminal is gone.
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+#: Ctrl-C, what batch systems send before they kill, and that the terminal is gone. Windows has two.
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+ENDINGS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in NAMES if hasattr(signal, name)
+)
 
 
 def listen() -> None:
@@ -25,7 +28,7 @@ def listen() -> None:
         faulthandler.enable(file=2)
     for number in ENDINGS:
         # What nohup starts goes on without the terminal.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
 
 

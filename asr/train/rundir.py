@@ -7,7 +7,6 @@ model/ (the best epoch, a complete model directory), decoded/ and results.json.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from asr.decode.decoder import words_of
 from asr.errors import InputError
 from asr.model.bundle import Bundle
 from asr.system.files import remove_leftovers, write_aside, write_text
+from asr.system.lock import lock
 from asr.types import Hypothesis, Utterance
 
 LOCK, METRICS, RESULTS = ".lock", "metrics.jsonl", "results.json"
@@ -78,7 +78,7 @@ def take_lock(run: Path) -> IO[str]:
     while True:
         handle = (run / LOCK).open("a+", encoding="utf-8")
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle.fileno(), wait=False)
         except BlockingIOError:
             with handle:
                 handle.seek(0)
