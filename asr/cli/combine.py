@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from asr.cli import app
-from asr.errors import InputError
 
 
 @app.command()
@@ -26,10 +25,10 @@ def combine(
     from asr.model.ensemble import combined
     from asr.model.weights import load_bundle, save_bundle
     from asr.nets.recurrent import count_parameters
+    from asr.system.files import write_folder_aside
 
-    if out.exists():
-        raise InputError(f"--out {out}: exists already; name a new folder")
     bundle = combined({str(model): load_bundle(model) for model in models})
-    save_bundle(out, bundle)
-    save_lexicon(out, bundle)
+    with write_folder_aside(out) as aside:
+        save_bundle(aside, bundle)
+        save_lexicon(aside, bundle)
     print(f"{out}: {1 + len(bundle.others)} nets, {count_parameters(bundle.model) / 1e6:.2f} M")

@@ -21,7 +21,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +37,7 @@ from rich.progress import track
 
 from asr.audio.read import sphere_bytes
 from asr.errors import InputError
-from asr.system.files import refuse_full
+from asr.system.files import write_folder_aside
 from asr.system.text import plain_words, read_text
 
 ESPEAK_RATE = 22050
@@ -188,7 +187,6 @@ def synthesize(
             `PHONES` does not know. Nothing is left behind.
     """
     out = Path(out)
-    refuse_full(out)
     sizes = {"TRAIN": n_train, "DEV": n_dev, "TEST": n_test}
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one utterance; asked for {sizes}")
@@ -196,18 +194,8 @@ def synthesize(
         raise InputError("espeakng-loader is not installed: pip install 'carousel-asr[demo]'")
     sentences = None if text is None else sentences_of(text, sum(sizes.values()), seed)
     voices = {**VOICES, "TRAIN": every_variant()} if every_voice else VOICES
-    aside = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        aside.mkdir(parents=True)
-        n_skipped = _write_corpus(aside, plan(sizes, seed, voices, sentences), seed, text is None)
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-        return n_skipped
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with write_folder_aside(out) as aside:
+        return _write_corpus(aside, plan(sizes, seed, voices, sentences), seed, text is None)
 
 
 def plan(

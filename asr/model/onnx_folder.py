@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save
@@ -21,6 +18,7 @@ from asr.model.runtime import ARRAYS, NET, NET_WEIGHTS, step_name
 from asr.model.waveform import WaveformModel
 from asr.nets.config import Latency
 from asr.nets.live import Live
+from asr.system.files import write_folder_aside
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +40,7 @@ def write_runtime(bundle: Bundle, folder: Path) -> None:
     needs_steps = [a.chunk or a.future for a in (architecture, *bundle.others)]
     if bundle.others and any(needs_steps):
         raise InputError("export: an ensemble of nets that go along with speech cannot be exported")
-    with new_folder(folder) as aside, (aside / NET_WEIGHTS).open("wb") as weights:
+    with write_folder_aside(folder) as aside, (aside / NET_WEIGHTS).open("wb") as weights:
         shared = _Shared(weights)
         if not needs_steps[0]:
             shared.write(net_graph(bundle), aside / NET)
@@ -55,26 +53,6 @@ def write_runtime(bundle: Bundle, folder: Path) -> None:
             (aside / ARRAYS).write_bytes(save(arrays))
         save_parts(aside, bundle)
         save_lexicon(aside, bundle)
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``folder`` at the end, whole or not at all.
-
-    Raises:
-        InputError: it is there already, or cannot be written.
-    """
-    if folder.exists():
-        raise InputError(f"--out {folder}: exists already; name a new folder")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(folder)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from error
-    finally:
-        rmtree(aside, ignore_errors=True)
 
 
 class _Shared:

@@ -20,10 +20,9 @@ from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, Labels
 from asr.model.bundle import Bundle, save_lexicon
 from asr.model.onnx import from_log_mel
-from asr.model.onnx_folder import new_folder
 from asr.model.onnx_graph import Graph, log_probs_output
 from asr.model.waveform import WaveformModel
-from asr.system.files import write_text
+from asr.system.files import write_folder_aside, write_text
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def write_sherpa(bundle: Bundle, folder: Path) -> None:
     log_probs_output(graph, bundle, log_probs)
     graph.output("log_probs_len", lens, np.int64, "N")
     about = {"model_type": "zipformer2_ctc", "model_author": "carousel-asr", "version": "1"}
-    with new_folder(folder) as aside:
+    with write_folder_aside(folder) as aside:
         (aside / MODEL).write_bytes(graph.model(about).SerializeToString())
         write_text(aside / TOKENS, _tokens(bundle.labels))
         save_lexicon(aside, bundle)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import BinaryIO
 
 from asr.errors import InputError
@@ -113,6 +114,27 @@ def refuse_full(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not an empty folder; choose another")
+
+
+@contextmanager
+def write_folder_aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``folder`` at the end, whole or not at all.
+
+    Raises:
+        InputError: that is there and not empty, or cannot be written.
+    """
+    refuse_full(folder)
+    aside = _aside(folder)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.rmdir()
+        aside.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        rmtree(aside, ignore_errors=True)
 
 
 def given() -> BinaryIO:

@@ -60,7 +60,7 @@ def test_combined_models_are_a_model_directory(pair, said, tmp_path, monkeypatch
     assert (status, err) == (0, "")
     assert text
     status, _, err = asr(monkeypatch, capsys, "combine", *pair, "--out", out)
-    assert (status, err) == (2, f"asr: --out {out}: exists already; name a new folder\n")
+    assert (status, err) == (2, f"asr: {out}: exists and is not an empty folder; choose another\n")
 
 
 def test_models_that_do_not_fit_are_named(pair, tmp_path):

@@ -226,4 +226,4 @@ def test_broken_folders_are_told(folder, tmp_path, monkeypatch, capsys) -> None:
         Recognizer(load_model(folder), precision="bfloat16")
     code, _, err = asr(monkeypatch, capsys, "export", "--model", folder, "--out", folder)
     assert code != 0
-    assert "exists already" in err or "weights" in err
+    assert "exists and is not" in err or "weights" in err
