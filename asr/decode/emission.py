@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from asr.errors import InputError
 from asr.labels import BLANK
-from asr.system.jit import compiled
+from asr.system.jit import compiled, inner
+
+#: Of a float32: all bits but the sign, and infinity; NaN lies above that.
+SIZE_BITS, INF_BITS = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 
 
 def checked(log_probs: np.ndarray) -> NDArray[np.float32]:
@@ -39,17 +42,27 @@ def checked_with_best(
 def best_values(log_probs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
     """The best value of each frame, NaN where there is one; the first frame whose is not finite, or
     their number."""
-    best = np.empty(len(log_probs), np.float32)
-    bad = len(log_probs)
-    for t in range(len(log_probs) - 1, -1, -1):
-        most = np.float32(-np.inf)
-        for v in range(log_probs.shape[1]):
-            if most == most and not log_probs[t, v] <= most:
-                most = log_probs[t, v]
-        best[t] = most
-        if not np.isfinite(most):
-            bad = t
-    return best, bad
+    n_frames, n_labels = log_probs.shape
+    best = np.empty(n_frames, np.int32)
+    bad = n_frames
+    # As whole numbers, which the compiler compares several at once: those of two negative values
+    # compare the other way round.
+    bits = log_probs.view(np.int32)
+    for t in range(n_frames):
+        most, largest = ~INF_BITS, np.int32(0)
+        for v in range(n_labels):
+            most = max(most, turned(bits[t, v]))
+            largest = max(largest, bits[t, v] & SIZE_BITS)
+        best[t] = turned(most) if largest <= INF_BITS else largest
+        if best[t] & SIZE_BITS >= INF_BITS:
+            bad = min(bad, t)
+    return best.view(np.float32), bad
+
+
+@inner
+def turned(bits):  # type: ignore[no-untyped-def]
+    """Return the bits of a number so that they compare as the numbers do, or these turned back."""
+    return bits ^ ((bits >> np.int32(31)) & SIZE_BITS)
 
 
 def only_blanks(log_probs: NDArray[np.float32], share: float) -> NDArray[np.float32]:

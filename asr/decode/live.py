@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.decode.decoder import Decoder
-from asr.decode.emission import checked_with_best
+from asr.decode.emission import best_values, checked_with_best
 from asr.decode.greedy import greedy
 from asr.decode.search import labels, words
 from asr.decode.search.beam import hypotheses_of, label_hypotheses, summed_anew
@@ -178,7 +178,7 @@ class LabelSearch:
 
     def _nbest(self, n: int) -> list[Hypothesis]:
         rows, seen = self.rows.all, self.decoder.seen
-        summed = summed_anew(self._found(), rows, rows.max(axis=1, initial=-np.inf), n, seen)
+        summed = summed_anew(self._found(), rows, best_values(rows)[0], n, seen)
         nbest = label_hypotheses(summed, rows, n, seen)
         return [self.decoder.completed(hypothesis, rows) for hypothesis in nbest]
 

@@ -62,7 +62,7 @@ def ctc_align(
         log_probs = checked(log_probs)
     n_labels = len(labels)
     sequence = np.asarray(labels, np.int64).reshape(n_labels)
-    _check_ids(sequence, log_probs)
+    _check_ids(labels, log_probs)
     repeats = int((sequence[1:] == sequence[:-1]).sum())
     if n_labels + repeats > len(log_probs):
         raise InputError(

@@ -271,12 +271,13 @@ def list_viterbi(emission, min_durations, weighted, nbest):  # type: ignore[no-u
             for k in range(nbest):
                 if enter[c, k] == -np.inf:
                     break
-                place = find_child(table, parent, label, enter_from[c, k], c)
-                if table[place] < 0:
-                    table[place] = n_nodes
-                    parent[n_nodes], label[n_nodes] = enter_from[c, k], c
+                at, node, mark = find_child(table, parent, label, enter_from[c, k], c)
+                if node < 0:
+                    node = n_nodes
                     n_nodes += 1
-                enter_from[c, k] = table[place]
+                    table[at] = mark + node
+                    parent[node], label[node] = enter_from[c, k], c
+                enter_from[c, k] = node
 
         # 2. Move on within each label; the last state also keeps its own paths.
         for c in range(1, n_labels):

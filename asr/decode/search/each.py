@@ -88,7 +88,7 @@ def _begin(work):  # type: ignore[no-untyped-def]
     entry = work.entries[0]
     entry.node, entry.pb, entry.pnb, entry.total = 0, 1.0, 0.0, 1.0
     work.table[:] = -1
-    work.scratch.choice.alive[:] = -1
+    work.scratch.alive[:] = -1
 
 
 @compiled

@@ -131,20 +131,29 @@ def best_first(counts, least, best, scores, n, order, ranked):  # type: ignore[n
     return n_sorted
 
 
+#: In a hash table, the numbers of nodes are below, and bits of their hash above.
+MARK = 1 << 32
+
+
 @inner
 def find_child(table, parents, labels, parent, label):  # type: ignore[no-untyped-def]
-    """Return where node (parent, label) stands in the hash ``table``, or the empty place for it.
+    """Return where node (parent, label) stands in the hash ``table``, or the empty place for it;
+    its number, negative if it is not there; and its mark: ``table[at] = mark + node`` puts it in.
 
-    ``table`` holds node ids or -1, its size is a power of two (linear probing).
+    ``table`` holds marked numbers or -1, its size is a power of two (linear probing). By the marks,
+    other nodes are passed without a look at what they are.
     """
     mask = len(table) - 1
     mixed = np.uint64(parent) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= np.uint64(label) * np.uint64(0xC2B2AE3D27D4EB4F)
     # Near the parent's number: of a large tree only what is new stays in the processor's cache.
-    at = (2 * parent + (np.int64(mixed >> np.uint64(32)) & (mask >> 4))) & mask
-    while table[at] >= 0 and (parents[table[at]] != parent or labels[table[at]] != label):
+    at = (3 * parent + (np.int64(mixed >> np.uint64(32)) & (mask >> 4))) & mask
+    mark = np.int64(mixed & np.uint64(MARK // 2 - 1)) * MARK
+    node = table[at] ^ mark
+    while node >= MARK or (node >= 0 and (parents[node] != parent or labels[node] != label)):
         at = (at + 1) & mask
-    return at
+        node = table[at] ^ mark
+    return at, node, mark
 
 
 @compiled
@@ -163,7 +172,8 @@ def fill_hash(table, parents, labels, n_nodes):  # type: ignore[no-untyped-def]
     """Let a hash table hold the nodes 1 .. n_nodes - 1 alone."""
     table[:] = -1
     for node in range(1, n_nodes):
-        table[find_child(table, parents, labels, parents[node], labels[node])] = node
+        at, _, mark = find_child(table, parents, labels, parents[node], labels[node])
+        table[at] = mark + node
 
 
 @compiled

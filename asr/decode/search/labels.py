@@ -74,21 +74,20 @@ CANDIDATE = np.dtype(
 KIN = np.dtype(
     [("node", int), ("pb", float), ("pnb", float), ("first_child", int), ("next_sibling", int)]
 )
-#: alive: marks by label of an entry's children. found, found_p, order: labels, their probabilities
-#: and ranks; kept, kept_p: the best.
+#: found, found_p, order: labels, their probabilities and ranks; kept, kept_p: the best.
 CHOICE = np.dtype(
-    [(name, int) for name in ("alive", "found", "order", "kept")]
-    + [("found_p", float), ("kept_p", float)]
+    [(name, int) for name in ("found", "order", "kept")] + [("found_p", float), ("kept_p", float)]
 )
 
 
 class Scratch(NamedTuple):
     """Room that each frame fills anew. counts: see `count_in`; label_counts: of labels. kin: by
-    entry. choice: by label. maxima: see `rough_floor`."""
+    entry. alive: marks by label of an entry's children. maxima: see `rough_floor`."""
 
     counts: NDArray[np.int64]
     label_counts: NDArray[np.int64]
     kin: NDArray[np.void]
+    alive: NDArray[np.int64]
     choice: NDArray[np.void]
     maxima: NDArray[np.float32]
 
@@ -117,13 +116,12 @@ class Search(NamedTuple):
 
     def scratch(self, width: int) -> Scratch:
         """Return room for what frames fill."""
-        choice = np.empty(self.n_labels, CHOICE)
-        choice["alive"] = -1
         return Scratch(
             np.zeros(N_BUCKETS, np.int64),
             np.zeros(N_BUCKETS, np.int64),
             np.empty(width, KIN),
-            choice,
+            np.full(self.n_labels, -1),
+            np.empty(self.n_labels, CHOICE),
             np.empty(4 * self.most_labels, np.float32),
         )
 
@@ -162,19 +160,19 @@ def advance(
 
 def found(state: State, search: Search) -> Iterator[Found]:
     """Yield the hypotheses, were this the end, which is scored; best first."""
-    nodes = state.entries["node"]
-    ends = state.work.tree[nodes]
-    lm_score = ends["lm_score"]
+    nodes, log_scale = state.entries["node"], state.reached.log_scale
     # As compiled code has them: numpy's logarithms differ in the last bit.
-    scores = np.array([math.log(total) for total in state.entries["total"].tolist()])
-    scores += state.reached.log_scale
+    scores = [math.log(total) + log_scale for total in state.entries["total"].tolist()]
+    lm_scores, order = [0.0] * len(scores), list(range(len(scores)))
     if search.lm_scale > 0.0:
+        ends = state.work.tree[nodes]
         end = search.lm_scale * end_scores(search.lm.trie, ends["lm_state"], search.lm.end_token)
-        lm_score, scores = lm_score + end, scores + end
-    for j in np.argsort(-scores, kind="stable").tolist():
+        lm_scores, scores = (ends["lm_score"] + end).tolist(), (scores + end).tolist()
+        order = np.argsort(np.negative(scores), kind="stable").tolist()
+    for j in order:
         codes, current = codes_to(state, nodes[j])
-        lm, bonus = float(lm_score[j]), search.bonus * len(codes)
-        yield Found(codes, 0, float(scores[j]) - (lm + bonus), lm, bonus, current)
+        lm, bonus = lm_scores[j], search.bonus * len(codes)
+        yield Found(codes, 0, scores[j] - (lm + bonus), lm, bonus, current)
 
 
 @compiled
@@ -336,7 +334,7 @@ def extend(t, n_beam, n_kept, standing, search, work, candidates):  # type: igno
     Returns the standing; its threshold is no longer needed.
     """
     entries, tree = work.entries, work.tree
-    counts, kin, choice = work.scratch.counts, work.scratch.kin, work.scratch.choice
+    counts, _, kin, alive, choice, _ = work.scratch
     trie, token_of, _, _, _ = search.lm
     n_candidates, best, least, n_counted, threshold = standing
     for i in range(n_beam):
@@ -349,7 +347,7 @@ def extend(t, n_beam, n_kept, standing, search, work, candidates):  # type: igno
         stamp = t * search.beam + i
         child = kin[i].first_child
         while child >= 0:
-            choice[tree[entries[child].node].code].alive = stamp
+            alive[tree[entries[child].node].code] = stamp
             child = kin[child].next_sibling
         for k in range(n_kept):
             c, p = choice[k].kept, choice[k].kept_p
@@ -357,7 +355,7 @@ def extend(t, n_beam, n_kept, standing, search, work, candidates):  # type: igno
                 break
             source = pb if c == code else total
             score = source * p * reach
-            if choice[c].alive == stamp or score <= threshold:
+            if alive[c] == stamp or score <= threshold:
                 continue
             candidate = candidates[n_candidates]
             if search.lm_scale > 0.0:
@@ -398,12 +396,11 @@ def survive(t, n_beam, n_nodes, standing, search, work, candidates):  # type: ig
         entry.pb, entry.pnb = before.pb, before.pnb
         if candidate.label != BLANK:
             entry.pb, entry.pnb = 0.0, ranked[j]
-            place = find_child(table, tree.parent, tree.code, v, candidate.label)
-            w = table[place]
+            at, w, mark = find_child(table, tree.parent, tree.code, v, candidate.label)
             if w < 0:
                 w = n_nodes
                 n_nodes += 1
-                table[place] = w
+                table[at] = mark + w
                 new = tree[w]
                 new.parent, new.code, new.born, new.slot = v, candidate.label, t, -1
                 new.since, new.said = NEVER, NEVER

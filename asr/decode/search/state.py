@@ -143,10 +143,13 @@ def begun(search: Searched, entry: Any, root: Any, width: int, room: int) -> Sta
 
 def roomy(work: Work, n_nodes: int, width: int, room: int, search: Searched) -> Work:
     """Return a copy with room to go on from ``width`` hypotheses, and for ``room`` nodes."""
-    entries = longer(work.entries, min(search.beam, width * (1 + search.most_new(1))))
+    entries, scratch = work.entries, work.scratch
+    if width > work.width:
+        entries = longer(entries, min(search.beam, width * (1 + search.most_new(1))))
+        scratch = search.scratch(width)
     tree = longer(work.tree, room)
     table = hash_table(tree["parent"], tree["code"], n_nodes)
-    return Work(entries, tree, table, work.settled, width, search.scratch(width))
+    return Work(entries, tree, table, work.settled, width, scratch)
 
 
 def longer(array: NDArray[np.void], room: int) -> NDArray[np.void]:
@@ -286,7 +289,23 @@ def prune(n_beam, n_nodes, n_settled, work):  # type: ignore[no-untyped-def]
     A branch without hypotheses can be made anew without harm.
     """
     entries, tree, settled = work.entries, work.tree, work.settled
-    shared = shared_by(tree, entries, n_beam)
+    # The hash is made anew: until then it holds the new numbers of the nodes, at first 1 where ways
+    # to hypotheses part or end, and 0 where they only lead through.
+    new = work.table
+    new[:n_nodes] = -1
+    for i in range(n_beam):
+        v = entries[i].node
+        while v >= 0 and new[v] < 0:
+            new[v] = 0
+            v = tree[v].parent
+        if v >= 0:
+            new[v] = 1
+        new[entries[i].node] = 1
+    if n_beam == 0:
+        new[0] = 1
+    shared = 0
+    while new[shared] != 1:  # parents have lower numbers
+        shared += 1
     v = tree[shared].parent
     while v >= 0:
         n_settled += 1
@@ -296,15 +315,6 @@ def prune(n_beam, n_nodes, n_settled, work):  # type: ignore[no-untyped-def]
         u -= 1
         settled[u].code, settled[u].born, settled[u].seen = tree[v].code, tree[v].born, tree[v].seen
         v = tree[v].parent
-    # The hash is made anew: until then it holds the new numbers of the nodes.
-    new = work.table
-    new[:n_nodes] = -1
-    new[shared] = 0
-    for i in range(n_beam):
-        v = entries[i].node
-        while new[v] < 0:
-            new[v] = 0
-            v = tree[v].parent
     n = 0
     for v in range(shared, n_nodes):
         if new[v] >= 0:

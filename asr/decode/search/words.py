@@ -419,9 +419,9 @@ def carry_over(frame, shift, n_beam, search, work):  # type: ignore[no-untyped-d
         candidate.pb, candidate.pnb, candidate.judge = pb, pnb, entry.judge
         candidate.score = score
         best = max(best, score)
-        at = find_child(table, candidates.node, candidates.place, entry.node, entry.place)
+        at, _, mark = find_child(table, candidates.node, candidates.place, entry.node, entry.place)
         candidate.at = at
-        table[at] = i
+        table[at] = mark + i
     least, n_counted = bucket(best * search.margin), 0
     for i in range(n_beam):
         least, n_counted = count_in(counts, candidates[i].score, least, n_counted, search.beam)
@@ -558,12 +558,11 @@ def take_steps(  # type: ignore[no-untyped-def]
             most = 1.0 if goes_on else most_factor(histories[h], w, scoring, search.words.neural)
             if p_c * most <= threshold:
                 continue
-            at = find_child(history_table, histories.parent, histories.code, h, w)
-            h_to = history_table[at]
+            at, h_to, mark = find_child(history_table, histories.parent, histories.code, h, w)
             if h_to < 0:
                 h_to = n_histories
                 n_histories += 1
-                history_table[at] = h_to
+                history_table[at] = mark + h_to
                 add_history(histories[h_to], histories[h], h, w, goes_on, search.words)
             if histories[h_to].lm_state < 0:
                 histories[h_to].lm_state = next_state(histories[h], search.words.neural)
@@ -571,8 +570,7 @@ def take_steps(  # type: ignore[no-untyped-def]
         score = p_c * judge_to
         if score <= threshold:
             continue
-        at = find_child(table, candidates.node, candidates.place, h_to, to)
-        j = table[at]
+        at, j, mark = find_child(table, candidates.node, candidates.place, h_to, to)
         candidate = candidates[j if j >= 0 else n_candidates]
         if j >= 0:
             counts[bucket(candidate.score)] -= 1
@@ -581,7 +579,7 @@ def take_steps(  # type: ignore[no-untyped-def]
             score = (candidate.pb + candidate.pnb) * candidate.judge
             n_counted -= was_counted
         else:
-            table[at] = n_candidates
+            table[at] = mark + n_candidates
             n_candidates += 1
             candidate.at, candidate.node, candidate.place = at, h_to, to
             candidate.last, candidate.pb, candidate.pnb = steps[k].by, 0.0, p_c
