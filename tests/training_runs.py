@@ -6,7 +6,7 @@ import os
 import torch
 from running import SMALL
 
-from asr.model.weights import load_tensors
+from asr.nets.tensors import load_tensors
 from asr.train import loop as training
 from asr.train.recipe import load_config
 from asr.train.rundir import checkpoints

@@ -63,18 +63,28 @@ def train(
     batch: Annotated[int, typer.Option(help="Words trained side by side.")] = 256,
     lr: Annotated[float, typer.Option(help="Learning rate, at its highest.")] = 3e-3,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 1,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the training interrupted in --out; all else as it began."
+        ),
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a net on LEXICON: recurrent layers over letters, with CTC and n-grams.
 
-    Written is the epoch with the fewest wrong words among those of --dev.
+    Written is the epoch with the fewest wrong words among those of --dev. What is interrupted can
+    go on from its last whole epoch, and comes to the same weights.
     """
     import math
+    import shlex
+    import sys
 
     from asr.g2p.net import NetConfig
-    from asr.g2p.train import TrainConfig
-    from asr.g2p.write import read_dictionaries, write_trained
+    from asr.g2p.train import TrainConfig, Training
+    from asr.g2p.write import TRAINING, read_dictionaries, write_trained
     from asr.system.device import pick_device
+    from asr.system.interrupts import ignore
 
     config = TrainConfig(
         net=NetConfig(cell, layers, hidden, embedding, frames, dropout),
@@ -86,10 +96,16 @@ def train(
         seed=seed,
     )
     target = pick_device(device)
-    dictionaries = read_dictionaries(lexicon, dev, taught)
     limit_s = math.inf if minutes is None else 60 * minutes
-    line = write_trained(out, dictionaries, config, target, limit_s, partial(typer.echo, err=True))
-    print(line)
+    try:
+        training = Training.begin(read_dictionaries(lexicon, dev, taught), config, target)
+        print(write_trained(out, training, limit_s, partial(typer.echo, err=True), resume))
+    except KeyboardInterrupt:
+        ignore()
+        again = shlex.join(["asr", *sys.argv[1:], *["--resume"] * (not resume)])
+        begun = (out / TRAINING).is_file()
+        tell(f"stopped; {f'go on with: {again}' if begun else 'nothing was begun'}")
+        raise typer.Exit(130) from None
 
 
 @g2p_app.command()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +28,7 @@ from asr.g2p.score import Rates, rates
 from asr.g2p.words import Dictionary, Letters, padded
 from asr.labels import BLANK
 from asr.nets.losses import ctc_frames_needed, ctc_loss
+from asr.nets.tensors import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 from asr.system.device import device_of
 from asr.system.settings import check, setting
 
@@ -56,6 +61,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self, "g2p")
+
+
+class Dictionaries(NamedTuple):
+    """What a model is trained on, what chooses its best epoch, and what other models taught it."""
+
+    train: Dictionary
+    dev: Dictionary
+    taught: Sequence[Entry]
 
 
 class Examples(NamedTuple):
@@ -103,69 +116,208 @@ def held_out(dictionary: Dictionary) -> tuple[Dictionary, Dictionary]:
     return parts[0], parts[1]
 
 
+@dataclass
+class State:
+    """Where a training stands. epoch: those done; trained_s: what they took, over all sittings."""
+
+    epoch: int = 0
+    best: float = math.inf
+    trained_s: float = 0.0
+
+
+@dataclass
+class Training:
+    """A training between two epochs, and all that going on from there takes.
+
+    draws: the state of torch's generators, on the CPU and on the net's device.
+    """
+
+    dictionaries: Dictionaries
+    config: TrainConfig
+    model: Pronouncer
+    data: Examples
+    optimizer: torch.optim.Optimizer
+    order: np.random.Generator
+    draws: list[Tensor]
+    best: dict[str, Tensor]
+    state: State = field(default_factory=State)
+
+    @classmethod
+    def begin(
+        cls, dictionaries: Dictionaries, config: TrainConfig, device: torch.device
+    ) -> Training:
+        """The training before its first epoch.
+
+        Raises:
+            InputError: nothing to train on.
+        """
+        words, _, taught = dictionaries
+        letters, phones = Letters.of(words.by_word), words.phones()
+        with _drawing([], device) as draws:
+            torch.manual_seed(config.seed)
+            net = LettersToPhones(config.net, len(letters.symbols), len(phones)).to(device)
+        cuts = cut(words.entries, letters, phones)
+        spoken = Spoken(cuts, config.order, config.joint_order)
+        model = Pronouncer(letters, phones, (net,), spoken)
+        optimizer = torch.optim.AdamW(
+            net.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        data = examples_of(words, model, taught)
+        order = np.random.default_rng(config.seed)
+        best = copy.deepcopy(net.state_dict())
+        return cls(dictionaries, config, model, data, optimizer, order, draws, best)
+
+    @property
+    def net(self) -> LettersToPhones:
+        """What is trained."""
+        return self.model.nets[0]
+
+    def epochs(self, limit_s: float = math.inf) -> Iterator[Epoch]:
+        """Train on, epoch by epoch. limit_s: where they take longer, over all sittings, the
+        learning rate comes to its end then.
+
+        Raises:
+            InputError: a loss that is not finite.
+        """
+        state = self.state
+        while state.epoch < self.config.epochs and (state.epoch == 0 or state.trained_s < limit_s):
+            started = time.perf_counter()
+            with _drawing(self.draws, device_of(self.net)) as self.draws:
+                loss = self._epoch(started - state.trained_s, max(limit_s, 1e-3))
+            if not math.isfinite(loss):
+                raise InputError(f"epoch {state.epoch + 1}: the loss is not finite; try a lower lr")
+            dev = self.dictionaries.dev
+            found = rates(best_paths(self.model, list(dev.by_word)), dev)
+            is_best = found.word_error_rate < state.best
+            if is_best:
+                state.best, self.best = found.word_error_rate, copy.deepcopy(self.net.state_dict())
+            state.epoch += 1
+            wall_s = time.perf_counter() - started
+            state.trained_s += wall_s
+            lr = self.optimizer.param_groups[0]["lr"]
+            yield Epoch(state.epoch, loss, found, lr, is_best, wall_s)
+
+    def _epoch(self, began: float, limit_s: float) -> float:
+        """Train an epoch; return its loss."""
+        device = device_of(self.net)
+        total = torch.zeros((), device=device)
+        batches = batches_of(self.data, self.config.batch, self.order)
+        self.net.train()
+        there = torch.from_numpy(np.concatenate(batches)).to(device)
+        for i, picked in enumerate(there.split(list(map(len, batches)))):
+            done = (self.state.epoch + i / len(batches)) / self.config.epochs
+            done = max(done, (time.perf_counter() - began) / limit_s)
+            self.optimizer.param_groups[0]["lr"] = rate(self.config.lr, min(done, 1.0))
+            loss = loss_of(self.net, self.data, batches[i], picked)
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip_norm)
+            self.optimizer.step()
+            total += loss.detach()
+        return total.item() / len(batches)
+
+    def finish(self) -> tuple[Pronouncer, Rates]:
+        """The model of the best epoch, with the weights of its search `tuned`; its dev rates."""
+        self.net.load_state_dict(self.best)
+        return tuned(self.model, self.dictionaries.dev)
+
+    def about(self) -> dict[str, str]:
+        """What must be alike to go on, by what it is told as."""
+        words, dev, taught = self.dictionaries
+        return {
+            "settings": json.dumps(asdict(self.config)),
+            "LEXICON": _digest(words.entries),
+            "--dev": _digest(dev.entries),
+            "--taught": _digest(taught),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write where the training stands, whole or not at all.
+
+        Raises:
+            InputError: the disk is full or the folder not writable.
+        """
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "net": self.net.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "best": self.best,
+            "draws": {str(i): drawn for i, drawn in enumerate(self.draws)},
+        }
+        tensors = {f"{g}.{name}": t for g, group in groups.items() for name, t in group.items()}
+        state = {"state": asdict(self.state), "order": self.order.bit_generator.state}
+        save_tensors(path, tensors, {**self.about(), "at": json.dumps(state)})
+
+    def go_on(self, path: Path) -> None:
+        """Stand where the training stood that was saved there.
+
+        Raises:
+            InputError: it cannot be read, or was another training; the line says what differs.
+        """
+        tensors, about = load_tensors(path)
+        at = json.loads(about.pop("at", "{}"))
+        if other := [name for name, what in self.about().items() if about.get(name) != what]:
+            raise InputError(
+                f"{path}: is of a training with other {' and other '.join(other)}: "
+                "give what it began with"
+            )
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, own = name.partition(".")
+            groups.setdefault(group, {})[own] = tensor
+        device = device_of(self.net)
+        self.net.load_state_dict(groups["net"])
+        restore_optimizer(self.optimizer, groups["optimizer"])
+        self.best = {name: tensor.to(device) for name, tensor in groups["best"].items()}
+        self.draws = [groups["draws"][str(i)] for i in range(len(groups["draws"]))]
+        self.order.bit_generator.state = at["order"]
+        self.state = State(**at["state"])
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """A digest of words and pronunciations, wherever they were read."""
+    said = json.dumps([entry[1:] for entry in entries])
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _drawing(draws: Sequence[Tensor], device: torch.device) -> Iterator[list[Tensor]]:
+    """Let torch draw on from ``draws``, if there are any, and its own draws be as if nothing was.
+
+    Yields a list that holds, after it, where the draws stand.
+    """
+    is_cuda = device.type == "cuda"
+    after: list[Tensor] = []
+    with torch.random.fork_rng(devices=[device] if is_cuda else []):
+        if draws:
+            torch.set_rng_state(draws[0])
+        if is_cuda and len(draws) > 1:
+            torch.cuda.set_rng_state(draws[1], device)
+        yield after
+        after.append(torch.get_rng_state())
+        if is_cuda:
+            after.append(torch.cuda.get_rng_state(device))
+
+
 def train(
     dictionary: Dictionary,
     dev: Dictionary,
     config: TrainConfig,
     device: torch.device,
-    on_epoch: Callable[[Pronouncer, Epoch], None] = lambda model, epoch: None,
-    limit_s: float = math.inf,
     taught: Sequence[Entry] = (),
 ) -> tuple[Pronouncer, Rates]:
     """Train on ``dictionary``: the model of the epoch whose best paths were best on ``dev``.
 
     The weights of its search are then chosen on ``dev``; its rates there are returned, too.
-    on_epoch: called after each epoch. limit_s: where the epochs take longer, the learning rate
-    comes to its end then. taught: what other models say of more words, each pronunciation trained
-    on in as many epochs as it is probable (the n-grams are of ``dictionary`` alone).
+    taught: what other models say of more words, each pronunciation trained on in as many epochs as
+    it is probable (the n-gram is of ``dictionary`` alone).
 
     Raises:
         InputError: nothing to train on, or a loss that is not finite.
     """
-    letters, phones = Letters.of(dictionary.by_word), dictionary.phones()
-    dev_words = list(dev.by_word)
-    order = np.random.default_rng(config.seed)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        net = LettersToPhones(config.net, len(letters.symbols), len(phones)).to(device)
-        cuts = cut(dictionary.entries, letters, phones)
-        spoken = Spoken(cuts, config.order, config.joint_order)
-        model = Pronouncer(letters, phones, (net,), spoken)
-        data = examples_of(dictionary, model, taught)
-        optimizer = torch.optim.AdamW(
-            net.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        began, best, best_weights = time.perf_counter(), math.inf, net.state_dict()
-        for number in range(1, config.epochs + 1):
-            started = time.perf_counter()
-            total = torch.zeros((), device=device)
-            batches = batches_of(data, config.batch, order)
-            net.train()
-            there = torch.from_numpy(np.concatenate(batches)).to(device)
-            for i, picked in enumerate(there.split(list(map(len, batches)))):
-                done = (number - 1 + i / len(batches)) / config.epochs
-                done = max(done, (time.perf_counter() - began) / max(limit_s, 1e-3))
-                optimizer.param_groups[0]["lr"] = rate(config.lr, min(done, 1.0))
-                loss = loss_of(net, data, batches[i], picked)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(net.parameters(), config.clip_norm)
-                optimizer.step()
-                total += loss.detach()
-            mean = total.item() / len(batches)
-            if not math.isfinite(mean):
-                raise InputError(f"epoch {number}: the loss is not finite; try a lower lr")
-            found = rates(best_paths(model, dev_words), dev)
-            is_best = found.word_error_rate < best
-            if is_best:
-                best, best_weights = found.word_error_rate, copy.deepcopy(net.state_dict())
-            now = time.perf_counter()
-            lr = optimizer.param_groups[0]["lr"]
-            on_epoch(model, Epoch(number, mean, found, lr, is_best, now - started))
-            if now - began >= limit_s:
-                break
-    net.load_state_dict(best_weights)
-    return tuned(model, dev)
+    training = Training.begin(Dictionaries(dictionary, dev, taught), config, device)
+    for _ in training.epochs():
+        pass
+    return training.finish()
 
 
 def rate(peak: float, done: float) -> float:

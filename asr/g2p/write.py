@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from asr.decode.pronunciations import Entry
+from asr.errors import InputError
 from asr.g2p.model import CONFIG, Pronouncer
-from asr.g2p.train import Epoch, TrainConfig, held_out, joined, train
+from asr.g2p.train import Dictionaries, Training, held_out, joined
 from asr.g2p.words import Dictionary
 from asr.nets.recurrent import count_parameters
 from asr.system.files import refuse_full
 
-
-class Dictionaries(NamedTuple):
-    """What a model is trained on, what chooses its best epoch, and what other models taught it."""
-
-    train: Dictionary
-    dev: Dictionary
-    taught: Sequence[Entry]
+#: Where an interrupted training stands, in its folder; gone when it is over.
+TRAINING = "training.safetensors"
 
 
 def read_dictionaries(lexicon: Path, dev: Path | None, taught: Path | None) -> Dictionaries:
@@ -38,37 +32,47 @@ def read_dictionaries(lexicon: Path, dev: Path | None, taught: Path | None) -> D
 
 def write_trained(
     out: Path,
-    dictionaries: Dictionaries,
-    config: TrainConfig,
-    device: torch.device,
+    training: Training,
     limit_s: float,
     tell: Callable[[str], object],
+    resume: bool = False,
 ) -> str:
-    """Train a model (see `train`) and write the best epoch as a folder, from the first one on.
+    """Train a model and write the best epoch as a folder, from the first one on.
 
-    tell: gets a line about each epoch.
+    After each epoch the folder holds where the training stands, too, until it is over. resume: go
+    on from there. limit_s: see `Training.epochs`. tell: gets a line about each epoch.
 
     Raises:
-        InputError: ``out`` exists and is no empty folder, or cannot be written; also
-            what `train` raises.
+        InputError: ``out`` exists and is no empty folder, has no training to go on with or that of
+            another model, or cannot be written; also what `Training.epochs` raises.
     """
-    refuse_full(out)
-
-    def on_epoch(model: Pronouncer, epoch: Epoch) -> None:
+    path = out / TRAINING
+    if resume and not path.is_file():
+        raise InputError(f"{out}: nothing to resume: expected the {TRAINING} of a training there")
+    if resume:
+        training.go_on(path)
+    elif path.is_file():
+        raise InputError(f"{out}: holds a training that was interrupted: go on with --resume")
+    else:
+        refuse_full(out)
+    for epoch in training.epochs(limit_s):
         if epoch.is_best and not (out / CONFIG).is_file():
-            model.save(out)
+            training.model.save(out)
         elif epoch.is_best:
-            model.save_weights(out)
+            training.model.save_weights(out)
+        training.save(path)
         tell(
-            f"epoch {epoch.number}/{config.epochs}  loss {epoch.loss:.3f}  dev {epoch.dev}"
-            f"{' *' * epoch.is_best}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s"
+            f"epoch {epoch.number}/{training.config.epochs}  loss {epoch.loss:.3f}  "
+            f"dev {epoch.dev}{' *' * epoch.is_best}  lr {epoch.lr:.2g}  {epoch.wall_s:.1f} s"
         )
-
-    words, dev, taught = dictionaries
-    model, rates = train(words, dev, config, device, on_epoch, limit_s, taught)
+    model, rates = training.finish()
     model.save(out)
-    n_parameters = count_parameters(model.nets[0])
-    return f"{out}: {n_parameters} parameters, {len(words.by_word)} words, dev {rates}"
+    path.unlink()
+    n_parameters, n_words = (
+        count_parameters(model.nets[0]),
+        len(training.dictionaries.train.by_word),
+    )
+    return f"{out}: {n_parameters} parameters, {n_words} words, dev {rates}"
 
 
 def write_joined(out: Path, folders: Sequence[Path], dev: Path, device: torch.device) -> str:

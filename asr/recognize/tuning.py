@@ -38,7 +38,8 @@ from asr.model.bundle import Bundle, replaced_together, save_config, save_lexico
 from asr.model.emissions import emissions_of
 from asr.model.options import fitted
 from asr.model.pretrained import load_model
-from asr.model.weights import WEIGHTS, load_tensors, save_tensors
+from asr.model.weights import WEIGHTS
+from asr.nets.tensors import load_tensors, save_tensors
 from asr.recognize.evaluate import decoders_of, score_hypotheses, teacher_of
 from asr.score.alignment import align
 from asr.system.interrupts import deferred

@@ -15,7 +15,8 @@ from torch import nn
 from asr.data.examples import Example
 from asr.errors import InputError
 from asr.model.bundle import Bundle
-from asr.model.weights import load_tensors, load_weights, save_tensors
+from asr.model.weights import load_weights
+from asr.nets.tensors import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 from asr.train.averaging import MovingAverage, Snapshots
 from asr.train.config import RunConfig
 from asr.train.rundir import checkpoint_path, checkpoints, log, read_metrics
@@ -254,27 +255,6 @@ def load_state(run: Path) -> Checkpoint | None:
             f"begin anew in another run_dir"
         )
     return None
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's memory (moments, steps) as named tensors."""
-    return {
-        f"{index}.{slot}": torch.as_tensor(value)
-        for index, slots in optimizer.state_dict()["state"].items()
-        for slot, value in slots.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Give the optimizer the memory that `optimizer_tensors` took."""
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = tensor.clone()
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,11 @@
 import io
 import json
+import shlex
 
 import pytest
 from running import asr
+
+from asr.g2p.train import loss_of
 
 LEXICON = "".join(f"{a}{b}\t{a} {b}\n{a}{b}{a}\t{a} {b} {a}\n" for a in "bdfgklmn" for b in "aeiou")
 TINY = ["--layers", 1, "--hidden", 16, "--order", 2, "--device", "cpu", "--dropout", 0]
@@ -79,13 +82,52 @@ def test_joined_models_are_one(run, lexicon, tmp_path):
     assert "one lexicon" in err
 
 
-def test_an_interrupted_training_leaves_the_best_epoch(run, lexicon, tmp_path, monkeypatch):
-    def stop(model, dev):
+@pytest.mark.parametrize("batches", [25, 40, 45])
+def test_an_interrupted_training_goes_on_exactly(run, lexicon, tmp_path, monkeypatch, batches):
+    """Within an epoch, at the end of the last, and while the search's weights are found."""
+    words = ["train", lexicon, *TINY, "--dropout", 0.3, "--epochs", 4, "--batch", 8, "--out"]
+    assert run(*words, tmp_path / "whole")[0] == 0
+    out, left = tmp_path / "cut", iter(range(batches))
+
+    def counted(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return loss_of(*arguments)
+
+    def stopped(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asr.g2p.train.tuned", stop)
-    assert run("train", lexicon, "--out", tmp_path / "m", *TINY, "--epochs", 1)[0] == 130
-    assert run("score", tmp_path / "m", lexicon)[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("asr.g2p.train.loss_of", counted)
+        patched.setattr("asr.g2p.train.tuned", stopped)
+        status, _, err = run(*words, out)
+    assert status == 130
+    told = err.splitlines()[-1]
+    assert told.startswith("asr: stopped; go on with: asr g2p train ")
+    assert run("score", out, lexicon)[0] == 0
+    status, _, err = run(*words, out)
+    assert (status, "--resume" in err) == (2, True)
+    status, _, err = run(*words, out, "--resume", "--lr", 0.5)
+    assert (status, "other settings" in err) == (2, True)
+    again = shlex.split(told.partition("asr g2p ")[2])
+    assert run(*again)[0] == 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()
+    }
+    status, _, err = run(*again)
+    assert (status, "nothing to resume" in err) == (2, True)
+
+
+def test_a_training_stopped_before_its_first_epoch_leaves_nothing(
+    run, lexicon, tmp_path, monkeypatch
+):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asr.g2p.train.loss_of", stopped)
+    status, _, err = run("train", lexicon, "--out", tmp_path / "m", *TINY)
+    assert (status, err) == (130, "asr: stopped; nothing was begun\n")
+    assert not (tmp_path / "m").exists()
 
 
 def test_mistakes_are_one_line(run, lexicon, tmp_path):

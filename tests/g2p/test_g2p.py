@@ -95,7 +95,7 @@ def test_what_is_taught_is_learnt():
     taught = [Entry(f"taught:{i}", w, p[0], 1.0) for i, (w, p) in enumerate(hard.items())]
     config = replace(SMALL, batch=16, lr=0.01)
     alone, helped = (
-        train(known, soft, config, CPU, taught=more)[1].word_error_rate for more in ((), taught)
+        train(known, soft, config, CPU, more)[1].word_error_rate for more in ((), taught)
     )
     assert helped < alone - 0.2
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from running import files_up_to
 
 from asr.errors import InputError
-from asr.model.weights import load_tensors, save_tensors
+from asr.nets.tensors import load_tensors, save_tensors
 
 TENSORS = {
     "matrix": torch.arange(6.0).reshape(2, 3).T,

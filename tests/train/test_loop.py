@@ -17,7 +17,8 @@ from asr.data.examples import Example
 from asr.data.manifest import read_manifest
 from asr.errors import InputError
 from asr.labels import Labels
-from asr.model.weights import load_bundle, load_tensors
+from asr.model.weights import load_bundle
+from asr.nets.tensors import load_tensors
 from asr.train import loop as training
 from asr.train import step as training_step
 from asr.train.rundir import checkpoints

@@ -18,7 +18,7 @@ from training_runs import assert_same_run, metrics_of, train_alone
 from training_runs import train_tones as run
 
 from asr.errors import InputError
-from asr.model.weights import load_tensors
+from asr.nets.tensors import load_tensors
 from asr.train import loop as training
 from asr.train import state as training_state
 from asr.train.rundir import checkpoints, claim
