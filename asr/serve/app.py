@@ -91,6 +91,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+#: What the log calls a request whose client left before its answer (nginx).
+UNANSWERED = 499
 #: What begins an answer.
 HEADS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 #: What precedes a key among the protocols of a WebSocket.
@@ -539,7 +541,7 @@ class Guard:
         headers = {name.lower(): value for name, value in scope["headers"]}
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        status = 499
+        status = UNANSWERED
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -561,6 +563,12 @@ class Guard:
             else:
                 most = self.server.settings.limits.upload
                 await self.app(scope, _paced(receive, most, self.server.is_crowded), sending)
+        except Exception:
+            # A fault of ours, which uvicorn logs; the client gets its answer in the API's shape.
+            if scope["type"] == "http" and status == UNANSWERED:
+                told = ApiError(500, "the server failed; its log says where", code="server_error")
+                await _answered(told)(scope, receive, sending)
+            raise
         finally:
             self._note(scope, request_id, status, time.perf_counter() - begun)
 
@@ -718,7 +726,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _left(request: Request, error: Exception) -> Response:
     """Nobody reads this answer."""
-    return Response(status_code=499)
+    return Response(status_code=UNANSWERED)
 
 
 def names_of(models: Iterable[str]) -> dict[str, str]:

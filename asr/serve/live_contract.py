@@ -140,7 +140,7 @@ def updated(before: Wanted, session: object) -> Wanted:
 def _format(given: object, path: str) -> Format:
     fields = fields_of(given, path, ("type", "rate"))
     kind = fields.get("type", PCM)
-    if kind in G711:
+    if isinstance(kind, str) and kind in G711:
         return Format(kind, G711_RATE)
     if kind != PCM:
         choices = ", ".join(f"'{name}'" for name in (PCM, *G711))

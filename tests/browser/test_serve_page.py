@@ -192,7 +192,7 @@ def test_a_folder_that_is_dropped_is_looked_through(opened, heard, tmp_path):
     drop(page, tmp_path / "said")
     assert finished(page, 3).count() == 3
     status = page.get_by_role("status")
-    playwright.expect(status).to_have_text("all done, 1 left out that are no audio")
+    playwright.expect(status).to_have_text("all done, 1 left out: no audio")
 
 
 def test_many_files_at_once_show_how_far_they_are(opened, heard, tmp_path):
@@ -547,8 +547,8 @@ def test_it_looks_right_and_hinders_nobody(opened, heard, tmp_path, width, schem
     picture(page, f"empty_{width}_{scheme}")
     assert faults_of(page) == []
     assert page.evaluate(fits)
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    page.set_input_files("#files", [*heard, tmp_path / "broken.wav"])
+    (tmp_path / "unreadable.wav").write_bytes(b"no audio")
+    page.set_input_files("#files", [*heard, tmp_path / "unreadable.wav"])
     finished(page, 3)
     page.locator(".show-labels").click()
     page.locator(".show-posteriors").click()

@@ -193,6 +193,16 @@ def test_who_asks_for_no_words_waits_for_nobody_who_does(model, good):
         assert client.post(PATH, content=good[0], headers=headers).json()["text"] == good[1]
 
 
+def test_a_fault_is_told_in_the_shape_of_the_api(model, good, monkeypatch):
+    server = Server({"tones": Recognizer.load(model)})
+    monkeypatch.setattr(server.engine, "submit", lambda work: 1 / 0)
+    with TestClient(server.app, raise_server_exceptions=False) as client:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        answer = client.post(PATH, content=good[0], headers=headers)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert answer.headers["x-request-id"]
+
+
 def test_names_of_models(tmp_path):
     (tmp_path / "run" / "model").mkdir(parents=True)
     for given, name in (

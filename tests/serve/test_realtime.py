@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import signal
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -12,13 +13,15 @@ import openai
 import pytest
 import soundfile
 import websockets
+from hypothesis import given
+from hypothesis import strategies as st
 from running import asr, serving
 from websockets.sync.client import connect
 
 from asr.audio.read import load_audio
 from asr.recognize.recognizer import Recognizer
 from asr.serve.contract import ApiError
-from asr.serve.live_contract import Format, Turns, Wanted, updated
+from asr.serve.live_contract import LOGPROBS, Format, Turns, Wanted, shown, updated
 
 RATE = 24_000
 INTENT = {"intent": "transcription"}
@@ -277,6 +280,7 @@ def test_mistakes_are_told_and_the_session_goes_on(server, client, recognizer, t
         ({"turn_detection": {"type": "server_vad", "threshold": 1.5}}, "threshold"),
         ({"turn_detection": {"type": "server_vad", "threshold": True}}, "threshold"),
         ({"format": {"type": "audio/mp3"}}, "format.type"),
+        ({"format": {"type": ["audio/pcmu"]}}, "format.type"),
         ({"format": {"type": "audio/pcm", "rate": 10}}, "format.rate"),
         ({"transcription": {"model": 7}}, "transcription.model"),
         ({"transcription": {"keywords": "word"}}, "transcription.keywords"),
@@ -287,6 +291,41 @@ def test_updates_that_say_something_else(fields, param):
     with pytest.raises(ApiError) as error:
         updated(Wanted(), session(**fields))
     assert param in error.value.param
+
+
+FIELDS = (
+    "type",
+    "audio",
+    "input",
+    "format",
+    "rate",
+    "transcription",
+    "model",
+    "language",
+    "keywords",
+    "turn_detection",
+    "threshold",
+    "silence_duration_ms",
+    "include",
+)
+VALUES = ("transcription", "audio/pcm", "audio/pcmu", "server_vad", LOGPROBS)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(VALUES)
+SESSIONS = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
+    ),
+)
+
+
+@given(SESSIONS, SESSIONS, SESSIONS, SESSIONS)
+def test_whatever_an_update_says_is_taken_or_refused(form, words, turns, include):
+    heard = {"format": form, "transcription": words, "turn_detection": turns}
+    session = {"type": "transcription", "audio": {"input": heard}, "include": include}
+    with suppress(ApiError):
+        wanted = updated(Wanted(), session)
+        assert shown(wanted, "sess_1")["type"] == "transcription"
+        assert wanted.format.samples(bytes(4))[1] >= 8000
 
 
 def test_an_update_keeps_what_it_does_not_name():

@@ -63,9 +63,11 @@ function keywords() {
 
 function add(files) {
   const taken = [...files].filter((file) => AUDIO.test(file.name) || /^(audio|video)\//.test(file.type));
+  const nameOf = (file) => file.webkitRelativePath || file.name;
+  taken.sort((a, b) => nameOf(a).localeCompare(nameOf(b), undefined, { numeric: true }));
   batch.left += files.length - taken.length;
   // The last one that is entered is the first of the list.
-  const entered = taken.reverse().map((file) => enter(file.webkitRelativePath || file.name, file)).reverse();
+  const entered = taken.reverse().map((file) => enter(nameOf(file), file)).reverse();
   if (entered.length) select(entered[0]);
   entered.forEach(queue);
   tellProgress();
@@ -97,7 +99,7 @@ function tellProgress() {
   $('overall').value = batch.done;
   const parts = [isOver ? 'all done' : `${batch.done} of ${batch.n} done`];
   if (batch.failed) parts.push(`${batch.failed} failed`);
-  if (batch.left) parts.push(`${batch.left} left out that are no audio`);
+  if (batch.left) parts.push(`${batch.left} left out: no audio`);
   say(batch.n ? parts.join(', ') : parts.slice(1).join(', '));
   if (isOver) Object.assign(batch, { n: 0, done: 0, failed: 0, left: 0 });
 }

@@ -123,13 +123,15 @@ export function makeTimeline(root, { hear, jump, emissions, say }) {
       const [from, to] = [Math.max(segment.start_s, start), Math.min(segment.end_s, end())];
       button.type = 'button';
       button.className = `c${sureness(segment)}`;
-      button.textContent = segment.label;
+      const pixels = ((to - from) / span()) * inner();
+      button.setAttribute('aria-label', segment.label);
+      // Letters are some 8 pixels wide, small ones 6; what has no room is told by its title.
+      button.textContent = 6 * segment.label.length > pixels ? '' : segment.label;
+      button.classList.toggle('small', 8 * segment.label.length > pixels);
       button.tabIndex = index ? -1 : 0;
       button.title = `${segment.label}: ${segment.start_s.toFixed(2)} to ${segment.end_s.toFixed(2)} s, confidence ${(segment.confidence ?? 1).toFixed(2)}`;
       button.style.left = `${(100 * (from - start)) / span()}%`;
       button.style.width = `${(100 * (to - from)) / span()}%`;
-      // Letters are some 8 pixels wide.
-      button.classList.toggle('small', 8 * segment.label.length > ((to - from) / span()) * inner());
       button.addEventListener('click', () => hear(segment));
       placed.push({ button, segment });
       return button;
