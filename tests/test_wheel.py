@@ -55,6 +55,13 @@ def test_every_recipe_composes_there(fresh):
     assert int(done.stdout) == len(list((CHECKOUT / "recipes").glob("*/*.yaml")))
 
 
+def test_what_the_small_runtime_takes_is_there(fresh):
+    where = 'import sysconfig; print(sysconfig.get_path("purelib"))'
+    site = Path(run(fresh, "python", "-c", where).stdout.strip())
+    listed = (site / "asr" / "requirements" / "runtime.txt").read_text(encoding="utf-8")
+    assert "onnxruntime" in listed
+
+
 def test_help_waits_for_nothing_heavy():
     code = (
         "import sys; from asr.cli import register; register()\n"

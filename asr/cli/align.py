@@ -24,7 +24,7 @@ def align(
         str,
         typer.Option(
             help="Model (or run) directory, several with commas between, FILE.onnx, or "
-            "torchaudio:BUNDLE, perhaps with =WEIGHTS; framewise ones are exacter."
+            "torchaudio:BUNDLE, perhaps with =WEIGHTS, hf:USER/NAME; framewise ones are exacter."
         ),
     ],
     text: Annotated[

@@ -24,8 +24,8 @@ def serve(
         list[str],
         typer.Option(
             metavar="[NAME=]MODEL",
-            help="Model (or run) directory, FILE.onnx or torchaudio:BUNDLE, and what clients call "
-            "it; again for each.",
+            help="Model (or run) directory, FILE.onnx, torchaudio:BUNDLE or hf:USER/NAME, and what "
+            "clients call it; again for each.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
@@ -72,7 +72,7 @@ def serve(
             from asr.system.text import read_keys
     except ModuleNotFoundError as error:
         raise InputError(
-            f"asr serve needs {error.name}: install carousel-asr with the extra serve"
+            f"asr serve needs {error.name}: pip install 'carousel-asr[serve]'"
         ) from error
 
     keys = read_keys(key_file)

@@ -31,7 +31,8 @@ def transcribe(
         str | None,
         typer.Option(
             help="Model (or run) directory, several with commas between, FILE.onnx, or "
-            "torchaudio:BUNDLE, perhaps with =WEIGHTS; with --server, what the server calls it."
+            "torchaudio:BUNDLE, perhaps with =WEIGHTS, hf:USER/NAME; with --server, what the "
+            "server calls it."
         ),
     ] = None,
     server: Annotated[
