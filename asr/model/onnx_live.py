@@ -22,7 +22,7 @@ def live_metadata(bundle: Bundle, live: Live) -> dict[str, Any]:
     delay ... `asr.audio.normalize` tells what the constants of ``normalize`` do.
     """
     stats = bundle.stats
-    constants = ("WINDOW", "PRIOR_FRAMES", "PRIOR_LEVEL_FRAMES", "START_DB", "FADE_DB")
+    constants = "WINDOW PRIOR_FRAMES PRIOR_LEVEL_FRAMES START_DB FADE_DB N_BANDS SHAPE_DB".split()
     return {
         "chunk": live.latency.chunk,
         "lookahead": live.latency.lookahead,

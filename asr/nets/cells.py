@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from asr.errors import InputError
 from asr.nets import config
 from asr.nets.kernels import CoupledKernel, PeepholeKernel, ResetBeforeKernel
+from asr.nets.stepping import lstm
 
 State = tuple[Tensor, ...]
 """What a cell remembers, (B, H) each: (h,), or (h, c) for the LSTMs. The output is h."""
@@ -134,16 +135,21 @@ def run_kernel(
     """`Cell.run` by torch's own ``kernel`` for one layer, whose weights are W, U and two biases."""
     if x.is_cuda:
         return run_cudnn(kernel, x, state, weights)
-    T, B, _ = x.shape
-    is_short = B == 1 and T <= FEW_FRAMES and x.device.type == "cpu"
-    if is_short and not torch.is_autocast_enabled("cpu"):
+    if is_brief(x):
         # As if packed: what is not goes to oneDNN, which arranges the weights anew in each call.
-        sizes = torch.ones(T, dtype=torch.int64)
+        sizes = torch.ones(len(x), dtype=torch.int64)
         options = (True, 1, 0.0, False, False)
         output, *last = kernel(x[:, 0], sizes, joined(state), weights, *options)
         return output[:, None], tuple(s[0] for s in last)
     output, *last = kernel(x, joined(state), weights, True, 1, 0.0, False, False, False)
     return output, tuple(s[0] for s in last)
+
+
+def is_brief(x: Tensor) -> bool:
+    """Whether x (T, B, F) are a few frames of one stream on the CPU."""
+    T, B, _ = x.shape
+    is_short = B == 1 and T <= FEW_FRAMES and x.device.type == "cpu"
+    return is_short and not torch.is_autocast_enabled("cpu")
 
 
 def run_cudnn(
@@ -223,6 +229,13 @@ class LSTM(Cell):
         return o * c.tanh(), c
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if is_brief(x) and x.dtype == torch.float32 and torch.is_inference_mode_enabled():
+            h, c = (part[0].clone() for part in state)
+            output = x.new_empty(len(x), self.hidden)
+            projected = self.project(x[:, 0])
+            arrays = (projected, self.weight_hh.detach(), h, c, output)
+            lstm(*(array.numpy() for array in arrays))
+            return output[:, None], (h[None], c[None])
         weights = (self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias))
         return run_kernel(torch.lstm, x, state, weights)
 

@@ -7,6 +7,7 @@ from torch import nn
 from asr.errors import InputError
 from asr.nets.cells import (
     CELLS,
+    FEW_FRAMES,
     LSTM,
     GRUResetAfter,
     PeepholeLSTM,
@@ -222,6 +223,26 @@ def test_packed_torch_gives_the_same_last_states():
     output, state = from_torch(module)(x, lens)
     torch.testing.assert_close(output, expected)
     torch.testing.assert_close(state, (h[0], c[0]))
+
+
+@pytest.mark.parametrize("n_frames", [1, 13, FEW_FRAMES, FEW_FRAMES + 1])
+def test_a_few_frames_of_a_stream_are_as_its_equations(n_frames):
+    torch.manual_seed(0)
+    cell = LSTM(7, 19)
+    # As far out as tanh can be told from 1, and farther.
+    x = torch.linspace(-60, 60, n_frames * 7).reshape(1, n_frames, 7)
+    begun = (torch.randn(1, 19).tanh(), 3 * torch.randn(1, 19))
+    kept = tuple(part.clone() for part in begun)
+    with torch.inference_mode():
+        output, after = cell(x, None, begun)
+        state, expected = begun, []
+        for t in range(n_frames):
+            state = cell.step(x[:, t], state)
+            expected.append(state[0])
+    torch.testing.assert_close(output, torch.stack(expected, dim=1), rtol=0, atol=2e-6)
+    for found, right in zip(after, state, strict=True):
+        torch.testing.assert_close(found, right, rtol=0, atol=2e-6)
+    assert all(map(torch.equal, begun, kept))
 
 
 def test_planted_carousel():
