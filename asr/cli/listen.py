@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,11 +10,6 @@ from asr.cli import app, tell
 from asr.cli.options import COMPUTING, DeviceOption, searching
 from asr.decode.config import DecodingOptions
 from asr.decode.endpoint import EndpointConfig
-from asr.errors import InputError
-
-if TYPE_CHECKING:
-    from asr.audio.live import Packets
-
 
 KALDI = EndpointConfig()
 ENDPOINTS = "Ends of segments (Kaldi's rules; 0 switches one off)"
@@ -95,29 +88,13 @@ def listen(
     from asr.audio.live import Feed
     from asr.model.pretrained import load_model
     from asr.recognize.listening import listen as listen_to
-    from asr.recognize.listening import reader
+    from asr.recognize.listening import packets_of, reader
     from asr.recognize.recognizer import Recognizer
 
     endpoint = EndpointConfig(rule1, rule2, rule2_cost, rule3, rule3_cost, rule4, rule5, carry)
     recognizer = Recognizer(load_model(model, device), options, tell)
     stream = recognizer.stream(endpoint=endpoint, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms)
-    packets = _packets(audio, paced, rate, recognizer.bundle.features.sample_rate)
+    own_rate = recognizer.bundle.features.sample_rate
+    packets = packets_of(audio, paced, rate, own_rate, tell)
     with reader(format == "jsonl", tell) as shown:
         listen_to(stream, Feed(packets), shown)
-
-
-def _packets(audio: str | None, paced: bool, rate: int | None, own_rate: int) -> Packets:
-    """Where the audio comes from."""
-    from asr.audio.live import of_file, of_microphone, of_stream
-    from asr.audio.read import STDIN
-    from asr.system.files import given
-
-    if rate is not None and audio != str(STDIN):
-        raise InputError(f"--rate {rate}: is for samples on standard input; a file has its own")
-    if paced and audio in (None, str(STDIN)):
-        raise InputError("--paced: is for a FILE; a microphone or a pipe has its own pace")
-    if audio is None:
-        return of_microphone(tell)
-    if audio != str(STDIN):
-        return of_file(Path(audio), own_rate, paced)
-    return of_stream(io.FileIO(given().fileno(), closefd=False), rate)

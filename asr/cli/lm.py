@@ -228,36 +228,20 @@ def score(
     import json
     from dataclasses import asdict
 
-    from asr.labels import join
-    from asr.lm.lstm import NeuralLM
-    from asr.lm.query import load_lm, summarize, token_scores, unit_of
+    from asr.lm.query import by_line, load_on, summarize, token_scores, unit_for
     from asr.lm.text import read_sentences
-    from asr.system.device import OF_CPU, pick_device
 
-    target = pick_device(device)
-    model = load_lm(lm)
-    if isinstance(model, NeuralLM):
-        model.model.to(target)
-    elif device not in OF_CPU:
-        raise InputError(f"device {device}: {lm} is an n-gram: use auto or cpu")
-    of_model = unit_of(model)
-    folding = model.config.fold if isinstance(model, NeuralLM) else "none"
-    if isinstance(model, NeuralLM) and unit not in (None, of_model):
-        raise InputError(f"{lm}: is a model of {of_model}s, which --unit {unit} does not fit")
-    chosen = unit or of_model
-    made_alike = _made_alike(normalise, chosen)
-    sentences = read_sentences(text, chosen, fold or folding, made_alike)
+    model = load_on(lm, device)
+    chosen, folding = unit_for(model, lm, unit)
+    sentences = read_sentences(text, chosen, fold or folding, _made_alike(normalise, chosen))
     scores = token_scores(model, sentences)
     summary = summarize(model, sentences, scores)
-    by_line = [
-        asdict(summarize(model, [sentence], [row])) | {"text": join(sentence, chosen)}
-        for sentence, row in zip(sentences if lines else [], scores, strict=False)
-    ]
+    of_lines = by_line(model, sentences, scores, chosen) if lines else []
     if as_json:
-        document = asdict(summary) | ({"lines": by_line} if lines else {})
+        document = asdict(summary) | ({"lines": of_lines} if lines else {})
         print(json.dumps(document, ensure_ascii=False, indent=2))
         return
-    for line in by_line:
+    for line in of_lines:
         print("{log10_prob:.4f}\t{tokens}\t{oov}\t{perplexity:.2f}\t{text}".format(**line))
     print(
         f"perplexity {summary.perplexity:.2f}, without out-of-vocabulary tokens "

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,9 +12,6 @@ from asr.cli import app, tell
 from asr.cli.options import COMPUTING, DeviceOption
 from asr.errors import InputError
 from asr.system.memory import loading
-
-if TYPE_CHECKING:
-    from asr.recognize.recognizer import Recognizer
 
 
 @app.command()
@@ -67,7 +63,7 @@ def serve(
     try:
         with loading():
             from asr.serve.app import Limits, Settings, names_of
-            from asr.serve.run import bound, is_loopback
+            from asr.serve.run import bound, those_that_load
             from asr.serve.run import serve as serve_at
             from asr.system.text import read_keys
     except ModuleNotFoundError as error:
@@ -76,32 +72,13 @@ def serve(
         ) from error
 
     keys = read_keys(key_file)
-    if not is_loopback(host) and not keys and not open_to_all:
-        raise InputError(f"--host {host}: anybody could use the server: add --key-file, or --open")
     named = names_of(model)
-    listening = bound(host, port)
+    listening = bound(host, port, open_to_all or bool(keys))
     with loading():
-        models = _those_that_load(named, device, threads)
+        models = those_that_load(named, device, threads, tell)
     limits = Limits(max_upload_mb << 20, max_audio_s, max_requests, max_streams)
     try:
         serve_at(models, listening, Settings(limits, keys, tuple(origin or ()), log_text))
     except KeyboardInterrupt:
         # Everything is answered by now.
         print("asr: stopped", file=sys.stderr)
-
-
-def _those_that_load(
-    named: Mapping[str, str], device: str, threads: int | None
-) -> dict[str, Recognizer]:
-    """The models by their names; one that cannot be used is told and left out."""
-    from asr.recognize.files import Loading, load_for_files
-
-    models = {}
-    for name, where in named.items():
-        try:
-            models[name] = load_for_files(Loading(where, device=device, threads=threads), tell)
-        except InputError as error:
-            tell(f"model {name} is left out: {error}")
-    if not models:
-        raise InputError(f"none of the {len(named)} models can be used")
-    return models

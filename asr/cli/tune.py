@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,6 @@ import typer
 from asr.cli import app, tell
 from asr.cli.options import DeviceOption, searching
 from asr.decode.config import DecodingOptions
-from asr.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +45,9 @@ def tune(
     from rich.console import Console
 
     from asr.model.bundle import CONFIG, model_folder
-    from asr.recognize.tuning import tune_model
+    from asr.recognize.tuning import check_tunable, tune_model
 
-    _check(manifest, model, force)
+    check_tunable(manifest, model, force)
     folder = model_folder(Path(model))
     outcome = tune_model(folder, manifest, options, device, tell, adapt)
     console = Console()
@@ -63,27 +61,6 @@ def tune(
     if outcome.lacking:
         tell(f"{manifest}: {outcome.lacking}")
     print(f"{folder}: weights and confidences stand in {folder / CONFIG}")
-
-
-def _check(manifest: Path, model: str, force: bool) -> None:
-    from asr.model.pretrained import TORCHAUDIO
-
-    if not force and is_test(manifest):
-        raise InputError(
-            f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
-            "dev, or say --force"
-        )
-    if model.startswith(TORCHAUDIO) or model.endswith(".onnx"):
-        raise InputError(
-            f"--model {model}: asr tune writes what it finds into a model directory, and this is "
-            "none; give asr transcribe --lm-weight, --bonus and --beam instead"
-        )
-
-
-def is_test(manifest: Path) -> bool:
-    """Whether a manifest's name, or its folder's, says that it is a test set."""
-    named = re.search(r"(^|[^a-z])test([^a-z]|$)", manifest.stem.lower())
-    return named is not None or manifest.absolute().parent.name.lower() == "test"
 
 
 def percent(rate: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.errors import InputError
-from asr.labels import SPACE
+from asr.labels import SPACE, join
 from asr.lm.arpa import EOS
 from asr.lm.ngram import END, START, NGram, advance, perplexity
+from asr.system.device import OF_CPU, pick_device
 
 if TYPE_CHECKING:
     from asr.lm.lstm import NeuralLM
@@ -33,6 +34,21 @@ def load_lm(path: Path) -> LanguageModel:
     if not path.exists():
         raise InputError(f"{path}: no such language model; expected an ARPA file or a directory")
     return load_neural(path) if path.is_dir() else NGram.read_arpa(path)
+
+
+def load_on(path: Path, device: str) -> LanguageModel:
+    """`load_lm`, a neural model on a device as `pick_device` takes it.
+
+    Raises:
+        InputError: as `load_lm`, or no such device, or one that an n-gram does not compute on.
+    """
+    target = pick_device(device)
+    lm = load_lm(path)
+    if not isinstance(lm, NGram):
+        lm.model.to(target)
+    elif device not in OF_CPU:
+        raise InputError(f"device {device}: {path} is an n-gram: use auto or cpu")
+    return lm
 
 
 def load_neural(folder: Path) -> NeuralLM:
@@ -56,6 +72,20 @@ def unit_of(lm: LanguageModel) -> str:
     if not isinstance(lm, NGram):
         return lm.config.unit
     return "char" if lm.id(SPACE) else "word"
+
+
+def unit_for(lm: LanguageModel, path: Path, wanted: str | None) -> tuple[str, str]:
+    """What a token of a text for ``lm`` is, and the folding of its phones.
+
+    Raises:
+        InputError: a neural model has another unit than is ``wanted``.
+    """
+    own = unit_of(lm)
+    if isinstance(lm, NGram):
+        return wanted or own, "none"
+    if wanted not in (None, own):
+        raise InputError(f"{path}: is a model of {own}s, which --unit {wanted} does not fit")
+    return own, lm.config.fold
 
 
 @dataclass(frozen=True)
@@ -102,6 +132,19 @@ def summarize(
         perplexity=perplexity(scores),
         perplexity_without_oov=perplexity(known),
     )
+
+
+def by_line(
+    lm: LanguageModel,
+    sentences: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float]],
+    unit: str,
+) -> list[dict[str, Any]]:
+    """The `summarize` of each sentence alone, and its text."""
+    return [
+        asdict(summarize(lm, [sentence], [row])) | {"text": join(sentence, unit)}
+        for sentence, row in zip(sentences, scores, strict=True)
+    ]
 
 
 def next_log_probs(lm: NGram, state: int) -> NDArray[np.float64]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from asr.audio.live import Feed, Packet
-from asr.errors import one_line
+from asr.audio.live import Feed, Packet, Packets, of_file, of_microphone, of_stream
+from asr.audio.read import STDIN
+from asr.errors import InputError, one_line
 from asr.recognize.live import Part, Result, Stream
 from asr.recognize.transcripts import dumped, part_of, scored, segment_fields
+from asr.system.files import given
 from asr.system.interrupts import deferred
 from asr.types import Transcript
 
@@ -132,6 +136,27 @@ def reader(as_events: bool, tell: Callable[[str], None]) -> Iterator[Reader]:
     else:
         with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live:
             yield Screen(live)
+
+
+def packets_of(
+    audio: str | None, paced: bool, rate: int | None, own_rate: int, tell: Callable[[str], None]
+) -> Packets:
+    """What is spoken into the microphone (None), standard input, or a file, perhaps at its pace.
+
+    rate: of samples on standard input. own_rate: of the model.
+
+    Raises:
+        InputError: the pace or rate of what has its own, or nothing can be heard there.
+    """
+    if rate is not None and audio != str(STDIN):
+        raise InputError(f"--rate {rate}: is for samples on standard input; a file has its own")
+    if paced and audio in (None, str(STDIN)):
+        raise InputError("--paced: is for a FILE; a microphone or a pipe has its own pace")
+    if audio is None:
+        return of_microphone(tell)
+    if audio != str(STDIN):
+        return of_file(Path(audio), own_rate, paced)
+    return of_stream(io.FileIO(given().fileno(), closefd=False), rate)
 
 
 def listen(stream: Stream, feed: Feed, shown: Reader) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +38,7 @@ from asr.model.adaptation import adapted_by
 from asr.model.bundle import Bundle, replaced_together, save_config, save_lexicon, save_own_lm
 from asr.model.emissions import emissions_of
 from asr.model.options import fitted
-from asr.model.pretrained import load_model
+from asr.model.pretrained import TORCHAUDIO, load_model
 from asr.model.weights import WEIGHTS
 from asr.nets.tensors import load_tensors, save_tensors
 from asr.recognize.evaluate import decoders_of, score_hypotheses, teacher_of
@@ -337,6 +338,26 @@ def tune_rescoring(
         tell(f"{second.search.title} is no better than {own}: rescoring is left off")
         bundle.decoder = replace(bundle.decoder, rescore_weight=0.0)
     return second
+
+
+def check_tunable(manifest: Path, model: str, force: bool) -> None:
+    """See that weights may be chosen on a manifest, and that a model has a place for them.
+
+    Raises:
+        InputError: by its name or its folder's it is a test set, and nobody said ``force``; or the
+            model is no directory.
+    """
+    of_test = re.search(r"(^|[^a-z])test([^a-z]|$)", manifest.stem.lower())
+    if (of_test or manifest.absolute().parent.name.lower() == "test") and not force:
+        raise InputError(
+            f"{manifest}: a test set: weights chosen on it would flatter its error rate; tune on "
+            "dev, or say --force"
+        )
+    if model.startswith(TORCHAUDIO) or model.endswith(".onnx"):
+        raise InputError(
+            f"--model {model}: asr tune writes what it finds into a model directory, and this is "
+            "none; give asr transcribe --lm-weight, --bonus and --beam instead"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from asyncio import TimerHandle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from asr.errors import InputError
+from asr.recognize.files import Loading, load_for_files
 from asr.recognize.recognizer import Recognizer
 from asr.serve.app import Server, Settings
 from asr.serve.realtime import MOST_MESSAGE, RESTARTS
@@ -159,12 +160,16 @@ def most_connections() -> int:
     return soft // 2
 
 
-def bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, to_all: bool) -> socket.socket:
     """A socket that listens; port 0 is any that is free.
 
+    to_all: whether other machines may reach it.
+
     Raises:
-        InputError: the address is not of this machine, or in use.
+        InputError: they would and may not, or the address is not of this machine, or in use.
     """
+    if not to_all and not is_loopback(host):
+        raise InputError(f"--host {host}: anybody could use the server: add --key-file, or --open")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -183,6 +188,25 @@ def bound(host: str, port: int) -> socket.socket:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches what listens at ``host``."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def those_that_load(
+    named: Mapping[str, str], device: str, threads: int | None, tell: Callable[[str], None]
+) -> dict[str, Recognizer]:
+    """The models by their names; one that cannot be used is told and left out.
+
+    Raises:
+        InputError: none can be used.
+    """
+    models = {}
+    for name, where in named.items():
+        try:
+            models[name] = load_for_files(Loading(where, device=device, threads=threads), tell)
+        except InputError as error:
+            tell(f"model {name} is left out: {error}")
+    if not models:
+        raise InputError(f"none of the {len(named)} models can be used")
+    return models
 
 
 def _give_back() -> None:
