@@ -139,7 +139,7 @@ class LabelSearch:
         return self._n_labels(best, settled(self._state)[0])
 
     def n_steady(self, best: Hypothesis) -> int:
-        said: list[int] = next((found.codes for found in self._found()), [])
+        said: list[int] = next((found.codes.tolist() for found in self._found()), [])
         both = zip(steady(self._state, self._horizon), said, strict=False)
         same = [code for code, _ in takewhile(lambda two: two[0] == two[1], both)]
         return self._n_labels(best, same)

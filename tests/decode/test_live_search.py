@@ -137,9 +137,9 @@ def test_steady_is_what_was_said_the_last_two_times_too(name, seed):
     for n in range(1, 81):
         search.accept(log_probs[n - 1 : n])
         if n % EVERY == 0:
-            looks.append(codes_to(search._state, search._state.entries["node"][0])[0])
+            looks.append(codes_to(search._state, search._state.entries["node"][0])[0].tolist())
         best = search.best()
-        found = next(search._found()).codes
+        found = next(search._found()).codes.tolist()
         same = 0
         while all(len(codes) > same and codes[same] == found[same] for codes in looks[-2:]):
             same += 1

@@ -714,4 +714,4 @@ def test_frames_in_pieces_give_what_they_give_at_once(seed, cuts, beam, width, s
 
 
 def as_lists(finals):
-    return [(*final[:5], final.current.tolist()) for final in finals]
+    return [(final.codes.tolist(), *final[1:5], final.current.tolist()) for final in finals]

@@ -180,12 +180,13 @@ def summed_anew(
         if len(different) >= nbest and not close:
             break
         first.append(f)
-        different.add(seen_as(f.codes))
+        if len(different) < nbest:
+            different.add(seen_as(f.codes.tolist()))
     exact = 0.0
     for n, f in enumerate(first):
         # They are much alike: where summing the first is too much work, so are the others.
         if exact > -math.inf:
-            exact = float(sum_of_paths(log_probs, tops, np.array(f.codes, np.int64)))
+            exact = float(sum_of_paths(log_probs, tops, f.codes))
         first[n] = f._replace(acoustic=max(exact, f.acoustic))
     return sorted(first, key=lambda f: -f.score)
 
@@ -199,11 +200,12 @@ def label_hypotheses(
     """Align the ``nbest`` best that users can tell apart; ``codes`` are labels, best first."""
     hypotheses: dict[Hashable, Hypothesis] = {}
     for f in found:
-        key = seen_as(f.codes)
+        codes = f.codes.tolist()
+        key = seen_as(codes)
         if key not in hypotheses:
-            spans, confidences, _ = ctc_align(log_probs, f.codes, tuple(f.current))
+            spans, confidences, _ = ctc_align(log_probs, codes, tuple(f.current))
             parts = f.score, f.acoustic, f.lm, f.bonus
-            hypotheses[key] = Hypothesis(tuple(f.codes), spans, confidences, *parts)
+            hypotheses[key] = Hypothesis(tuple(codes), spans, confidences, *parts)
         if len(hypotheses) == nbest:
             break
     return list(hypotheses.values())
@@ -265,7 +267,7 @@ def hypotheses_of(
     for place, hypothesis in enumerate(found):
         if len(kept) == nbest and hypothesis.score <= kept[0][0]:
             break
-        reading = _read_codes(hypothesis.codes, lexicon, log_probs)
+        reading = _read_codes(hypothesis.codes.tolist(), lexicon, log_probs)
         if reading.words in seen:
             continue
         seen.add(reading.words)
@@ -299,7 +301,7 @@ def _counted_once(
     spellings = [ways for ways in reading.spellings if not isinstance(ways, frozenset)]
     if (
         found.unfinished
-        or not lexicon.may_part(found.codes)
+        or not lexicon.may_part(found.codes.tolist())
         or len(spellings) < len(reading.spellings)
     ):
         return found

@@ -117,7 +117,7 @@ def fused_search(
                 continue
             finals = found_words(fusion.state, search)
             if lexicon is None:
-                labels = (final._replace(codes=[w + 1 for w in final.codes]) for final in finals)
+                labels = (final._replace(codes=final.codes + 1) for final in finals)
                 found[i] = label_hypotheses(labels, fusion.log_probs, options.nbest, seen_as)
             else:
                 found[i] = hypotheses_of(finals, fusion.log_probs, options.nbest, lexicon)

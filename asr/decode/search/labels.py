@@ -165,9 +165,10 @@ def found(state: State, search: Search) -> Iterator[Found]:
     scores = [math.log(total) + log_scale for total in state.entries["total"].tolist()]
     lm_scores, order = [0.0] * len(scores), list(range(len(scores)))
     if search.lm_scale > 0.0:
-        ends = state.work.tree[nodes]
-        end = search.lm_scale * end_scores(search.lm.trie, ends["lm_state"], search.lm.end_token)
-        lm_scores, scores = (ends["lm_score"] + end).tolist(), (scores + end).tolist()
+        tree = state.work.tree
+        ends = end_scores(search.lm.trie, tree["lm_state"][nodes], search.lm.end_token)
+        end = search.lm_scale * ends
+        lm_scores, scores = (tree["lm_score"][nodes] + end).tolist(), (scores + end).tolist()
         order = np.argsort(np.negative(scores), kind="stable").tolist()
     for j in order:
         codes, current = codes_to(state, nodes[j])

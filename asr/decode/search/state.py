@@ -115,13 +115,13 @@ class Searched(Protocol):
 class Found(NamedTuple):
     """A hypothesis, were this the end.
 
-    codes: of its labels or words. unfinished: the tree node of a word cut off by the end of the
-    utterance, given only where no hypothesis ends with a whole word, and of several the likeliest;
-    else 0. acoustic: summed over the places in which the words may end, or be cut off. current (2,
-    1 + codes): the first and the last frame with the codes so far, and no more, in the beam.
+    codes (U,): of its labels or words. unfinished: the tree node of a word cut off by the end of
+    the utterance, given only where no hypothesis ends with a whole word, and of several the
+    likeliest; else 0. acoustic: summed over the places in which the words may end, or be cut off.
+    current (2, 1 + U): the first and the last frame with the codes so far, no more, in the beam.
     """
 
-    codes: list[int]
+    codes: NDArray[np.int64]
     unfinished: int
     acoustic: float
     lm: float
@@ -189,16 +189,20 @@ def run(
         state.work = roomy(work, n, width, room, search)
 
 
-def codes_to(state: State, node: int) -> tuple[list[int], NDArray[np.int64]]:
+def codes_to(state: State, node: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ``codes`` and ``current`` of `Found` of a node of the tree."""
-    codes, current = told(state.work.tree, state.work.settled, state.reached.n_settled, node)
-    return codes.tolist(), current
+    found: tuple[NDArray[np.int64], NDArray[np.int64]] = told(
+        state.work.tree, state.work.settled, state.reached.n_settled, node
+    )
+    return found
 
 
 def settled(state: State) -> tuple[list[int], NDArray[np.int64]]:
     """Return ``codes`` and ``current``, as of `Found`, of what all hypotheses begin with: whatever
     comes, the codes stay."""
-    return codes_to(state, shared_by(state.work.tree, state.entries, state.reached.n_beam))
+    shared = shared_by(state.work.tree, state.entries, state.reached.n_beam)
+    codes, current = codes_to(state, shared)
+    return codes.tolist(), current
 
 
 def steady(state: State, horizon: Horizon) -> list[int]:
@@ -207,7 +211,7 @@ def steady(state: State, horizon: Horizon) -> list[int]:
     last = horizon.last(state.reached.t)
     node = int(state.entries["node"][0]) if state.reached.n_beam else 0
     node = marked(state.work.tree, node, last - horizon.every, last)
-    return codes_to(state, node)[0]
+    return codes_to(state, node)[0].tolist()
 
 
 @compiled
