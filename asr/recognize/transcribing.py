@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,13 +73,7 @@ def transcribe_named(
     out = output.out
     remote = _remote(server, key_file, loading, output.on_ray)
     asked, formats = _formats(output)
-    if output.on_ray and loading.device not in OF_CPU:
-        raise InputError(
-            f"--device {loading.device}: --engine ray computes on CPUs; use auto or cpu"
-        )
-    nbest = loading.options.nbest or 1
-    if nbest > 1 and not {"json", "jsonl"} & formats.keys():
-        raise InputError(f"--nbest {nbest}: alternatives are for --format json")
+    _check(loading, output, formats)
     bad: list[str] = []
 
     def failed(path: Path, error: InputError) -> None:
@@ -131,6 +125,17 @@ def transcribe_named(
     if bad and n_asked > 1:
         tell(f"{len(bad)} of {n_asked} inputs failed")
     return not bad
+
+
+def _check(loading: Loading, output: Output, formats: Container[str]) -> None:
+    """See that how a model is used goes with what becomes of its transcripts."""
+    if output.on_ray and loading.device not in OF_CPU:
+        raise InputError(
+            f"--device {loading.device}: --engine ray computes on CPUs; use auto or cpu"
+        )
+    nbest = loading.options.nbest or 1
+    if nbest > 1 and "json" not in formats and "jsonl" not in formats:
+        raise InputError(f"--nbest {nbest}: alternatives are for --format json")
 
 
 def _remote(
