@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +20,10 @@ from asr.audio.features import FeatureConfig, FrameClock, frame_clock
 from asr.corpora import Corpus
 from asr.data.manifest import plain
 from asr.decode.lexicon import cmudict_file
-from asr.decode.pronunciations import look_up, read_entries, sum_up
+from asr.decode.pronunciations import look_up, read_entries
 from asr.errors import InputError
-from asr.labels import folding_named, unit_symbols
+from asr.g2p.unknown import pronounced
+from asr.labels import BLANK_SYMBOL, Labels, folding_named, unit_symbols
 from asr.model.bundle import Bundle
 from asr.nets.losses import ctc_frames_needed
 from asr.report.heard import Heard, hear
@@ -81,7 +83,8 @@ class CorpusReport:
 class _Speech(NamedTuple):
     """How texts become labels. unit: of the labels; empty where nobody knows it.
 
-    spelled: words and their shortest spellings; None: there is no lexicon.
+    spelled: words and their shortest spellings; None: there is no lexicon. guessed: those of them
+    that the lexicon lacks, pronounced by their letters.
     """
 
     unit: str
@@ -90,6 +93,7 @@ class _Speech(NamedTuple):
     spelled: Mapping[str, Sequence[str]] | None
     clock: FrameClock
     ctc: bool
+    guessed: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def examine(
@@ -109,6 +113,7 @@ def examine(
     heard = dict(zip(map(id, everyone), hear(everyone, tick), strict=True))
     measured = [(u, h) for u in everyone if isinstance(h := heard[id(u)], Heard)]
     speech, strays = _speech(lexicon, bundle)
+    speech = _guessing(everyone, speech, bundle)
     lost: dict[int, str] = {}
     for utterance in everyone:
         reason = _unusable(utterance, heard[id(utterance)], speech)
@@ -165,6 +170,20 @@ def _speech(lexicon: str | None, bundle: Bundle | None) -> tuple[_Speech, dict[s
         shortest = {word: sorted(ways, key=len)[0] for word, ways in pairs}
         spelled = {word: bundle.labels.decode(ids) for word, ids in shortest.items()}
     return _Speech(unit, folding, labels, spelled, clock, ctc), strays
+
+
+def _guessing(utterances: Sequence[Utterance], speech: _Speech, bundle: Bundle | None) -> _Speech:
+    """The same, with the words that the lexicon lacks, as a training and `asr align` guess them."""
+    if speech.spelled is None or speech.unit not in ("", "phone"):
+        return speech
+    missing = [w for u in utterances for w in look_up(u.text or "", speech.spelled.get)[1]]
+    if bundle is not None:
+        labels = bundle.labels
+    else:
+        phones = sorted({phone for said in speech.spelled.values() for phone in said})
+        labels = Labels("phone", (BLANK_SYMBOL, *phones))
+    guessed = dict(pronounced(missing, labels, speech.folding).guessed)
+    return speech._replace(spelled={**speech.spelled, **guessed}, guessed=guessed)
 
 
 def _folded(phones: Iterable[str], folding: str) -> list[str]:
@@ -248,15 +267,25 @@ def _words(
     utterances: Sequence[Utterance], speech: _Speech, strays: Mapping[str, Sequence[str]]
 ) -> Iterable[Finding]:
     """Words that nobody can spell, and labels that the model has not."""
-    if speech.spelled is not None and speech.unit in ("", "phone"):
-        said = {u.id: look_up(u.text or "", speech.spelled.get)[1] for u in utterances}
+    if (spelled := speech.spelled) is not None and speech.unit in ("", "phone"):
+
+        def in_lexicon(word: str) -> bool:
+            return word in spelled and word not in speech.guessed
+
+        said = {u.id: look_up(u.text or "", in_lexicon)[1] for u in utterances}
         times = Counter(word for words in said.values() for word in words)
         first = {word: u for u, words in reversed(said.items()) for word in words}
+        ways = {word: f", by its letters {' '.join(way)}" for word, way in speech.guessed.items()}
+        n_places = sum(map(bool, said.values()))
         yield Finding(
             "words",
-            sum_up(said, "without a pronunciation (asr g2p gives them one)"),
+            f"{counted(len(times), 'word')} that the lexicon lacks, said "
+            f"{counted(times.total(), 'time')} in {counted(n_places, 'utterance')}",
             len(times),
-            [f"{word}: {n} times, first in {first[word]}" for word, n in times.most_common()],
+            [
+                f"{word}: {counted(n, 'time')}, first in {first[word]}{ways.get(word, '')}"
+                for word, n in times.most_common()
+            ],
         )
     if strays:
         yield Finding(

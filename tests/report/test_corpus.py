@@ -70,6 +70,16 @@ def test_words_without_pronunciation(tmp_path):
     assert not report.is_sound
 
 
+def test_words_that_can_be_pronounced_by_their_letters_are_told_once_and_stay(tmp_path):
+    lines = [("x", "ann", "the tack sat"), ("y", "ann", "the tack"), *SOUND]
+    corpus(tmp_path, {"train": lines[:5]})
+    (tmp_path / "lexicon.txt").write_text(LEXICON)
+    report, found = found_in(tmp_path, lexicon=str(tmp_path / "lexicon.txt"))
+    assert list(found) == ["words"]
+    assert found["words"].examples == ["tack: 2 times, first in x, by its letters t ae k"]
+    assert " ".join(as_text(report, 3)).count("tack") == 1
+
+
 def test_text_that_does_not_fit(tmp_path):
     lines = [*SOUND, ("short", "ann", "the cat sat"), ("fast", "ann", "abcdefghij " * 4)]
     corpus(tmp_path, {"train": lines}, {"short": noise(0.2), "fast": noise(1.0, 5)})
