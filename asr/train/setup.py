@@ -23,7 +23,7 @@ from asr.decode.lexicon import Lexicon
 from asr.decode.pronunciations import MOST_TOLD, look_up, read_entries, sum_up
 from asr.decode.viterbi import estimate_transitions
 from asr.errors import InputError
-from asr.g2p.unknown import Spoken, noted
+from asr.g2p.unknown import Spoken, extended, noted
 from asr.g2p.unknown import pronounced as by_letters
 from asr.labels import (
     BLANK_SYMBOL,
@@ -149,12 +149,14 @@ class Pronounced:
     """Sets whose utterances have phones, as far as a lexicon tells them.
 
     left_out: by set, utterances with words that it lacks, and the reason. phones: all those of the
-    lexicon, where any utterance has its phones from there.
+    lexicon, where any utterance has its phones from there. guessed: words of train that the lexicon
+    lacks, with their phones there.
     """
 
     sets: Mapping[str, Utterances]
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     phones: Collection[str] = ()
+    guessed: Sequence[Spoken] = ()
 
 
 def pronounced(
@@ -192,8 +194,10 @@ def pronounced(
     for where, word, symbols, _ in read_entries(lexicon, folding_named(config.fold) or ()):
         fold(symbols, config.fold, where)
         first.setdefault(word, tuple(map(Segment, symbols)))
-    for word, spoken in _guessed(first, sets, corrected):
-        first.setdefault(word, tuple(map(Segment, spoken)))
+    trained_on = {w for u in train for w in look_up(u.text or "", first.get)[1]}
+    spoken = _guessed(first, sets, corrected)
+    for word, way in spoken:
+        first.setdefault(word, tuple(map(Segment, way)))
     found: dict[str, Utterances] = {}
     left_out: dict[str, dict[str, str]] = {}
     for name, utterances in sets.items():
@@ -219,7 +223,9 @@ def pronounced(
                 f"{next(iter(lacking.values()))[0]!r}: is it one of another language?"
             )
         found[name] = kept
-    return Pronounced(found, left_out, sorted({p.label for said in first.values() for p in said}))
+    guessed = [(word, way) for word, way in spoken if word in trained_on]
+    known_phones = sorted({p.label for said in first.values() for p in said})
+    return Pronounced(found, left_out, known_phones, guessed)
 
 
 def _guessed(
@@ -340,10 +346,16 @@ def build(
         transitions=estimate_transitions(known.frame_targets(), len(labels))
         if about.targets.frames
         else None,
-        lexicon=Lexicon.read(lexicon, labels, config.labels.fold) if lexicon else None,
+        lexicon=lexicon_of(lexicon, said, labels, config.labels.fold) if lexicon else None,
     )
     add_language_models(bundle, config.lm, known.transcripts(), train)
     return Prepared(bundle, known, scored, skipped)
+
+
+def lexicon_of(lexicon: Path, said: Pronounced, labels: Labels, folding: str) -> Lexicon:
+    """The lexicon's words, and those of train that it lacks, as they were trained on."""
+    guessed = [(word, fold(phones, folding, word)) for word, phones in said.guessed]
+    return extended(Lexicon.read(lexicon, labels, folding), guessed, labels)
 
 
 def about_sets(config: RunConfig, labels: Labels) -> AboutSet:
