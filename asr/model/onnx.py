@@ -40,6 +40,7 @@ from asr.model.emissions import certain_silence
 from asr.model.onnx_graph import Graph, linear, log_probs_output, recurrent
 from asr.model.onnx_live import live_graph, live_metadata
 from asr.model.stream import choose_latency
+from asr.model.waveform import WaveformModel
 from asr.nets.acoustic import AcousticModel, Ensemble
 from asr.nets.cells import Cell
 from asr.nets.convolution import Convolutions
@@ -85,6 +86,16 @@ def export(bundle: Bundle, path: Path, streaming: bool = False) -> None:
     model = graph.model(about)
     with write_aside(path) as aside:
         aside.write_bytes(model.SerializeToString())
+
+
+def check_own(bundle: Bundle) -> None:
+    """Refuse a model whose net is not in our hands.
+
+    Raises:
+        InputError: it was not trained here.
+    """
+    if isinstance(bundle.model, WaveformModel):
+        raise InputError("export: only models that asr train wrote can be exported")
 
 
 def metadata(bundle: Bundle) -> dict[str, str]:

@@ -11,11 +11,10 @@ from safetensors.numpy import save
 
 from asr.errors import InputError
 from asr.model.bundle import Bundle, arrays_of, save_lexicon, save_parts
-from asr.model.onnx import net_graph
+from asr.model.onnx import check_own, net_graph
 from asr.model.onnx_graph import Graph
 from asr.model.onnx_live import live_graph, live_metadata
 from asr.model.runtime import ARRAYS, NET, NET_WEIGHTS, step_name
-from asr.model.waveform import WaveformModel
 from asr.nets.config import Latency
 from asr.nets.live import Live
 from asr.system.files import write_folder_aside
@@ -34,8 +33,7 @@ def write_runtime(bundle: Bundle, folder: Path) -> None:
         InputError: ``folder`` is there already or cannot be written, the onnx package is not
             installed, or the model is none that was trained here.
     """
-    if isinstance(bundle.model, WaveformModel):
-        raise InputError("export: only models that asr train wrote can be exported")
+    check_own(bundle)
     architecture = bundle.architecture
     needs_steps = [a.chunk or a.future for a in (architecture, *bundle.others)]
     if bundle.others and any(needs_steps):

@@ -19,9 +19,8 @@ from asr.decode.graph import word_graph
 from asr.errors import InputError
 from asr.labels import BLANK_SYMBOL, SPACE, Labels
 from asr.model.bundle import Bundle, save_lexicon
-from asr.model.onnx import from_log_mel
+from asr.model.onnx import check_own, from_log_mel
 from asr.model.onnx_graph import Graph, log_probs_output
-from asr.model.waveform import WaveformModel
 from asr.system.files import write_folder_aside, write_text
 
 log = logging.getLogger(__name__)
@@ -86,8 +85,7 @@ def _tokens(labels: Labels) -> str:
 
 def _check(bundle: Bundle) -> None:
     config = bundle.features
-    if isinstance(bundle.model, WaveformModel):
-        raise InputError("export: only models that asr train wrote can be exported")
+    check_own(bundle)
     if any(a.chunk or a.future for a in (bundle.architecture, *bundle.others)):
         raise InputError(
             "export: sherpa-onnx's loaders of live CTC models know the states of their own nets "

@@ -22,7 +22,9 @@ from asr.labels import LabelConfig, Labels
 from asr.lm.ngram import NGram
 from asr.model.bundle import Bundle
 from asr.model.emissions import waveform_emissions
+from asr.model.onnx_folder import write_runtime
 from asr.model.sherpa import FEATURES, GRAPH, MODEL, TOKENS, WORDS, write_sherpa
+from asr.model.waveform import WaveformModel
 from asr.nets.acoustic import AcousticModel
 from asr.nets.config import RecurrentConfig
 
@@ -165,3 +167,11 @@ def test_greedy_labels_of_read_sentences_are_equal_to_the_frame(heard) -> None:
     equal = [theirs(w) == ours(w) for w in (load_audio(file, 16_000) for file in files)]
     # A label may change where two are equally likely but for rounding.
     assert sum(equal) >= 0.95 * len(files)
+
+
+@pytest.mark.parametrize("write", [write_runtime, write_sherpa])
+def test_nets_from_elsewhere_are_refused(tmp_path, write):
+    bundle = replace(bundle_of(), model=WaveformModel(lambda waveform: waveform[:, None]))
+    with pytest.raises(InputError, match="asr train wrote"):
+        write(bundle, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
