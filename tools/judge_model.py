@@ -1,6 +1,6 @@
 """Judge a model as the end of a training judges its own: for an ensemble, or other language models.
 
-    python tools/judge_model.py MODEL RUN OUT [--lm WORDS.arpa] [--adapt]
+    python tools/judge_model.py MODEL RUN OUT [--lm WORDS.arpa] [--beam N] [--adapt]
 
 MODEL is a model directory (`asr combine` writes one of several), RUN a finished training whose
 manifests are judged on. Every decoder's weights are chosen on its dev set; dev and test are decoded
@@ -15,7 +15,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -45,12 +45,15 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lm", type=Path, metavar="WORDS.arpa")
+    parser.add_argument("--beam", type=int)
     parser.add_argument("--adapt", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     bundle = load_model(args.model)
     if args.lm:
         bundle.word_lm = NGram.read_arpa(args.lm)
+    if args.beam:
+        bundle.decoder = replace(bundle.decoder, beam=args.beam)
     sets = {name: read_manifest(args.run / f"manifests/{name}.jsonl") for name in ("dev", "test")}
     judge(args.out, args.run, bundle, sets, log_probs_of)
     if args.adapt:
