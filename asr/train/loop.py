@@ -167,9 +167,10 @@ def fit(training: Training) -> None:
                 show(metrics)
                 give_back_memory()
         except KeyboardInterrupt:
+            # A terminal that is closed may send its signal twice.
             with deferred():
                 training.save()
-            log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
+                log.info("stopped after epoch %d and %d batches; saved", state.epoch, state.batch)
             raise
     if state.epoch < config.trainer.max_epochs:
         rate_name = RATE_NAMES[config.labels.unit]

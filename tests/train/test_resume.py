@@ -299,12 +299,30 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_goes_on(
     assert json.loads((run_dir / "results.json").read_text())["epochs"] == n_epochs
 
 
+def test_a_signal_that_comes_while_a_stopped_run_saves_is_one_too_many(
+    tones, tmp_path, monkeypatch
+):
+    run_dir, saves = tmp_path / "run", []
+
+    def save(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        saves.append(args)
+
+    monkeypatch.setattr(training_state, "save_state", save)
+    with pytest.raises(KeyboardInterrupt):
+        run(DEMO, tones, run_dir, *QUICK)
+    # The first came while the first epoch saved, the second while the run did for the last time.
+    assert len(saves) == 2
+    assert "; saved" in (run_dir / "train.log").read_text().splitlines()[-1]
+
+
 def test_a_run_whose_terminal_is_closed_saves(tones, tmp_path):
     run_dir = tmp_path / "run"
     settings = [f"corpus.root={tones}", f"run_dir={run_dir}", *SMALL, "trainer.tune=false"]
     words = [DEMO, *settings, "trainer.max_epochs=500", "optim.schedule=constant"]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what starts the tests may ignore it
         os.execv(sys.executable, [sys.executable, "-m", "asr", "train", *map(str, words)])
     shown = b""
     while b"epoch 2/" not in shown:
