@@ -18,6 +18,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"tone_run", "live_run"} & set(item.fixturenames):
             item.add_marker("trains")
+    # What takes longest comes first, so that nothing waits for it alone at the end.
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
 @pytest.fixture(autouse=True, scope="session")
