@@ -126,21 +126,22 @@ class WordGraph:
 
     def _after(self, here: int, state: int, last: int) -> None:
         """In the last label of a word, or (the blank) after it."""
-        self.finals[here] = self._end(state)
-        self._says(here, last, here)
-        if last != BLANK:
-            self._says(here, BLANK, self._at("after", state, BLANK))
+        self._stay("after", here, state, last)
         self._separate(here, state, last)
         if not self.lexicon.required:
             self._goes_on(here, self._at("words", state, last))
 
     def _separated(self, here: int, state: int, last: int) -> None:
         """In a separator, or (the blank) after it."""
+        self._stay("separated", here, state, last)
+        self._goes_on(here, self._at("words", state, last))
+
+    def _stay(self, kind: str, here: int, state: int, last: int) -> None:
+        """More frames of ``last``, then blanks; or the end."""
         self.finals[here] = self._end(state)
         self._says(here, last, here)
         if last != BLANK:
-            self._says(here, BLANK, self._at("separated", state, BLANK))
-        self._goes_on(here, self._at("words", state, last))
+            self._says(here, BLANK, self._at(kind, state, BLANK))
 
     def _separate(self, here: int, state: int, last: int) -> None:
         for label in self.lexicon.separators:
